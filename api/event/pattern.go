@@ -1,0 +1,42 @@
+package event
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Pattern selects event types: "*" all of them, "patient.*" a family, "patient.created" one. Nothing else is a pattern.
+type Pattern string
+
+// All is the pattern that matches every type.
+const All Pattern = "*"
+
+// ParsePattern returns s as a Pattern, or an error that says what a pattern is. It does not ask whether a catalog has
+// the resource; see Catalog.Check.
+func ParsePattern(s string) (Pattern, error) {
+	if s == string(All) {
+		return All, nil
+	}
+	resource, action, found := strings.Cut(s, ".")
+	if !found || !isLabel(resource) || (action != "*" && !slices.Contains(Actions, Action(action))) {
+		return "", fmt.Errorf("pattern %q: want *, {resource}.* or {resource}.{created|updated|deleted}", s)
+	}
+	return Pattern(s), nil
+}
+
+// Resource is the family that p selects from, and "" for All.
+func (p Pattern) Resource() string {
+	if p == All {
+		return ""
+	}
+	return Type(p).Resource()
+}
+
+// IsFamily tells whether p is of the form "{resource}.*".
+func (p Pattern) IsFamily() bool { return p != All && strings.HasSuffix(string(p), ".*") }
+
+// Matches tells whether p selects t.
+func (p Pattern) Matches(t Type) bool {
+	return p == All || Type(p) == t || (p.IsFamily() && p.Resource() == t.Resource())
+}

@@ -1,0 +1,257 @@
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// WebhookDispatcherSpec is the wanted state of a WebhookDispatcher.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.store.embedded) || self.replicas <= 1",message="the embedded store works with at most one replica"
+type WebhookDispatcherSpec struct {
+	// replicas is how many dispatchers share the work; 0 stops delivery and publishing, and keeps the store.
+	// +optional
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	Replicas *int32 `json:"replicas,omitempty"`
+
+	// store is where events and deliveries are kept. Exactly one kind must be set.
+	// +optional
+	// +kubebuilder:default={embedded: {}}
+	Store Store `json:"store,omitzero"`
+
+	// subscriptions tells whose subscriptions may use this dispatcher.
+	// +optional
+	// +kubebuilder:default={}
+	Subscriptions SubscriptionSelector `json:"subscriptions,omitzero"`
+
+	// ingest is how events are accepted.
+	// +optional
+	// +kubebuilder:default={}
+	Ingest Ingest `json:"ingest,omitzero"`
+
+	// egress is what deliveries may reach.
+	// +optional
+	Egress Egress `json:"egress,omitzero"`
+
+	// retention is how long finished deliveries are kept.
+	// +optional
+	// +kubebuilder:default={}
+	Retention Retention `json:"retention,omitzero"`
+
+	// eventResources are a site's own resources, added to the 14 that every dispatcher knows.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=100
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=63
+	// +kubebuilder:validation:items:Pattern=`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`
+	EventResources []string `json:"eventResources,omitempty"`
+
+	// template is laid over the dispatcher's pods.
+	// +optional
+	Template PodTemplate `json:"template,omitzero"`
+}
+
+// Store is where a dispatcher keeps events and deliveries.
+//
+// +kubebuilder:validation:ExactlyOneOf=embedded
+type Store struct {
+	// embedded keeps them on a volume of the dispatcher's own.
+	// +optional
+	Embedded *EmbeddedStore `json:"embedded,omitempty"`
+}
+
+// EmbeddedStore is a store on a PersistentVolumeClaim. The claim outlives the dispatcher: delete it by hand once its
+// events are no longer wanted.
+type EmbeddedStore struct {
+	// size of the volume. It can grow where the storage class allows it, and never shrink.
+	// +optional
+	// +kubebuilder:default="10Gi"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('64Mi')) >= 0",message="must be at least 64Mi"
+	Size resource.Quantity `json:"size,omitzero"`
+
+	// storageClassName of the volume; unset, the cluster's default class. It cannot be changed once the claim exists.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	StorageClassName string `json:"storageClassName,omitempty"`
+}
+
+// SubscriptionSelector tells whose subscriptions may use a dispatcher.
+type SubscriptionSelector struct {
+	// namespaceSelector selects namespaces by label; the empty selector, which is the default, selects all.
+	// +optional
+	// +kubebuilder:default={}
+	NamespaceSelector metav1.LabelSelector `json:"namespaceSelector,omitzero"`
+}
+
+// IngestAuthentication is how a dispatcher knows who publishes.
+// +kubebuilder:validation:Enum=Kubernetes;None
+type IngestAuthentication string
+
+// The ways of authentication.
+const (
+	// IngestKubernetes asks the API server: TokenReview, and SubjectAccessReview for create webhookevents.
+	IngestKubernetes IngestAuthentication = "Kubernetes"
+	// IngestNone lets anyone who reaches the dispatcher publish into any namespace.
+	IngestNone IngestAuthentication = "None"
+)
+
+// Ingest is how events are accepted.
+type Ingest struct {
+	// authentication is Kubernetes for service account tokens that RBAC allows to create webhookevents in the event's
+	// namespace, or None where something in front of the dispatcher decides.
+	// +optional
+	// +kubebuilder:default=Kubernetes
+	Authentication IngestAuthentication `json:"authentication,omitempty"`
+
+	// maxEventBytes bounds one event's JSON.
+	// +optional
+	// +kubebuilder:default=1048576
+	// +kubebuilder:validation:Minimum=1024
+	// +kubebuilder:validation:Maximum=8388608
+	MaxEventBytes int32 `json:"maxEventBytes,omitempty"`
+}
+
+// Egress is what deliveries may reach. Public addresses are allowed, private and special ones (RFC 6890) are not.
+type Egress struct {
+	// allowHTTP allows endpoints without TLS.
+	// +optional
+	// +kubebuilder:default=false
+	AllowHTTP *bool `json:"allowHTTP,omitempty"`
+
+	// allowedCIDRs are address ranges that are allowed although they are private or special, such as 10.96.0.0/12.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=43
+	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",message="must be a CIDR such as 10.96.0.0/12"
+	AllowedCIDRs []string `json:"allowedCIDRs,omitempty"`
+
+	// deniedCIDRs are address ranges that are refused whatever else allows them.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=43
+	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",message="must be a CIDR such as 10.96.0.0/12"
+	DeniedCIDRs []string `json:"deniedCIDRs,omitempty"`
+}
+
+// Retention is how long finished deliveries, and the events they delivered, are kept.
+type Retention struct {
+	// delivered is how long a delivery is kept, listed and replayable after it was delivered.
+	// +optional
+	// +kubebuilder:default="24h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1h') && duration(self) <= duration('2160h')",message="must be from 1h to 2160h"
+	Delivered metav1.Duration `json:"delivered,omitzero"`
+
+	// failed is how long a delivery is kept, listed and replayable after it was given up or cancelled.
+	// +optional
+	// +kubebuilder:default="720h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1h') && duration(self) <= duration('2160h')",message="must be from 1h to 2160h"
+	Failed metav1.Duration `json:"failed,omitzero"`
+}
+
+// PodTemplate is laid over a dispatcher's pods.
+type PodTemplate struct {
+	// annotations are added to the pods.
+	// +optional
+	Annotations map[string]string `json:"annotations,omitempty"`
+
+	// resources of the dispatcher's container.
+	// +optional
+	Resources corev1.ResourceRequirements `json:"resources,omitzero"`
+
+	// nodeSelector of the pods.
+	// +optional
+	// +mapType=atomic
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+
+	// tolerations of the pods.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
+
+	// affinity of the pods.
+	// +optional
+	Affinity *corev1.Affinity `json:"affinity,omitempty"`
+}
+
+// WebhookDispatcherStatus is the observed state of a WebhookDispatcher.
+type WebhookDispatcherStatus struct {
+	// observedGeneration is the generation of the spec that the manager saw last.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// conditions are Accepted and Ready.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// publishURL is where pods of the cluster publish events, up to the path.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	PublishURL string `json:"publishURL,omitempty"`
+
+	// subscriptions counts the subscriptions in the routing table.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Subscriptions *int32 `json:"subscriptions,omitempty"`
+}
+
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=whdisp,categories=eventflow
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Subscriptions",type=integer,JSONPath=`.status.subscriptions`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Publish URL",type=string,priority=1,JSONPath=`.status.publishURL`
+
+// WebhookDispatcher is one data plane: a Deployment that accepts events, keeps them and delivers them.
+//
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40",message="the name must have at most 40 characters: those of what it becomes are made of it"
+type WebhookDispatcher struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// metadata is the standard object's metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	// spec is the wanted state.
+	// +optional
+	// +kubebuilder:default={}
+	Spec WebhookDispatcherSpec `json:"spec,omitzero"`
+
+	// status is the observed state.
+	// +optional
+	Status WebhookDispatcherStatus `json:"status,omitzero"`
+}
+
+// +kubebuilder:object:root=true
+
+// WebhookDispatcherList is a list of WebhookDispatchers.
+type WebhookDispatcherList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+
+	Items []WebhookDispatcher `json:"items"`
+}

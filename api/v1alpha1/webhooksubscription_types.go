@@ -1,0 +1,386 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// WebhookSubscriptionSpec is the wanted state of a WebhookSubscription.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.url) != has(self.urlFrom)",message="exactly one of url and urlFrom must be set"
+// +kubebuilder:validation:XValidation:rule="self.dispatcherRef == oldSelf.dispatcherRef",message="dispatcherRef is immutable: deliveries wait at the dispatcher they were accepted by; create a new subscription instead"
+type WebhookSubscriptionSpec struct {
+	// dispatcherRef names the WebhookDispatcher that delivers to this subscription. It cannot be changed.
+	// +optional
+	// +kubebuilder:default={}
+	DispatcherRef DispatcherReference `json:"dispatcherRef,omitzero"`
+
+	// url is the absolute http or https URL that deliveries are posted to. It may be read by anyone who may read the
+	// subscription; one that carries a token belongs into a Secret, see urlFrom.
+	// +optional
+	// +kubebuilder:validation:MinLength=8
+	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:XValidation:rule="isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != ''",message="must be an absolute http or https URL, such as https://example.com/hooks"
+	// +kubebuilder:validation:XValidation:rule="!self.contains('#')",message="must not have a fragment"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^[a-zA-Z]+://[^/?#]*@')",message="must not hold a user name or password: put the URL into a Secret and name it in urlFrom"
+	URL string `json:"url,omitempty"`
+
+	// urlFrom takes the URL from a Secret.
+	// +optional
+	URLFrom *ValueSource `json:"urlFrom,omitempty"`
+
+	// events are the patterns of the event types to deliver: "*" for all, "patient.*" for a family, "patient.created"
+	// for one.
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=100
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=72
+	// +kubebuilder:validation:items:XValidation:rule="self == '*' || self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?[.]([*]|created|updated|deleted)$')",message="must be *, {resource}.* or {resource}.{created|updated|deleted}"
+	Events []string `json:"events,omitempty"`
+
+	// signing holds the keys that deliveries are signed with.
+	// +required
+	Signing Signing `json:"signing,omitzero"`
+
+	// headers are added to every delivery. The names that Event Flow and HTTP itself set (Content-Type, Host,
+	// X-Clinik-…, webhook-… and the like) are refused.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	Headers []Header `json:"headers,omitempty"`
+
+	// timeout bounds one attempt, from dialling to the end of the response's headers.
+	// +optional
+	// +kubebuilder:default="30s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('60s')",message="must be from 1s to 60s"
+	Timeout metav1.Duration `json:"timeout,omitzero"`
+
+	// retry is when a failed delivery is attempted again.
+	// +optional
+	// +kubebuilder:default={}
+	Retry Retry `json:"retry,omitzero"`
+
+	// delivery is how deliveries share the endpoint.
+	// +optional
+	// +kubebuilder:default={}
+	Delivery Delivery `json:"delivery,omitzero"`
+
+	// payload is what a delivery's body holds.
+	// +optional
+	// +kubebuilder:default={}
+	Payload Payload `json:"payload,omitzero"`
+
+	// suspend holds deliveries back while it is true. Events still match, and their deliveries wait and age.
+	// +optional
+	// +kubebuilder:default=false
+	Suspend *bool `json:"suspend,omitempty"`
+}
+
+// DispatcherReference names a WebhookDispatcher.
+type DispatcherReference struct {
+	// name of the WebhookDispatcher.
+	// +optional
+	// +kubebuilder:default="default"
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name,omitempty"`
+
+	// namespace of the WebhookDispatcher.
+	// +optional
+	// +kubebuilder:default="eventflow-system"
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+}
+
+// ValueSource is where a value that must not stand in a spec comes from.
+type ValueSource struct {
+	// secretKeyRef names a key of a Secret in the subscription's namespace.
+	// +required
+	SecretKeyRef SecretKeyReference `json:"secretKeyRef,omitzero"`
+}
+
+// SecretKeyReference names one key of a Secret in the same namespace.
+type SecretKeyReference struct {
+	// name of the Secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+
+	// key within the Secret's data.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[-._a-zA-Z0-9]+$`
+	Key string `json:"key,omitempty"`
+}
+
+// Signing names the keys that sign a delivery. A key that starts with "whsec_" is base64 behind the prefix (Standard
+// Webhooks 1.0); any other key is its raw bytes.
+type Signing struct {
+	// secretRef names the current key: it alone makes X-Clinik-Signature.
+	// +required
+	SecretRef SecretKeyReference `json:"secretRef,omitzero"`
+
+	// previousSecretRef names the key that signed before: it goes on signing webhook-signature, so that receivers can
+	// change over in their own time.
+	// +optional
+	PreviousSecretRef *SecretKeyReference `json:"previousSecretRef,omitempty"`
+}
+
+// Header is one HTTP header of a delivery.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.value) != has(self.valueFrom)",message="exactly one of value and valueFrom must be set"
+type Header struct {
+	// name of the header, an HTTP token (RFC 9110, section 5.1).
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[-!#$%&\\'*+.^_`|~0-9A-Za-z]+$')",message="must be an HTTP header name: letters, digits and dashes"
+	// +kubebuilder:validation:XValidation:rule="!self.lowerAscii().matches('^(host|connection|content-.*|transfer-encoding|te|trailer|upgrade|expect|keep-alive|proxy-.*|accept-encoding|x-clinik-.*|x-clinikapi-.*|webhook-.*)$')",message="is set by Event Flow or by HTTP itself"
+	Name string `json:"name,omitempty"`
+
+	// value of the header, visible to anyone who may read the subscription.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:XValidation:rule="!self.matches('[\\\\x00-\\\\x08\\\\x0a-\\\\x1f\\\\x7f]')",message="must not contain control characters such as a newline or NUL"
+	Value string `json:"value,omitempty"`
+
+	// valueFrom takes the value from a Secret.
+	// +optional
+	ValueFrom *ValueSource `json:"valueFrom,omitempty"`
+}
+
+// Retry is when a failed delivery is attempted again: after initialDelay, then after factor times the delay before, at
+// most maxDelay, until maxAge after the event was accepted.
+//
+// +kubebuilder:validation:XValidation:rule="duration(self.initialDelay) <= duration(self.maxDelay)",message="initialDelay must not be longer than maxDelay"
+type Retry struct {
+	// initialDelay is the wait after the first failed attempt.
+	// +optional
+	// +kubebuilder:default="30s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('24h')",message="must be from 1s to 24h"
+	InitialDelay metav1.Duration `json:"initialDelay,omitzero"`
+
+	// factor multiplies the wait after each further failed attempt.
+	// +optional
+	// +kubebuilder:default=4
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10
+	Factor int32 `json:"factor,omitempty"`
+
+	// maxDelay bounds the wait between two attempts.
+	// +optional
+	// +kubebuilder:default="2h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('24h')",message="must be from 1s to 24h"
+	MaxDelay metav1.Duration `json:"maxDelay,omitzero"`
+
+	// maxAge is how long after its acceptance an event is given up; the delivery is then Failed, kept and replayable.
+	// +optional
+	// +kubebuilder:default="72h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('168h')",message="must be from 1s to 168h"
+	MaxAge metav1.Duration `json:"maxAge,omitzero"`
+
+	// maxAttempts gives a delivery up after that many attempts. Unset, only maxAge does.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10000
+	MaxAttempts *int32 `json:"maxAttempts,omitempty"`
+}
+
+// Delivery is how a subscription's deliveries share its endpoint.
+type Delivery struct {
+	// maxInFlight bounds the attempts that are under way at once.
+	// +optional
+	// +kubebuilder:default=32
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=256
+	MaxInFlight int32 `json:"maxInFlight,omitempty"`
+}
+
+// PayloadMode is how much of an event a delivery carries.
+// +kubebuilder:validation:Enum=Full;Thin
+type PayloadMode string
+
+// The payload modes.
+const (
+	// PayloadFull delivers data as the producer sent it.
+	PayloadFull PayloadMode = "Full"
+	// PayloadThin delivers only which resource changed: data's resourceType, resourceId, action and tenantId.
+	PayloadThin PayloadMode = "Thin"
+)
+
+// Payload is what a delivery's body holds.
+type Payload struct {
+	// mode is Full for data as the producer sent it, or Thin for only which resource changed, so that no health
+	// information leaves the cluster and the receiver reads it back with its own rights.
+	// +optional
+	// +kubebuilder:default=Full
+	Mode PayloadMode `json:"mode,omitempty"`
+}
+
+// WebhookSubscriptionStatus is the observed state of a WebhookSubscription.
+type WebhookSubscriptionStatus struct {
+	// observedGeneration is the generation of the spec that the manager saw last.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// endpoint is the URL's scheme, host and port: all of it that is ever shown.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Endpoint string `json:"endpoint,omitempty"`
+
+	// conditions are Accepted, Programmed, EndpointHealthy and Ready.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// deliveries counts what became of this subscription's deliveries since it was created.
+	// +optional
+	Deliveries *DeliveryCounts `json:"deliveries,omitempty"`
+
+	// retrying lists deliveries that failed at least once and will be attempted again, next due first.
+	// +optional
+	// +listType=map
+	// +listMapKey=deliveryID
+	// +kubebuilder:validation:MaxItems=10
+	Retrying []RetryingDelivery `json:"retrying,omitempty"`
+}
+
+// DeliveryCounts sums up a subscription's deliveries.
+type DeliveryCounts struct {
+	// delivered counts the deliveries that the endpoint answered with 2xx.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Delivered *int64 `json:"delivered,omitempty"`
+
+	// retrying counts the deliveries that failed at least once and will be attempted again.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Retrying *int64 `json:"retrying,omitempty"`
+
+	// failed counts the deliveries that were given up. They are kept, listed and replayable.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Failed *int64 `json:"failed,omitempty"`
+
+	// oldestPendingTime is when the oldest event was accepted that is still to be delivered.
+	// +optional
+	OldestPendingTime *metav1.Time `json:"oldestPendingTime,omitempty"`
+
+	// lastDeliveredTime is when the endpoint last answered with 2xx.
+	// +optional
+	LastDeliveredTime *metav1.Time `json:"lastDeliveredTime,omitempty"`
+
+	// lastFailure is the newest failed attempt.
+	// +optional
+	LastFailure *AttemptFailure `json:"lastFailure,omitempty"`
+}
+
+// AttemptFailure is why an attempt failed.
+type AttemptFailure struct {
+	// time when the attempt was sent.
+	// +required
+	Time metav1.Time `json:"time,omitzero"`
+
+	// statusCode that the endpoint answered; unset if it gave no answer.
+	// +optional
+	// +kubebuilder:validation:Minimum=100
+	// +kubebuilder:validation:Maximum=999
+	StatusCode int32 `json:"statusCode,omitempty"`
+
+	// reason in one CamelCase word, such as StatusCode, Timeout, ConnectionRefused, NameNotFound, AddressNotAllowed
+	// or CertificateInvalid.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Reason string `json:"reason,omitempty"`
+}
+
+// RetryingDelivery is a delivery that will be attempted again.
+type RetryingDelivery struct {
+	// deliveryID as the receiver knows it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	DeliveryID string `json:"deliveryID,omitempty"`
+
+	// eventType such as patient.created.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=72
+	EventType string `json:"eventType,omitempty"`
+
+	// attempts made so far.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	Attempts int32 `json:"attempts,omitempty"`
+
+	// lastStatusCode that the endpoint answered; unset if it gave no answer.
+	// +optional
+	// +kubebuilder:validation:Minimum=100
+	// +kubebuilder:validation:Maximum=999
+	LastStatusCode int32 `json:"lastStatusCode,omitempty"`
+
+	// nextAttemptTime is when the next attempt is due.
+	// +required
+	NextAttemptTime metav1.Time `json:"nextAttemptTime,omitzero"`
+}
+
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=whsub,categories=eventflow
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Delivered",type=integer,JSONPath=`.status.deliveries.delivered`
+// +kubebuilder:printcolumn:name="Retrying",type=integer,JSONPath=`.status.deliveries.retrying`
+// +kubebuilder:printcolumn:name="Failed",type=integer,JSONPath=`.status.deliveries.failed`
+// +kubebuilder:printcolumn:name="Last Delivered",type=date,JSONPath=`.status.deliveries.lastDeliveredTime`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Endpoint",type=string,priority=1,JSONPath=`.status.endpoint`
+// +kubebuilder:printcolumn:name="Events",type=string,priority=1,JSONPath=`.spec.events`
+
+// WebhookSubscription is one endpoint and the events it receives. Its namespace is the tenant: only events published
+// into the same namespace are ever delivered to it.
+type WebhookSubscription struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// metadata is the standard object's metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	// spec is the wanted state.
+	// +required
+	Spec WebhookSubscriptionSpec `json:"spec,omitzero"`
+
+	// status is the observed state.
+	// +optional
+	Status WebhookSubscriptionStatus `json:"status,omitzero"`
+}
+
+// +kubebuilder:object:root=true
+
+// WebhookSubscriptionList is a list of WebhookSubscriptions.
+type WebhookSubscriptionList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+
+	Items []WebhookSubscription `json:"items"`
+}

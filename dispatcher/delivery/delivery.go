@@ -1,0 +1,142 @@
+package delivery
+
+import (
+	"context"
+	"time"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/egress"
+)
+
+// State is where a delivery stands. A finished one becomes Pending again only by a replay.
+type State uint8
+
+// The states.
+const (
+	Pending   State = iota + 1
+	Delivered       // the endpoint answered 2xx
+	Failed          // given up: kept, listed, replayable
+	Cancelled       // its subscription was deleted
+)
+
+// String returns the state as the API writes it.
+func (s State) String() string {
+	switch s {
+	case Pending:
+		return "Pending"
+	case Delivered:
+		return "Delivered"
+	case Failed:
+		return "Failed"
+	case Cancelled:
+		return "Cancelled"
+	default:
+		return "Unknown"
+	}
+}
+
+// Event is what is stored once for however many deliveries an event causes. It is immutable.
+type Event struct {
+	Key       event.Key
+	Namespace string
+	ID        string
+	Type      event.Type
+	// Body is the full body, as it is signed and sent.
+	Body []byte
+	// Traceparent is the publisher's W3C trace context, if it sent one.
+	Traceparent string
+}
+
+// Pending is a delivery on its way.
+type PendingDelivery struct {
+	ID event.DeliveryID
+	// Due is when the next attempt starts.
+	Due time.Time
+	// Since is what the delivery's age counts from: its event's acceptance, or the newest replay.
+	Since time.Time
+	// Attempts made so far; they number on across replays.
+	Attempts int
+	// AttemptsBefore are those of them that were made before the newest replay: maxAttempts does not count them.
+	AttemptsBefore int
+	// Event is there if it happens to be in memory.
+	Event *Event
+}
+
+// Attempt is one attempt as it is recorded.
+type Attempt struct {
+	Number     int
+	Started    time.Time
+	Duration   time.Duration
+	StatusCode int           // 0 if there was no answer
+	Reason     egress.Reason // empty if it succeeded
+}
+
+// Outcome is a delivery's next state.
+type Outcome struct {
+	// Delivery as it was when it was taken up.
+	Delivery PendingDelivery
+	// Attempt is nil if the delivery was given up or cancelled without one.
+	Attempt *Attempt
+	// State that follows.
+	State State
+	// Due is when the next attempt starts, if State is Pending.
+	Due time.Time
+	// Gone is set if the endpoint answered 410: the generation of the spec that stops here.
+	Gone int64
+}
+
+// Counts sums up a subscription's deliveries over its life. They are kept in the store, with the outcomes they count.
+type Counts struct {
+	Delivered, Retrying, Failed, Cancelled int64
+	// LastDelivered is when the endpoint last answered 2xx; zero if it never did.
+	LastDelivered time.Time
+	// LastFailure is the newest failed attempt; zero if there was none.
+	LastFailure Attempt
+	// FailuresInARow since the last success.
+	FailuresInARow int
+	// Gone is the generation whose endpoint answered 410, 0 if none did.
+	Gone int64
+}
+
+// Backlog is what a subscription still has to deliver.
+type Backlog struct {
+	Subscription event.SubscriptionKey
+	// Due is when its earliest delivery falls due.
+	Due time.Time
+}
+
+// Position is a place in a subscription's pending deliveries, which are ordered by due time and then by event.
+type Position struct {
+	Due   time.Time
+	Event event.Key
+}
+
+// Store is what the engine needs of a store. Every method may be called from many goroutines at once, blocks while the
+// store is slow, and fails only if the context ended or the store cannot go on.
+type Store interface {
+	// Backlogs calls yield for each subscription with something pending.
+	Backlogs(ctx context.Context, yield func(Backlog) error) error
+
+	// Due appends to into the deliveries of sub that are pending at or after from and due at or before until, earliest
+	// first, at most limit. next is the place of the first that it did not return, whenever that is due; ok is false
+	// if there is none. It costs by what it returns.
+	Due(ctx context.Context, sub event.SubscriptionKey, from Position, until time.Time, limit int, into []PendingDelivery) (found []PendingDelivery, next Position, ok bool, err error)
+
+	// Aged is like Due, for the deliveries whose Since is at or before the given time, in no particular order.
+	Aged(ctx context.Context, sub event.SubscriptionKey, since time.Time, limit int, into []PendingDelivery) ([]PendingDelivery, error)
+
+	// Event returns the event of a pending delivery.
+	Event(ctx context.Context, key event.Key) (*Event, error)
+
+	// Record writes outcomes, all or none. They need not be durable when it returns: a lost outcome means a repeated
+	// attempt. An outcome of a delivery that is not pending any more is dropped.
+	Record(ctx context.Context, outcomes []Outcome) error
+
+	// Counts returns the subscription's counts; zero if it has none yet.
+	Counts(ctx context.Context, sub event.SubscriptionKey) (Counts, error)
+}
+
+// Sender makes one attempt. egress.Client is the one that dispatchers use.
+type Sender interface {
+	Send(ctx context.Context, request egress.Request) egress.Result
+}

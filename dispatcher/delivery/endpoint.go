@@ -1,0 +1,29 @@
+package delivery
+
+import (
+	"time"
+
+	"github.com/clinikapi/eventflow/dispatcher/egress"
+)
+
+// Endpoint is where and how a subscription's deliveries go, as of now: each attempt asks for it anew. It is immutable
+// once made.
+type Endpoint struct {
+	// Target is nil while the subscription is not accepted and its deliveries wait.
+	Target *egress.Target
+	Retry  RetryPolicy
+	// MaxInFlight bounds the attempts under way at once; at least 1.
+	MaxInFlight int
+	// Suspended deliveries wait, and age.
+	Suspended bool
+	// Generation of the spec: a change of it resumes an endpoint that answered 410.
+	Generation int64
+}
+
+// RetryPolicy is when a failed delivery is attempted again: after Initial, then after Factor times the delay before, at
+// most Max, until MaxAge after the event was accepted.
+type RetryPolicy struct {
+	Initial, Max, MaxAge time.Duration
+	Factor               int
+	MaxAttempts          int // 0: only MaxAge bounds
+}

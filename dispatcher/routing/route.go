@@ -1,0 +1,23 @@
+package routing
+
+import (
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+)
+
+// Route is a subscription as a dispatcher sees it. It is immutable once made.
+type Route struct {
+	// Identity is the subscription's metadata.uid, or namespace/name where a manifest has none.
+	Identity  string
+	Namespace string
+	Name      string
+	// Generation of the spec that the route was compiled from, or that was found wanting: metadata.generation, or a
+	// hash of the spec where a manifest has none.
+	Generation int64
+	// Patterns that the route matches by; none is covered by another.
+	Patterns []event.Pattern
+	// Endpoint is where and how its deliveries go.
+	Endpoint *delivery.Endpoint
+	// Key follows from Identity.
+	Key event.SubscriptionKey
+}

@@ -1,0 +1,6 @@
+// Package signature signs deliveries, and verifies them, in the two schemes that every delivery carries: the lower-case
+// hex HMAC-SHA256 of the raw body (X-Clinik-Signature), and Standard Webhooks 1.0 (webhook-signature), which covers the
+// delivery's id and the attempt's time as well and lets several keys sign at once, so that a rotation overlaps.
+//
+// See https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md.
+package signature

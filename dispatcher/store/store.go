@@ -1,0 +1,145 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+)
+
+// The errors that callers tell apart, with errors.Is.
+var (
+	// ErrConflict: an event with this namespace and id, and other content, was accepted within the last 24 hours.
+	ErrConflict = errors.New("another event with this id was accepted within the last 24 hours")
+	// ErrNotFound: no such delivery, or it is not kept any more.
+	ErrNotFound = errors.New("no such delivery")
+	// ErrStillPending: the delivery cannot be replayed, because it is on its way.
+	ErrStillPending = errors.New("the delivery is still pending")
+	// ErrFull: too little space is left to accept events. It passes once space was made.
+	ErrFull = errors.New("the store is full")
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("the store is closed")
+)
+
+// NewEvent is an event to be stored.
+type NewEvent struct {
+	// Event's Key is left empty: Append fills it in.
+	Event *delivery.Event
+	// Digest is a hash of all that the producer sent for the event. The same namespace, id and digest again is a
+	// repetition, another digest a conflict.
+	Digest [16]byte
+	// Subscriptions that it matched; each gets one delivery.
+	Subscriptions []Subscription
+}
+
+// Subscription is what a store keeps of a subscription: enough to list deliveries after it is gone.
+type Subscription struct {
+	Key       event.SubscriptionKey
+	Namespace string
+	Name      string
+}
+
+// Accepted is the answer to one event. A repetition gets the first answer again.
+type Accepted struct {
+	ID         string
+	Deliveries int
+	// Repeated is set if the event was accepted before, and caused nothing now.
+	Repeated bool
+}
+
+// Query selects a namespace's deliveries.
+type Query struct {
+	Namespace string
+	// Subscription's name, or "" for all.
+	Subscription string
+	// State, or 0 for all.
+	State delivery.State
+	// Since and Until bound the event's acceptance, where they are not zero: since ≤ t < until.
+	Since, Until time.Time
+	// Before leaves out this delivery and all that are newer, where it is not zero: List's way to go on.
+	Before event.DeliveryID
+	// Limit bounds the answer; at least 1.
+	Limit int
+}
+
+// Record is all that is known of a delivery.
+type Record struct {
+	ID           event.DeliveryID
+	EventID      string
+	Type         event.Type
+	Namespace    string
+	Subscription string // the name
+	State        delivery.State
+	Created      time.Time
+	// AttemptCount counts every attempt; Attempts holds the newest MaxAttempts of them, oldest first. List leaves
+	// Attempts empty.
+	AttemptCount int
+	Attempts     []delivery.Attempt
+	// Due is when the next attempt starts; zero unless State is Pending.
+	Due time.Time
+	// ReplayOf is the delivered delivery that this one repeats; zero if it does not.
+	ReplayOf event.DeliveryID
+}
+
+// MaxAttempts is how many attempts of one delivery are kept in full: the newest.
+const MaxAttempts = 50
+
+// Store keeps events and deliveries. All methods are safe for concurrent use. A method whose context ends returns its
+// error; Append may then have stored the events all the same, and the repetition finds them.
+type Store interface {
+	delivery.Store
+
+	// Append makes events and their deliveries durable, all or none, and answers each in its place. The second result
+	// are the deliveries that came of them, due at once, their Event set, in the order of events. Two events of one call
+	// with the same namespace and id are treated as a repetition or a conflict, too. It fails with ErrConflict (as a
+	// *ConflictError), ErrFull or ErrClosed.
+	Append(ctx context.Context, events []NewEvent) ([]Accepted, []delivery.PendingDelivery, error)
+
+	// Get returns the delivery with its attempts, or ErrNotFound if the namespace has none such.
+	Get(ctx context.Context, namespace string, id event.DeliveryID) (Record, error)
+
+	// List returns the deliveries that q selects, newest first by event. It costs by what is listed where neither state
+	// nor subscription leave much out.
+	List(ctx context.Context, q Query) ([]Record, error)
+
+	// Replay makes a finished delivery pending again, due at once, with its age and its maxAttempts started anew. A
+	// failed or cancelled one keeps its id; a delivered one becomes a new delivery that names it in ReplayOf. The result
+	// is to be handed to the engine. It is durable on return. ErrNotFound, ErrStillPending, ErrFull.
+	Replay(ctx context.Context, namespace string, id event.DeliveryID) (delivery.PendingDelivery, error)
+
+	// Retrying returns up to limit of sub's deliveries that failed at least once and are pending, next due first.
+	Retrying(ctx context.Context, sub event.SubscriptionKey, limit int) ([]RetryingDelivery, error)
+
+	// OldestPending returns when the oldest event with a pending delivery to sub was accepted; zero if there is none.
+	OldestPending(ctx context.Context, sub event.SubscriptionKey) (time.Time, error)
+
+	// Ready returns nil while the store accepts events, ErrFull, or why it does not.
+	Ready() error
+
+	// Close releases the store. What was acknowledged stays.
+	Close() error
+}
+
+// RetryingDelivery is a delivery that failed at least once and is pending.
+type RetryingDelivery struct {
+	ID             event.DeliveryID
+	Type           event.Type
+	Attempts       int
+	LastStatusCode int
+	Due            time.Time
+}
+
+// ConflictError says which event of an Append met another with its id. It is ErrConflict.
+type ConflictError struct {
+	// Index of the event in the call.
+	Index int
+	ID    string
+}
+
+// Error names the event.
+func (e *ConflictError) Error() string { return "event " + e.ID + ": " + ErrConflict.Error() }
+
+// Unwrap returns ErrConflict.
+func (e *ConflictError) Unwrap() error { return ErrConflict }
