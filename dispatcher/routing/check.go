@@ -1,0 +1,264 @@
+package routing
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+)
+
+// The bounds of the schema in package v1alpha1.
+const (
+	minURLLength         = 8
+	maxURLLength         = 2048
+	maxEvents            = 100
+	maxHeaders           = 32
+	maxHeaderName        = 128
+	maxHeaderValue       = 4096
+	maxSecretHeaderValue = 8192 // a value from a Secret meets no schema; tokens can be long
+	maxSecretName        = 253
+	maxSecretKey         = 253
+	maxReferenceName     = 63
+)
+
+var (
+	secretKeyRule = regexp.MustCompile(`^[-._a-zA-Z0-9]+$`)
+	tokenRule     = regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")
+	reservedRule  = regexp.MustCompile(`^(host|connection|content-.*|transfer-encoding|te|trailer|upgrade|expect|keep-alive|proxy-.*|accept-encoding|x-clinik-.*|x-clinikapi-.*|webhook-.*)$`)
+)
+
+// withDefaults returns the spec as an API server would keep it. The argument is not modified.
+func withDefaults(spec v1alpha1.WebhookSubscriptionSpec) v1alpha1.WebhookSubscriptionSpec {
+	setDefault(&spec.DispatcherRef.Name, "default")
+	setDefault(&spec.DispatcherRef.Namespace, "eventflow-system")
+	setDefault(&spec.Timeout, metav1.Duration{Duration: 30 * time.Second})
+	setDefault(&spec.Retry.InitialDelay, metav1.Duration{Duration: 30 * time.Second})
+	setDefault(&spec.Retry.MaxDelay, metav1.Duration{Duration: 2 * time.Hour})
+	setDefault(&spec.Retry.MaxAge, metav1.Duration{Duration: 72 * time.Hour})
+	setDefault(&spec.Retry.Factor, 4)
+	setDefault(&spec.Delivery.MaxInFlight, 32)
+	setDefault(&spec.Payload.Mode, v1alpha1.PayloadFull)
+	if spec.Suspend == nil {
+		spec.Suspend = new(bool)
+	}
+	return spec
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Generation is metadata.generation, or a positive hash of the spec where a manifest has none.
+func Generation(sub *v1alpha1.WebhookSubscription) int64 {
+	if sub.Generation > 0 {
+		return sub.Generation
+	}
+	text, err := json.Marshal(&sub.Spec)
+	if err != nil { // no value of the type is beyond JSON
+		return 1
+	}
+	sum := sha256.Sum256(text)
+	return int64(binary.BigEndian.Uint64(sum[:])>>1) | 1
+}
+
+// checkMetadata checks what an API server checks before the schema.
+func checkMetadata(sub *v1alpha1.WebhookSubscription) error {
+	if problems := validation.IsDNS1123Subdomain(sub.Name); len(problems) > 0 {
+		return reject(v1alpha1.ReasonInvalidSpec, "metadata.name: %s", problems[0])
+	}
+	if problems := validation.IsDNS1123Label(sub.Namespace); len(problems) > 0 {
+		return reject(v1alpha1.ReasonInvalidSpec, "metadata.namespace: %s", problems[0])
+	}
+	return nil
+}
+
+// checkShape checks what needs no Secret and no policy.
+func (c *compiler) checkShape() error {
+	for _, check := range []func(v1alpha1.WebhookSubscriptionSpec) error{
+		checkReferences, checkEvents, checkURLChoice, checkHeaderNames, checkDurations, checkLimits,
+	} {
+		if err := check(c.spec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkReferences(spec v1alpha1.WebhookSubscriptionSpec) error {
+	if len(spec.DispatcherRef.Name) > maxReferenceName || len(spec.DispatcherRef.Namespace) > maxReferenceName {
+		return reject(v1alpha1.ReasonInvalidSpec, "spec.dispatcherRef: a name has at most %d characters", maxReferenceName)
+	}
+	if err := checkReference("spec.signing.secretRef", spec.Signing.SecretRef); err != nil {
+		return err
+	}
+	if ref := spec.Signing.PreviousSecretRef; ref != nil {
+		if err := checkReference("spec.signing.previousSecretRef", *ref); err != nil {
+			return err
+		}
+	}
+	if from := spec.URLFrom; from != nil {
+		return checkReference("spec.urlFrom.secretKeyRef", from.SecretKeyRef)
+	}
+	return nil
+}
+
+func checkReference(where string, ref v1alpha1.SecretKeyReference) error {
+	switch {
+	case ref.Name == "" || len(ref.Name) > maxSecretName:
+		return reject(v1alpha1.ReasonInvalidSpec, "%s.name: name a Secret, in at most %d characters", where, maxSecretName)
+	case ref.Key == "" || len(ref.Key) > maxSecretKey || !secretKeyRule.MatchString(ref.Key):
+		return reject(v1alpha1.ReasonInvalidSpec, "%s.key: name a key of the Secret: letters, digits, '-', '.' and '_', at most %d", where, maxSecretKey)
+	}
+	return nil
+}
+
+func checkEvents(spec v1alpha1.WebhookSubscriptionSpec) error {
+	if n := len(spec.Events); n < 1 || n > maxEvents {
+		return reject(v1alpha1.ReasonInvalidSpec, "spec.events: name 1 to %d patterns, such as \"patient.*\"", maxEvents)
+	}
+	for i, text := range spec.Events {
+		if slices.Contains(spec.Events[:i], text) {
+			return reject(v1alpha1.ReasonInvalidSpec, "spec.events[%d]: %s is named twice", i, quote(text))
+		}
+	}
+	return nil
+}
+
+func checkURLChoice(spec v1alpha1.WebhookSubscriptionSpec) error {
+	if (spec.URL != "") == (spec.URLFrom != nil) {
+		return reject(v1alpha1.ReasonInvalidURL, "set exactly one of spec.url and spec.urlFrom")
+	}
+	return nil
+}
+
+// checkURL tells what is wrong with a URL, without showing it.
+func checkURL(text, where string, allowHTTP bool) error {
+	invalid := func(format string, args ...any) error {
+		return reject(v1alpha1.ReasonInvalidURL, where+": "+format, args...)
+	}
+	if n := utf8.RuneCountInString(text); n < minURLLength || n > maxURLLength || !utf8.ValidString(text) {
+		return invalid("want an absolute http or https URL of %d to %d characters, such as https://example.com/hooks", minURLLength, maxURLLength)
+	}
+	if strings.ContainsFunc(text, isControl) || strings.ContainsAny(text, " \t") {
+		return invalid("the URL must not contain spaces or control characters, such as a newline at its end")
+	}
+	if strings.Contains(text, "#") {
+		return invalid("the URL must not have a fragment (#…)")
+	}
+	u, err := url.ParseRequestURI(text)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.Opaque != "" {
+		return invalid("want an absolute http or https URL, such as https://example.com/hooks")
+	}
+	if u.User != nil {
+		return invalid("the URL must not hold a user name or password: send them in a header, taken from a Secret (spec.headers[].valueFrom)")
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+			return invalid("the URL's port must be from 1 to 65535")
+		}
+	}
+	if u.Scheme == "http" && !allowHTTP {
+		return reject(v1alpha1.ReasonHTTPNotAllowed, "%s: use https; http needs spec.egress.allowHTTP of the WebhookDispatcher (--egress-allow-http)", where)
+	}
+	return nil
+}
+
+func checkHeaderNames(spec v1alpha1.WebhookSubscriptionSpec) error {
+	if len(spec.Headers) > maxHeaders {
+		return reject(v1alpha1.ReasonInvalidSpec, "spec.headers: at most %d headers", maxHeaders)
+	}
+	seen := make(map[string]bool, len(spec.Headers))
+	for i, header := range spec.Headers {
+		where := "spec.headers[" + strconv.Itoa(i) + "]"
+		canonical := http.CanonicalHeaderKey(header.Name)
+		switch {
+		case len(header.Name) > maxHeaderName || !tokenRule.MatchString(header.Name):
+			return reject(v1alpha1.ReasonInvalidHeader, "%s.name: want an HTTP header name of at most %d letters, digits and dashes", where, maxHeaderName)
+		case reservedRule.MatchString(strings.ToLower(header.Name)):
+			return reject(v1alpha1.ReasonInvalidHeader, "%s.name: %s is set by Event Flow or by HTTP itself: remove it", where, header.Name)
+		case seen[canonical]:
+			return reject(v1alpha1.ReasonInvalidHeader, "%s.name: %s is named twice (case does not matter)", where, header.Name)
+		case (header.Value != "") == (header.ValueFrom != nil):
+			return reject(v1alpha1.ReasonInvalidHeader, "%s: set exactly one of value and valueFrom", where)
+		case utf8.RuneCountInString(header.Value) > maxHeaderValue:
+			return reject(v1alpha1.ReasonInvalidHeader, "%s.value: at most %d characters", where, maxHeaderValue)
+		}
+		seen[canonical] = true
+		if from := header.ValueFrom; from != nil {
+			if err := checkReference(where+".valueFrom.secretKeyRef", from.SecretKeyRef); err != nil {
+				return err
+			}
+		} else if err := checkHeaderValue(header.Value, where, header.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkHeaderValue tells what is wrong with a header's value, without showing it.
+func checkHeaderValue(value, where, name string) error {
+	switch {
+	case value == "":
+		return reject(v1alpha1.ReasonInvalidHeader, "%s: the value of %s is empty", where, name)
+	case len(value) > max(maxSecretHeaderValue, maxHeaderValue*utf8.UTFMax):
+		return reject(v1alpha1.ReasonInvalidHeader, "%s: the value of %s is too long", where, name)
+	case !utf8.ValidString(value):
+		return reject(v1alpha1.ReasonInvalidHeader, "%s: the value of %s is not UTF-8", where, name)
+	case strings.ContainsFunc(value, func(r rune) bool { return r != '\t' && isControl(r) }):
+		return reject(v1alpha1.ReasonInvalidHeader, "%s: the value of %s contains a control character, such as NUL or a newline at its end: remove it", where, name)
+	}
+	return nil
+}
+
+func isControl(r rune) bool { return r < 0x20 || r == 0x7f }
+
+func checkDurations(spec v1alpha1.WebhookSubscriptionSpec) error {
+	for _, field := range []struct {
+		name        string
+		value       time.Duration
+		least, most time.Duration
+		bounds      string
+	}{
+		{"spec.timeout", spec.Timeout.Duration, time.Second, time.Minute, "from 1s to 60s"},
+		{"spec.retry.initialDelay", spec.Retry.InitialDelay.Duration, time.Second, 24 * time.Hour, "from 1s to 24h"},
+		{"spec.retry.maxDelay", spec.Retry.MaxDelay.Duration, time.Second, 24 * time.Hour, "from 1s to 24h"},
+		{"spec.retry.maxAge", spec.Retry.MaxAge.Duration, time.Second, 168 * time.Hour, "from 1s to 168h"},
+	} {
+		if !inRange(field.value, field.least, field.most) {
+			return reject(v1alpha1.ReasonInvalidSpec, "%s: must be %s", field.name, field.bounds)
+		}
+	}
+	if spec.Retry.InitialDelay.Duration > spec.Retry.MaxDelay.Duration {
+		return reject(v1alpha1.ReasonInvalidSpec, "spec.retry: initialDelay must not be longer than maxDelay")
+	}
+	return nil
+}
+
+func checkLimits(spec v1alpha1.WebhookSubscriptionSpec) error {
+	switch {
+	case spec.Retry.Factor < 1 || spec.Retry.Factor > 10:
+		return reject(v1alpha1.ReasonInvalidSpec, "spec.retry.factor: must be from 1 to 10")
+	case spec.Retry.MaxAttempts != nil && (*spec.Retry.MaxAttempts < 1 || *spec.Retry.MaxAttempts > 10000):
+		return reject(v1alpha1.ReasonInvalidSpec, "spec.retry.maxAttempts: must be from 1 to 10000")
+	case spec.Delivery.MaxInFlight < 1 || spec.Delivery.MaxInFlight > 256:
+		return reject(v1alpha1.ReasonInvalidSpec, "spec.delivery.maxInFlight: must be from 1 to 256")
+	case spec.Payload.Mode != v1alpha1.PayloadFull && spec.Payload.Mode != v1alpha1.PayloadThin:
+		return reject(v1alpha1.ReasonInvalidSpec, "spec.payload.mode: must be Full or Thin")
+	}
+	return nil
+}

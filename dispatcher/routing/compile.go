@@ -1,0 +1,258 @@
+package routing
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/dispatcher/signature"
+)
+
+// Policy is what a dispatcher allows its subscriptions.
+type Policy struct {
+	// Catalog holds the event types that the dispatcher accepts.
+	Catalog *event.Catalog
+	// AllowHTTP allows endpoints without TLS.
+	AllowHTTP bool
+}
+
+// Secrets returns the data of the Secret with the given name in the subscription's namespace, and false if there is
+// none. An error means that it could not be told.
+type Secrets func(name string) (map[string][]byte, bool, error)
+
+// Rejection is why a subscription is not accepted.
+type Rejection struct {
+	// Reason of the condition Accepted, one of the constants of package v1alpha1.
+	Reason string
+	// Message says what to do. It shows no value of a Secret and no URL.
+	Message string
+}
+
+// Error returns the message.
+func (r *Rejection) Error() string { return r.Message }
+
+func reject(reason, format string, args ...any) *Rejection {
+	return &Rejection{Reason: reason, Message: fmt.Sprintf(format, args...)}
+}
+
+// Compile resolves a subscription into an entry of the routing table. It applies the defaults of the resource's schema
+// and checks all that the schema checks, because a manifest in a folder has met no API server. Exactly one result is
+// not nil; the error is for a Secret that could not be read just now, and passes.
+func Compile(sub *v1alpha1.WebhookSubscription, secrets Secrets, policy Policy) (*Entry, *Rejection, error) {
+	c := &compiler{spec: withDefaults(sub.Spec), namespace: sub.Namespace, secrets: secrets, policy: policy, entry: &Entry{
+		Identity:   Identity(sub),
+		Namespace:  sub.Namespace,
+		Name:       sub.Name,
+		Generation: Generation(sub),
+	}}
+	steps := []func() error{
+		func() error { return checkMetadata(sub) },
+		c.checkShape, // before any Secret is read, so that a wrong spec is told first
+		c.compilePatterns,
+		c.compileLimits,
+		c.compileURL,
+		c.compileHeaders,
+		c.compileKeys,
+	}
+	for _, step := range steps {
+		err := step()
+		if rejection, ok := errors.AsType[*Rejection](err); ok {
+			return nil, rejection, nil
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("compile subscription %s/%s: %w", sub.Namespace, sub.Name, err)
+		}
+	}
+	return c.entry, nil, nil
+}
+
+// Hold returns the entry of a subscription that is not accepted for the given reason: it goes on matching by previous,
+// the last that was, and its deliveries wait and age. What it took from Secrets is dropped. It returns nil if previous
+// is nil: a subscription that was never accepted matches nothing.
+func Hold(previous *Entry, generation int64, reason string) *Entry {
+	if previous == nil {
+		return nil
+	}
+	held := *previous
+	held.Generation = generation
+	held.Waiting = reason
+	held.URL, held.Header, held.Keys = "", nil, nil
+	return &held
+}
+
+// Identity is what tells a subscription from every other, past and present: its uid, or namespace/name where a manifest
+// has none.
+func Identity(sub *v1alpha1.WebhookSubscription) string {
+	if sub.UID != "" {
+		return string(sub.UID)
+	}
+	return sub.Namespace + "/" + sub.Name
+}
+
+// SecretNames returns the names of the Secrets that a subscription takes values from, each once, sorted.
+func SecretNames(sub *v1alpha1.WebhookSubscription) []string {
+	var names []string
+	add := func(ref *v1alpha1.SecretKeyReference) {
+		if ref.Name != "" {
+			names = append(names, ref.Name)
+		}
+	}
+	add(&sub.Spec.Signing.SecretRef)
+	if ref := sub.Spec.Signing.PreviousSecretRef; ref != nil {
+		add(ref)
+	}
+	if from := sub.Spec.URLFrom; from != nil {
+		add(&from.SecretKeyRef)
+	}
+	for i := range sub.Spec.Headers {
+		if from := sub.Spec.Headers[i].ValueFrom; from != nil {
+			add(&from.SecretKeyRef)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// compiler carries one subscription through the steps of Compile.
+type compiler struct {
+	spec      v1alpha1.WebhookSubscriptionSpec
+	namespace string
+	secrets   Secrets
+	policy    Policy
+	entry     *Entry
+}
+
+func (c *compiler) compilePatterns() error {
+	patterns := make([]event.Pattern, 0, len(c.spec.Events))
+	for i, text := range c.spec.Events {
+		pattern, err := event.ParsePattern(text)
+		if err != nil {
+			return reject(v1alpha1.ReasonInvalidPattern, "spec.events[%d]: %s is not a pattern: want *, {resource}.* or {resource}.{created|updated|deleted}", i, quote(text))
+		}
+		if err := c.policy.Catalog.Check(pattern); err != nil {
+			return reject(v1alpha1.ReasonUnknownResource, "spec.events[%d]: %v; correct it, or add the resource to spec.eventResources of the WebhookDispatcher", i, err)
+		}
+		patterns = append(patterns, pattern)
+	}
+	c.entry.Patterns = uncovered(patterns)
+	return nil
+}
+
+func (c *compiler) compileLimits() error {
+	spec := c.spec
+	c.entry.Timeout = spec.Timeout.Duration
+	c.entry.Thin = spec.Payload.Mode == v1alpha1.PayloadThin
+	c.entry.Suspended = *spec.Suspend
+	c.entry.MaxInFlight = int(spec.Delivery.MaxInFlight)
+	c.entry.Retry = Retry{
+		Initial: spec.Retry.InitialDelay.Duration,
+		Max:     spec.Retry.MaxDelay.Duration,
+		MaxAge:  spec.Retry.MaxAge.Duration,
+		Factor:  int(spec.Retry.Factor),
+	}
+	if n := spec.Retry.MaxAttempts; n != nil {
+		c.entry.Retry.MaxAttempts = int(*n)
+	}
+	return nil
+}
+
+func (c *compiler) compileURL() error {
+	text, where := c.spec.URL, "spec.url"
+	if from := c.spec.URLFrom; from != nil {
+		where = "spec.urlFrom"
+		value, err := c.resolve(where+".secretKeyRef", from.SecretKeyRef)
+		if err != nil {
+			return err
+		}
+		text = string(value)
+	}
+	if err := checkURL(text, where, c.policy.AllowHTTP); err != nil {
+		return err
+	}
+	c.entry.URL = text
+	return nil
+}
+
+func (c *compiler) compileHeaders() error {
+	if len(c.spec.Headers) == 0 {
+		return nil
+	}
+	c.entry.Header = make(http.Header, len(c.spec.Headers))
+	for i, header := range c.spec.Headers {
+		value, where := header.Value, fmt.Sprintf("spec.headers[%d]", i)
+		if from := header.ValueFrom; from != nil {
+			secret, err := c.resolve(where+".valueFrom.secretKeyRef", from.SecretKeyRef)
+			if err != nil {
+				return err
+			}
+			value = string(secret)
+		}
+		if err := checkHeaderValue(value, where, header.Name); err != nil {
+			return err
+		}
+		c.entry.Header[http.CanonicalHeaderKey(header.Name)] = []string{value}
+	}
+	return nil
+}
+
+func (c *compiler) compileKeys() error {
+	current, err := c.resolveKey("spec.signing.secretRef", c.spec.Signing.SecretRef)
+	if err != nil {
+		return err
+	}
+	c.entry.Keys = [][]byte{current}
+	if ref := c.spec.Signing.PreviousSecretRef; ref != nil {
+		previous, err := c.resolveKey("spec.signing.previousSecretRef", *ref)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(previous, current) { // one key has one signature
+			c.entry.Keys = append(c.entry.Keys, previous)
+		}
+	}
+	return nil
+}
+
+func (c *compiler) resolveKey(where string, ref v1alpha1.SecretKeyReference) ([]byte, error) {
+	text, err := c.resolve(where, ref)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := signature.ParseKey(text); err != nil {
+		return nil, reject(v1alpha1.ReasonSecretKeyInvalid, "key %q of Secret %q is no signing key: %v; correct the Secret, or %s", ref.Key, ref.Name, err, where)
+	}
+	return text, nil
+}
+
+// resolve returns the value that the reference in the field where points to.
+func (c *compiler) resolve(where string, ref v1alpha1.SecretKeyReference) ([]byte, error) {
+	data, found, err := c.secrets(ref.Name)
+	if err != nil {
+		return nil, fmt.Errorf("read Secret %q: %w", ref.Name, err)
+	}
+	if !found {
+		return nil, reject(v1alpha1.ReasonSecretNotFound, "Secret %q not found in namespace %q: create it, or correct %s", ref.Name, c.namespace, where)
+	}
+	value, found := data[ref.Key]
+	if !found {
+		return nil, reject(v1alpha1.ReasonSecretKeyMissing, "Secret %q in namespace %q has no key %q: add it, or correct %s", ref.Name, c.namespace, ref.Key, where)
+	}
+	return bytes.Clone(value), nil
+}
+
+// quote shows the beginning of what someone wrote.
+func quote(text string) string {
+	const most = 80
+	if len(text) > most {
+		return fmt.Sprintf("%.*q…", most, text)
+	}
+	return fmt.Sprintf("%q", text)
+}
+
+// inRange tells whether least ≤ d ≤ most.
+func inRange(d, least, most time.Duration) bool { return least <= d && d <= most }

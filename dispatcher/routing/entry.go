@@ -1,0 +1,157 @@
+package routing
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/egress"
+	"github.com/clinikapi/eventflow/dispatcher/signature"
+)
+
+// Entry is a compiled subscription as it is written down: plain data with every Secret resolved. It is never logged.
+type Entry struct {
+	// Identity is the subscription's metadata.uid, or namespace/name where a manifest has none.
+	Identity  string `json:"identity"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	// Generation of the spec that the entry was compiled from, or that was found wanting.
+	Generation int64 `json:"generation"`
+	// Patterns that it matches by; none is covered by another.
+	Patterns []event.Pattern `json:"patterns"`
+	// URL is empty while the entry waits.
+	URL string `json:"url,omitempty"`
+	// Header has canonical keys.
+	Header http.Header `json:"header,omitempty"`
+	// Keys are the signing keys as the Secrets hold them, the current one first.
+	Keys [][]byte `json:"keys,omitempty"`
+	// Timeout bounds one attempt.
+	Timeout     time.Duration `json:"timeout"`
+	Thin        bool          `json:"thin,omitempty"`
+	Retry       Retry         `json:"retry"`
+	MaxInFlight int           `json:"maxInFlight"`
+	Suspended   bool          `json:"suspended,omitempty"`
+	// Waiting is the reason of Accepted=False for which deliveries wait, "" while the subscription is accepted.
+	Waiting string `json:"waiting,omitempty"`
+	// Source is the file that the manifest stands in, "" if it came from an API server.
+	Source string `json:"source,omitempty"`
+}
+
+// Retry is a delivery.RetryPolicy as it is written down; durations are nanoseconds.
+type Retry struct {
+	Initial     time.Duration `json:"initial"`
+	Max         time.Duration `json:"max"`
+	MaxAge      time.Duration `json:"maxAge"`
+	Factor      int           `json:"factor"`
+	MaxAttempts int           `json:"maxAttempts,omitempty"`
+}
+
+// Route returns what a dispatcher delivers by. It fails if no Compile could have made the entry.
+func (e *Entry) Route() (*Route, error) {
+	if e.Identity == "" || e.Namespace == "" || e.Name == "" {
+		return nil, errors.New("build a route: the entry names no subscription")
+	}
+	route := &Route{
+		Identity:   e.Identity,
+		Namespace:  e.Namespace,
+		Name:       e.Name,
+		Generation: e.Generation,
+		Key:        event.NewSubscriptionKey(e.Identity),
+		Endpoint: &delivery.Endpoint{
+			Retry: delivery.RetryPolicy{
+				Initial: e.Retry.Initial, Max: e.Retry.Max, MaxAge: e.Retry.MaxAge,
+				Factor: e.Retry.Factor, MaxAttempts: e.Retry.MaxAttempts,
+			},
+			MaxInFlight: e.MaxInFlight,
+			Suspended:   e.Suspended,
+			Generation:  e.Generation,
+		},
+	}
+	err := e.checkBounds()
+	if err == nil {
+		route.Patterns, err = e.parsePatterns()
+	}
+	if err == nil && e.Waiting == "" {
+		route.Endpoint.Target, err = e.target()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("build the route of %s/%s: %w", e.Namespace, e.Name, err)
+	}
+	return route, nil
+}
+
+// Origin is the URL's scheme, host and port, all of it that may be shown; "" while the entry waits.
+func (e *Entry) Origin() string {
+	u, err := url.Parse(e.URL)
+	if err != nil || u.Host == "" {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
+
+func (e *Entry) checkBounds() error {
+	if e.MaxInFlight < 1 || e.Retry.Initial <= 0 || e.Retry.Max <= 0 || e.Retry.MaxAge <= 0 || e.Retry.Factor < 1 || e.Retry.MaxAttempts < 0 {
+		return errors.New("a limit is missing or negative")
+	}
+	return nil
+}
+
+func (e *Entry) parsePatterns() ([]event.Pattern, error) {
+	if len(e.Patterns) == 0 {
+		return nil, errors.New("no pattern")
+	}
+	for _, p := range e.Patterns {
+		if _, err := event.ParsePattern(string(p)); err != nil {
+			return nil, err
+		}
+	}
+	return uncovered(e.Patterns), nil
+}
+
+func (e *Entry) target() (*egress.Target, error) {
+	if e.URL == "" || e.Timeout <= 0 || len(e.Keys) == 0 {
+		return nil, errors.New("an accepted subscription needs a URL, a timeout and a signing key")
+	}
+	keys := make(signature.Keys, len(e.Keys))
+	for i, text := range e.Keys {
+		key, err := signature.ParseKey(text)
+		if err != nil {
+			return nil, fmt.Errorf("parse signing key %d: %w", i+1, err)
+		}
+		keys[i] = key
+	}
+	return &egress.Target{URL: e.URL, Header: e.Header, Keys: keys, Timeout: e.Timeout, Thin: e.Thin}, nil
+}
+
+// uncovered returns the patterns that no other one covers, each once and in order. It returns its argument if that is
+// all of them.
+func uncovered(patterns []event.Pattern) []event.Pattern {
+	covered := func(i int) bool {
+		for j, other := range patterns {
+			if other == patterns[i] && j < i || other != patterns[i] && covers(other, patterns[i]) {
+				return true
+			}
+		}
+		return false
+	}
+	kept := make([]event.Pattern, 0, len(patterns))
+	for i, p := range patterns {
+		if !covered(i) {
+			kept = append(kept, p)
+		}
+	}
+	if len(kept) == len(patterns) {
+		return patterns
+	}
+	return slices.Clip(kept)
+}
+
+// covers tells whether every type that inner matches is matched by outer.
+func covers(outer, inner event.Pattern) bool {
+	return outer == event.All || outer == inner || outer.IsFamily() && inner != event.All && outer.Resource() == inner.Resource()
+}

@@ -1,0 +1,199 @@
+package routing
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/clinikapi/eventflow/api/event"
+)
+
+// Shards is how many parts a routing table is divided into. Empty ones are not written.
+const Shards = 64
+
+// The keys of the Secrets that hold a routing table.
+const (
+	// IndexKey holds EncodeIndex's bytes, in the Secret IndexName.
+	IndexKey = "index.json"
+	// ShardKey holds EncodeShard's bytes, in a Secret ShardName.
+	ShardKey = "shard.json.gz"
+)
+
+const (
+	// format is the version of both encodings. A reader refuses any other, and fields it does not know: a rule that a
+	// newer manager wrote must not be lost on an older dispatcher.
+	format = 1
+	// MaxShardBytes is what an API server takes as one Secret's data.
+	MaxShardBytes = 1 << 20
+	// maxShardText bounds a shard's text, so that few bytes cannot decompress to more than memory holds.
+	maxShardText = 64 << 20
+	// maxIndexBytes bounds an index; one is about 5 KiB.
+	maxIndexBytes = 64 << 10
+)
+
+// ErrShardFull says that a shard has no room for its entries.
+var ErrShardFull = errors.New("the routing table's shard is full")
+
+// ShardOf is the shard, 0 to Shards-1, that holds the subscription with the given identity.
+func ShardOf(identity string) int {
+	key := event.NewSubscriptionKey(identity)
+	return int(key[len(key)-1]) % Shards
+}
+
+// IndexName is the name of the Secret that holds a dispatcher's index.
+func IndexName(dispatcher string) string { return dispatcher + "-routes" }
+
+// ShardName is the name of the Secret that holds a dispatcher's shard i, such as "default-routes-07".
+func ShardName(dispatcher string, i int) string { return fmt.Sprintf("%s-routes-%02d", dispatcher, i) }
+
+// Index says of which shards a routing table consists.
+type Index struct {
+	// Revision grows with every change.
+	Revision int64
+	// Shards holds the Hash of each shard that is not empty.
+	Shards map[int]string
+}
+
+// indexText is an Index as it is written down.
+type indexText struct {
+	Format   int               `json:"format"`
+	Revision int64             `json:"revision"`
+	Shards   map[string]string `json:"shards"`
+}
+
+// Encode returns the index as the Secret holds it. Equal indexes give equal bytes.
+func (x *Index) Encode() ([]byte, error) {
+	text := indexText{Format: format, Revision: x.Revision, Shards: make(map[string]string, len(x.Shards))}
+	for i, hash := range x.Shards {
+		text.Shards[fmt.Sprintf("%02d", i)] = hash
+	}
+	b, err := json.Marshal(text)
+	if err != nil {
+		return nil, fmt.Errorf("encode the routing table's index: %w", err)
+	}
+	return b, nil
+}
+
+// DecodeIndex reads what Encode wrote.
+func DecodeIndex(b []byte) (*Index, error) {
+	x, err := decodeIndex(b)
+	if err != nil {
+		return nil, fmt.Errorf("decode the routing table's index: %w", err)
+	}
+	return x, nil
+}
+
+func decodeIndex(b []byte) (*Index, error) {
+	if len(b) > maxIndexBytes {
+		return nil, fmt.Errorf("%d bytes are more than %d", len(b), maxIndexBytes)
+	}
+	var text indexText
+	if err := decodeStrictly(bytes.NewReader(b), &text); err != nil {
+		return nil, err
+	}
+	if text.Format != format {
+		return nil, fmt.Errorf("format %d is not known, %d is", text.Format, format)
+	}
+	if text.Revision < 1 {
+		return nil, errors.New("no revision")
+	}
+	x := &Index{Revision: text.Revision, Shards: make(map[int]string, len(text.Shards))}
+	for name, hash := range text.Shards {
+		i, err := strconv.Atoi(name)
+		if err != nil || i < 0 || i >= Shards || fmt.Sprintf("%02d", i) != name {
+			return nil, fmt.Errorf("%q is not a shard", name)
+		}
+		if sum, err := hex.DecodeString(hash); err != nil || len(sum) != sha256.Size || strings.ToLower(hash) != hash {
+			return nil, fmt.Errorf("shard %s: %q is not a hash", name, hash)
+		}
+		x.Shards[i] = hash
+	}
+	return x, nil
+}
+
+// Hash is the content hash by which an index names a shard: hex SHA-256 of the bytes that EncodeShard returned.
+func Hash(shard []byte) string {
+	sum := sha256.Sum256(shard)
+	return hex.EncodeToString(sum[:])
+}
+
+// shardText is a shard as it is written down, before it is compressed.
+type shardText struct {
+	Format  int      `json:"format"`
+	Entries []*Entry `json:"entries"`
+}
+
+// EncodeShard returns a shard as the Secret holds it: gzip-compressed JSON, the entries sorted by identity. The same
+// entries in any order give the same bytes. It fails with ErrShardFull if they are more than a Secret takes.
+func EncodeShard(entries []*Entry) ([]byte, error) {
+	sorted := slices.SortedFunc(slices.Values(entries), func(a, b *Entry) int { return strings.Compare(a.Identity, b.Identity) })
+	text, err := json.Marshal(shardText{Format: format, Entries: sorted})
+	if err != nil {
+		return nil, fmt.Errorf("encode a shard of the routing table: %w", err)
+	}
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	_, err = w.Write(text)
+	if err := errors.Join(err, w.Close()); err != nil {
+		return nil, fmt.Errorf("compress a shard of the routing table: %w", err)
+	}
+	if out.Len() > MaxShardBytes || len(text) > maxShardText {
+		return nil, fmt.Errorf("%w: its %d subscriptions take %d bytes, %d fit; delete subscriptions, or spread them over several WebhookDispatchers",
+			ErrShardFull, len(entries), out.Len(), MaxShardBytes)
+	}
+	return out.Bytes(), nil
+}
+
+// DecodeShard reads what EncodeShard wrote. It reads a bounded part of what b decompresses to. That an entry can be
+// routed is for Entry.Route to tell.
+func DecodeShard(b []byte) ([]*Entry, error) {
+	entries, err := decodeShard(b)
+	if err != nil {
+		return nil, fmt.Errorf("decode a shard of the routing table: %w", err)
+	}
+	return entries, nil
+}
+
+func decodeShard(b []byte) ([]*Entry, error) {
+	if len(b) > MaxShardBytes {
+		return nil, fmt.Errorf("%d bytes are more than %d", len(b), MaxShardBytes)
+	}
+	r, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
+	var text shardText
+	if err := decodeStrictly(io.LimitReader(r, maxShardText), &text); err != nil {
+		return nil, err
+	}
+	if text.Format != format {
+		return nil, fmt.Errorf("format %d is not known, %d is", text.Format, format)
+	}
+	for i, entry := range text.Entries {
+		if entry == nil || i > 0 && entry.Identity <= text.Entries[i-1].Identity {
+			return nil, errors.New("the entries are not sorted by identity")
+		}
+	}
+	return text.Entries, nil
+}
+
+// decodeStrictly reads one JSON value and nothing behind it.
+func decodeStrictly(r io.Reader, into any) error {
+	d := json.NewDecoder(r)
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("something stands behind the end")
+	}
+	return nil
+}

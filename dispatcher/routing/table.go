@@ -1,0 +1,126 @@
+package routing
+
+import (
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/clinikapi/eventflow/api/event"
+)
+
+// Table is the set of routes a dispatcher works by. It is immutable and safe for concurrent use once its source has
+// handed it on.
+type Table struct {
+	// Revision of the table, as its source counts; larger is newer.
+	Revision int64
+	// Stale is set if the table was read from disk, because its source could not be reached or read yet. It may lack
+	// subscriptions that exist, and so must not be taken as the deletion of those that it lacks.
+	Stale bool
+	// Problems are what the source found that keeps manifests from being routed as they are written.
+	Problems []Problem
+
+	routes []*Route
+	byKey  map[event.SubscriptionKey]*Route
+	spans  map[selector]span
+	// matches holds the routes of every selector, one span behind the other: a slice of its own for each would cost
+	// more than what it holds.
+	matches []*Route
+}
+
+// Problem is one thing that a source could not use as it is written.
+type Problem struct {
+	// Namespace and Name of the resource; empty if the problem is with a file as a whole.
+	Namespace, Name string
+	// Source is the file it stands in, relative to the folder.
+	Source string
+	// Reason is one CamelCase word, for a subscription that of Accepted=False.
+	Reason string
+	// Message says what to do. It shows no value of a Secret and no URL.
+	Message string
+}
+
+// selector is what a pattern selects within a namespace: an exact type ("patient.created"), a family ("patient") or all
+// ("").
+type selector struct{ namespace, types string }
+
+// span is a part of Table.matches.
+type span struct{ from, to uint32 }
+
+// NewTable returns the table of the given routes. It fails if two routes have the same key.
+func NewTable(routes []*Route) (*Table, error) {
+	t := &Table{
+		routes: slices.Clone(routes),
+		byKey:  make(map[event.SubscriptionKey]*Route, len(routes)),
+	}
+	total := 0
+	for _, route := range routes {
+		if other, taken := t.byKey[route.Key]; taken {
+			return nil, fmt.Errorf("build the routing table: subscriptions %s/%s and %s/%s have the same key", other.Namespace, other.Name, route.Namespace, route.Name)
+		}
+		t.byKey[route.Key] = route
+		total += len(route.Patterns)
+	}
+	t.index(total)
+	return t, nil
+}
+
+// index fills spans and matches, for routes with the given number of patterns in all.
+func (t *Table) index(total int) {
+	counts := make(map[selector]span, total)
+	for _, route := range t.routes {
+		for _, pattern := range uncovered(route.Patterns) { // so that no type meets two patterns of one route
+			at := selectorOf(route.Namespace, pattern)
+			counts[at] = span{to: counts[at].to + 1}
+		}
+	}
+	t.spans = counts
+	t.matches = make([]*Route, total)
+	next := uint32(0)
+	for at, count := range t.spans {
+		t.spans[at] = span{from: next, to: next}
+		next += count.to
+	}
+	t.matches = t.matches[:next]
+	for _, route := range t.routes {
+		for _, pattern := range uncovered(route.Patterns) {
+			at := selectorOf(route.Namespace, pattern)
+			s := t.spans[at]
+			t.matches[s.to] = route
+			t.spans[at] = span{from: s.from, to: s.to + 1}
+		}
+	}
+}
+
+func selectorOf(namespace string, p event.Pattern) selector {
+	switch {
+	case p == event.All:
+		return selector{namespace, ""}
+	case p.IsFamily():
+		return selector{namespace, p.Resource()}
+	default:
+		return selector{namespace, string(p)}
+	}
+}
+
+// Match appends to into the routes of a namespace that match a type, each once: those by the exact type first, then
+// those by its family, then those by all. It costs by what it returns.
+func (t *Table) Match(namespace string, typ event.Type, into []*Route) []*Route {
+	for _, types := range [...]string{string(typ), typ.Resource(), ""} {
+		if s, ok := t.spans[selector{namespace, types}]; ok {
+			into = append(into, t.matches[s.from:s.to]...)
+		}
+	}
+	return into
+}
+
+// Get returns the route with the given key, and false if the table has none.
+func (t *Table) Get(key event.SubscriptionKey) (*Route, bool) {
+	route, ok := t.byKey[key]
+	return route, ok
+}
+
+// All yields every route once, in the order in which the table was given them.
+func (t *Table) All() iter.Seq[*Route] { return slices.Values(t.routes) }
+
+// Len is the number of routes.
+func (t *Table) Len() int { return len(t.routes) }
