@@ -8,7 +8,7 @@ import (
 
 // WebhookDispatcherSpec is the wanted state of a WebhookDispatcher.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.store.embedded) || self.replicas <= 1",message="the embedded store works with at most one replica"
+// +kubebuilder:validation:XValidation:rule="!has(self.store) || !has(self.store.embedded) || !has(self.replicas) || self.replicas <= 1",message="the embedded store works with at most one replica"
 type WebhookDispatcherSpec struct {
 	// replicas is how many dispatchers share the work; 0 stops delivery and publishing, and keeps the store.
 	// +optional
@@ -34,6 +34,7 @@ type WebhookDispatcherSpec struct {
 
 	// egress is what deliveries may reach.
 	// +optional
+	// +kubebuilder:default={}
 	Egress Egress `json:"egress,omitzero"`
 
 	// retention is how long finished deliveries are kept.
@@ -48,7 +49,7 @@ type WebhookDispatcherSpec struct {
 	// +kubebuilder:validation:MaxItems=100
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=63
-	// +kubebuilder:validation:items:Pattern=`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`
+	// +kubebuilder:validation:items:XValidation:rule="!format.dns1123Label().validate(self).hasValue()",message="must be lower-case letters, digits and inner dashes, such as lab-order"
 	EventResources []string `json:"eventResources,omitempty"`
 
 	// template is laid over the dispatcher's pods.
@@ -152,7 +153,7 @@ type Retention struct {
 	// +kubebuilder:default="24h"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1h') && duration(self) <= duration('2160h')",message="must be from 1h to 2160h"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('1h') && duration(self) <= duration('2160h')",message="must be a duration from 1h to 2160h, written like 36h"
 	Delivered metav1.Duration `json:"delivered,omitzero"`
 
 	// failed is how long a delivery is kept, listed and replayable after it was given up or cancelled.
@@ -160,7 +161,7 @@ type Retention struct {
 	// +kubebuilder:default="720h"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1h') && duration(self) <= duration('2160h')",message="must be from 1h to 2160h"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('1h') && duration(self) <= duration('2160h')",message="must be a duration from 1h to 2160h, written like 36h"
 	Failed metav1.Duration `json:"failed,omitzero"`
 }
 
@@ -228,7 +229,7 @@ type WebhookDispatcherStatus struct {
 
 // WebhookDispatcher is one data plane: a Deployment that accepts events, keeps them and delivers them.
 //
-// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40",message="the name must have at most 40 characters: those of what it becomes are made of it"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')",message="the name must be a DNS label of at most 40 characters, such as default: the names of its Service and its pods are made of it"
 type WebhookDispatcher struct {
 	metav1.TypeMeta `json:",inline"`
 

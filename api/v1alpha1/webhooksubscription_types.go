@@ -20,6 +20,7 @@ type WebhookSubscriptionSpec struct {
 	// +kubebuilder:validation:MinLength=8
 	// +kubebuilder:validation:MaxLength=2048
 	// +kubebuilder:validation:XValidation:rule="isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != ''",message="must be an absolute http or https URL, such as https://example.com/hooks"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^[a-zA-Z]+://[^/?#]*:(0+|0*(6553[6-9]|655[4-9][0-9]|65[6-9][0-9]{2}|6[6-9][0-9]{3}|[7-9][0-9]{4}|[1-9][0-9]{5,}))([/?#]|$)')",message="must have a port from 1 to 65535, or none"
 	// +kubebuilder:validation:XValidation:rule="!self.contains('#')",message="must not have a fragment"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^[a-zA-Z]+://[^/?#]*@')",message="must not hold a user name or password: put the URL into a Secret and name it in urlFrom"
 	URL string `json:"url,omitempty"`
@@ -50,6 +51,7 @@ type WebhookSubscriptionSpec struct {
 	// +listMapKey=name
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:XValidation:rule="self.all(h, self.exists_one(other, other.name.lowerAscii() == h.name.lowerAscii()))",message="must not name a header twice: upper and lower case are the same"
 	Headers []Header `json:"headers,omitempty"`
 
 	// timeout bounds one attempt, from dialling to the end of the response's headers.
@@ -57,7 +59,7 @@ type WebhookSubscriptionSpec struct {
 	// +kubebuilder:default="30s"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('60s')",message="must be from 1s to 60s"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('1s') && duration(self) <= duration('60s')",message="must be a duration from 1s to 60s, written like 1m30s"
 	Timeout metav1.Duration `json:"timeout,omitzero"`
 
 	// retry is when a failed delivery is attempted again.
@@ -87,7 +89,8 @@ type DispatcherReference struct {
 	// +optional
 	// +kubebuilder:default="default"
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:MaxLength=40
+	// +kubebuilder:validation:XValidation:rule="!format.dns1123Label().validate(self).hasValue()",message="must be a DNS label, such as default"
 	Name string `json:"name,omitempty"`
 
 	// namespace of the WebhookDispatcher.
@@ -95,6 +98,7 @@ type DispatcherReference struct {
 	// +kubebuilder:default="eventflow-system"
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="!format.dns1123Label().validate(self).hasValue()",message="must be a DNS label, such as eventflow-system"
 	Namespace string `json:"namespace,omitempty"`
 }
 
@@ -111,13 +115,14 @@ type SecretKeyReference struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="!format.dns1123Subdomain().validate(self).hasValue()",message="must be the name of a Secret: lower-case letters, digits, dashes and dots"
 	Name string `json:"name,omitempty"`
 
 	// key within the Secret's data.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^[-._a-zA-Z0-9]+$`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[-._a-zA-Z0-9]+$')",message="must be a key of a Secret: letters, digits, dashes, dots and underscores"
 	Key string `json:"key,omitempty"`
 }
 
@@ -161,14 +166,14 @@ type Header struct {
 // Retry is when a failed delivery is attempted again: after initialDelay, then after factor times the delay before, at
 // most maxDelay, until maxAge after the event was accepted.
 //
-// +kubebuilder:validation:XValidation:rule="duration(self.initialDelay) <= duration(self.maxDelay)",message="initialDelay must not be longer than maxDelay"
+// +kubebuilder:validation:XValidation:rule="!has(self.initialDelay) || !has(self.maxDelay) || duration(self.initialDelay) <= duration(self.maxDelay)",message="initialDelay must not be longer than maxDelay"
 type Retry struct {
 	// initialDelay is the wait after the first failed attempt.
 	// +optional
 	// +kubebuilder:default="30s"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('24h')",message="must be from 1s to 24h"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('1s') && duration(self) <= duration('24h')",message="must be a duration from 1s to 24h, written like 1m30s"
 	InitialDelay metav1.Duration `json:"initialDelay,omitzero"`
 
 	// factor multiplies the wait after each further failed attempt.
@@ -183,7 +188,7 @@ type Retry struct {
 	// +kubebuilder:default="2h"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('24h')",message="must be from 1s to 24h"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('1s') && duration(self) <= duration('24h')",message="must be a duration from 1s to 24h, written like 1m30s"
 	MaxDelay metav1.Duration `json:"maxDelay,omitzero"`
 
 	// maxAge is how long after its acceptance an event is given up; the delivery is then Failed, kept and replayable.
@@ -191,7 +196,7 @@ type Retry struct {
 	// +kubebuilder:default="72h"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('168h')",message="must be from 1s to 168h"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('1s') && duration(self) <= duration('168h')",message="must be a duration from 1s to 168h, written like 1m30s"
 	MaxAge metav1.Duration `json:"maxAge,omitzero"`
 
 	// maxAttempts gives a delivery up after that many attempts. Unset, only maxAge does.
