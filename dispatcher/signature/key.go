@@ -1,13 +1,13 @@
 package signature
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"hash"
-	"strings"
 	"sync"
 )
 
@@ -26,18 +26,33 @@ type Keys []*Key
 // optional), else its raw bytes. It fails if the key is empty or its base64 is broken; the error does not show it.
 func ParseKey(text []byte) (*Key, error) {
 	raw := text
-	if encoded, found := strings.CutPrefix(string(text), standardPrefix); found {
-		decoded, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(encoded, "="))
+	if encoded, found := bytes.CutPrefix(text, []byte(standardPrefix)); found {
+		decoded, err := decodeBase64(encoded)
 		if err != nil {
-			return nil, fmt.Errorf("the part behind %s is not base64", standardPrefix)
+			return nil, err
 		}
 		raw = decoded
 	}
 	if len(raw) == 0 {
 		return nil, errors.New("the key is empty")
 	}
-	raw = append([]byte(nil), raw...)
+	raw = bytes.Clone(raw)
 	return &Key{hashes: sync.Pool{New: func() any { return hmac.New(sha256.New, raw) }}}, nil
+}
+
+// decodeBase64 reads the standard alphabet, padded fully or not at all. Line breaks are skipped, as the receivers'
+// libraries skip them: many a Secret ends with one.
+func decodeBase64(encoded []byte) ([]byte, error) {
+	encoding := base64.RawStdEncoding
+	if bytes.HasSuffix(bytes.TrimRight(encoded, "\r\n"), []byte("=")) {
+		encoding = base64.StdEncoding
+	}
+	decoded, err := encoding.AppendDecode(nil, encoded)
+	if err != nil {
+		// Its text would tell where, and with that something of the key.
+		return nil, fmt.Errorf("the part behind %s is not base64", standardPrefix)
+	}
+	return decoded, nil
 }
 
 // sum appends the HMAC-SHA256 of the parts, one behind the other.
@@ -54,3 +69,6 @@ func (k *Key) sum(b []byte, parts ...[]byte) []byte {
 
 // String keeps the key out of logs.
 func (k *Key) String() string { return "signing key" }
+
+// GoString keeps the key out of %#v.
+func (k *Key) GoString() string { return "signing key" }
