@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"bytes"
 	"context"
 	"time"
 
@@ -35,7 +36,7 @@ func (s State) String() string {
 	}
 }
 
-// Event is what is stored once for however many deliveries an event causes. It is immutable.
+// Event is what is stored once for however many deliveries an event causes. Its exported fields never change.
 type Event struct {
 	Key       event.Key
 	Namespace string
@@ -45,9 +46,12 @@ type Event struct {
 	Body []byte
 	// Traceparent is the publisher's W3C trace context, if it sent one.
 	Traceparent string
+
+	// holders counts the deliveries that keep the event in the engine's memory; its mutex guards it.
+	holders int
 }
 
-// Pending is a delivery on its way.
+// PendingDelivery is a delivery on its way.
 type PendingDelivery struct {
 	ID event.DeliveryID
 	// Due is when the next attempt starts.
@@ -110,6 +114,17 @@ type Position struct {
 	Due   time.Time
 	Event event.Key
 }
+
+// Before tells whether p comes before q.
+func (p Position) Before(q Position) bool {
+	if c := p.Due.Compare(q.Due); c != 0 {
+		return c < 0
+	}
+	return bytes.Compare(p.Event[:], q.Event[:]) < 0
+}
+
+// Position is where the delivery stands among those of its subscription.
+func (d *PendingDelivery) Position() Position { return Position{Due: d.Due, Event: d.ID.Event} }
 
 // Store is what the engine needs of a store. Every method may be called from many goroutines at once, blocks while the
 // store is slow, and fails only if the context ended or the store cannot go on.

@@ -3,12 +3,15 @@ package delivery
 import (
 	"time"
 
+	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
 // Endpoint is where and how a subscription's deliveries go, as of now: each attempt asks for it anew. It is immutable
 // once made.
 type Endpoint struct {
+	// Namespace of the subscription: the only one whose events it is ever sent.
+	Namespace string
 	// Target is nil while the subscription is not accepted and its deliveries wait.
 	Target *egress.Target
 	Retry  RetryPolicy
@@ -18,6 +21,11 @@ type Endpoint struct {
 	Suspended bool
 	// Generation of the spec: a change of it resumes an endpoint that answered 410.
 	Generation int64
+}
+
+// Endpoints finds the endpoint of a subscription, and false if the subscription does not exist. A routing table is one.
+type Endpoints interface {
+	Endpoint(key event.SubscriptionKey) (*Endpoint, bool)
 }
 
 // RetryPolicy is when a failed delivery is attempted again: after Initial, then after Factor times the delay before, at

@@ -1,0 +1,207 @@
+package delivery
+
+import (
+	"container/heap"
+	"context"
+	"time"
+
+	"github.com/clinikapi/eventflow/api/event"
+)
+
+const (
+	// maxSweepPause and minSweepPause bound how often a lane that does not deliver is searched for deliveries that
+	// aged out; in between, it is a hundredth of their age.
+	maxSweepPause = time.Minute
+	minSweepPause = time.Second
+	// probeSlack is how late a failing endpoint's delivery may come to its last attempt before it is given up
+	// without: probes go one at a time, and a backlog that hangs must not outlive its age for ever.
+	probeSlack = time.Minute
+	// sweepPause lets what one search finished be recorded before the next.
+	sweepPause = 10 * time.Millisecond
+	// sweepBatch is how many deliveries one search finishes.
+	sweepBatch = 256
+)
+
+// wakeLanes looks at each lane when its time has come, until ctx ends.
+func (e *Engine) wakeLanes(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.poke:
+		case <-timer.C:
+		}
+		timer.Reset(e.wakeDue())
+	}
+}
+
+// wakeDue arranges every lane whose time has come, and returns the wait until the next one's.
+func (e *Engine) wakeDue() time.Duration {
+	const idle = time.Hour
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for len(e.wakes) > 0 {
+		l := e.wakes[0]
+		if wait := l.wake.Sub(e.Now()); wait > 0 {
+			return min(wait, idle)
+		}
+		heap.Pop(&e.wakes)
+		l.wake = time.Time{}
+		e.arrange(l)
+	}
+	return idle
+}
+
+// nextSweep is when to search the lane for deliveries to finish without an attempt; zero if there is no need to.
+func (e *Engine) nextSweep(l *lane, now time.Time) time.Time {
+	switch {
+	case l.loading || l.endpoint == nil:
+		return l.sweepAt // it was set when the endpoint went, and after each search
+	case !l.opened || !l.backlogged || (l.open() && !l.failing()):
+		return time.Time{}
+	case !l.sweepAt.IsZero():
+		return l.sweepAt
+	default:
+		return now.Add(min(max(l.endpoint.Retry.MaxAge/100, minSweepPause), maxSweepPause))
+	}
+}
+
+// loadLanes reads what lanes need from the store, one lane at a time, until the engine stops.
+func (e *Engine) loadLanes() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for !e.stopping {
+		l := e.load.pop()
+		if l == nil {
+			e.loadWork.Wait()
+			continue
+		}
+		l.wants, l.loading = false, true
+		err := e.loadLane(l)
+		l.loading = false
+		l.settled = nil
+		if err != nil && e.attempts.Err() == nil {
+			e.Logger.Error(err, "Reading a subscription's deliveries failed; trying again", "pause", storeRetry)
+			e.unlocked(func() { pause(e.attempts, storeRetry) })
+		}
+		e.arrange(l)
+	}
+}
+
+// unlocked runs f without the engine's lock.
+func (e *Engine) unlocked(f func()) {
+	e.mu.Unlock()
+	defer e.mu.Lock()
+	f()
+}
+
+// loadLane reads the lane's health if it is not known yet, then finishes what aged out, then loads what is due.
+func (e *Engine) loadLane(l *lane) error {
+	if !l.opened {
+		var counts Counts
+		var err error
+		e.unlocked(func() { counts, err = e.Store.Counts(e.attempts, l.key) })
+		if err != nil {
+			return err
+		}
+		l.opened, l.failures, l.gone = true, counts.FailuresInARow, counts.Gone
+	}
+	now := e.Now()
+	if !l.sweepAt.IsZero() && !l.sweepAt.After(now) {
+		l.sweepAt = time.Time{}
+		if err := e.sweep(l, now); err != nil {
+			return err
+		}
+	}
+	if l.open() && l.due(now) {
+		return e.loadDue(l, now)
+	}
+	return nil
+}
+
+// loadDue takes into memory what is due, as far as there is room.
+func (e *Engine) loadDue(l *lane, now time.Time) error {
+	limit := min(l.window()-l.ready.len(), e.MaxHeld-e.held)
+	if limit <= 0 {
+		limit = scarceLoad
+	}
+	from := l.unloaded
+	l.backlogged = false
+	var (
+		found []PendingDelivery
+		next  Position
+		more  bool
+		err   error
+	)
+	l.settled = make(map[event.Key]struct{})
+	before, all := l.scanned, Position{Due: now.Add(1)}
+	l.scan(all) // a delivery that is published meanwhile may be among what is found
+	e.unlocked(func() { found, next, more, err = e.Store.Due(e.attempts, l.key, from, now, limit, nil) })
+	if err != nil {
+		l.leave(from)
+		return err
+	}
+	for _, d := range found {
+		_, held := l.held[d.ID.Event]
+		_, settled := l.settled[d.ID.Event]
+		if !held && !settled {
+			e.hold(l, d)
+		}
+	}
+	l.scanned = before
+	if more {
+		l.leave(next)
+	}
+	if more && next.Before(all) {
+		l.scan(next)
+	} else {
+		l.scan(all)
+	}
+	return nil
+}
+
+// sweep finishes deliveries of a lane that does not deliver them: cancelled if the subscription is gone, failed if they
+// are past their age.
+func (e *Engine) sweep(l *lane, now time.Time) error {
+	state, since := Cancelled, now
+	if l.endpoint != nil {
+		state, since = Failed, now.Add(-l.endpoint.Retry.MaxAge)
+		if l.open() {
+			since = since.Add(-probeSlack)
+		}
+	}
+	var found []PendingDelivery
+	var err error
+	e.unlocked(func() { found, err = e.Store.Aged(e.attempts, l.key, since, sweepBatch, nil) })
+	if err != nil {
+		return err
+	}
+	if state == Cancelled && l.endpoint != nil {
+		return nil // the subscription came back while the store was read
+	}
+	finished := make([]settlement, 0, len(found))
+	for _, d := range found {
+		if _, held := l.held[d.ID.Event]; !held {
+			l.held[d.ID.Event] = struct{}{}
+			finished = append(finished, settlement{lane: l, outcome: Outcome{Delivery: d, State: state}})
+		}
+	}
+	e.unlocked(func() {
+		for _, s := range finished {
+			e.outcomes <- s
+		}
+	})
+	switch {
+	case len(finished) > 0: // there may be more, once these are recorded
+		l.sweepAt = e.Now().Add(sweepPause)
+	case l.endpoint != nil:
+	case len(l.held) > 0: // what is in flight ends first
+		l.sweepAt = e.Now().Add(minSweepPause)
+	default:
+		l.backlogged = false
+		delete(e.lanes, l.key)
+	}
+	return nil
+}

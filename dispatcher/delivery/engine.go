@@ -1,0 +1,384 @@
+package delivery
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/clinikapi/eventflow/api/event"
+)
+
+// Options are what an Engine needs. Store and Sender are required; each bound has a default.
+type Options struct {
+	Store  Store
+	Sender Sender
+	Logger logr.Logger
+	// Registerer gets the engine's metrics; nil for none.
+	Registerer prometheus.Registerer
+	// Changed is called with the subscriptions whose counts or health changed, after that was recorded. It must not
+	// block.
+	Changed func(event.SubscriptionKey)
+
+	// MaxInFlight bounds the attempts under way over all subscriptions: sockets, goroutines. Default 1024.
+	MaxInFlight int
+	// MaxHeld bounds the deliveries kept in memory over all subscriptions; the rest waits in the store. Default 65536.
+	MaxHeld int
+	// MaxHeldBytes bounds the bodies kept in memory before their attempt; the rest is read back. Default 64 MiB.
+	MaxHeldBytes int
+	// StopTimeout is how long attempts that are in flight at the stop may take to finish. Default 20 s.
+	StopTimeout time.Duration
+	// CancelGrace is how long after a subscription's deletion its deliveries are cancelled. They stop at once; the
+	// grace is for a deletion that is a mistake of the moment. Default 10 s.
+	CancelGrace time.Duration
+
+	// Now is the wall clock, which must not jump while the process runs. Default time.Now.
+	Now func() time.Time
+	// Jitter returns a random number in [0, 1). Default math/rand/v2.
+	Jitter func() float64
+}
+
+func (o *Options) applyDefaults() {
+	o.MaxInFlight = defaultTo(o.MaxInFlight, 1024)
+	o.MaxHeld = defaultTo(o.MaxHeld, 1<<16)
+	o.MaxHeldBytes = defaultTo(o.MaxHeldBytes, 64<<20)
+	o.StopTimeout = defaultTo(o.StopTimeout, 20*time.Second)
+	o.CancelGrace = defaultTo(o.CancelGrace, 10*time.Second)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Jitter == nil {
+		o.Jitter = rand.Float64
+	}
+	if o.Changed == nil {
+		o.Changed = func(event.SubscriptionKey) {}
+	}
+}
+
+func defaultTo[T int | time.Duration](value, otherwise T) T {
+	if value == 0 {
+		return otherwise
+	}
+	return value
+}
+
+const (
+	// loaders is how many lanes read from the store at once.
+	loaders = 4
+	// maxIdleWorkers is how many workers stay to wait for work.
+	maxIdleWorkers = 64
+	// storeRetry is the pause after the store failed to answer.
+	storeRetry = time.Second
+)
+
+// Engine delivers. Make one with New, hand it the endpoints with Use, and Run it.
+type Engine struct {
+	Options
+	metrics  *metrics
+	outcomes chan settlement
+
+	mu        sync.Mutex
+	endpoints Endpoints
+	lanes     map[event.SubscriptionKey]*lane
+	serve     fifo // lanes with something ready and room in flight, in turn
+	load      fifo // lanes with something due in the store
+	wakes     wakeHeap
+	inFlight  int // attempts under way
+	held      int // deliveries in the lanes' ready queues
+	heldBytes int
+	workers   int
+	idle      int // workers that wait and were not called yet
+	stopping  bool
+	work      *sync.Cond    // an idle worker is wanted
+	loadWork  *sync.Cond    // a loader is wanted
+	poke      chan struct{} // the earliest wake-up changed
+
+	runs     sync.WaitGroup  // workers, loaders, the waker
+	attempts context.Context // ends when attempts in flight are to be given up
+}
+
+// New returns an engine that does nothing until Run; deliveries may be handed to Accept before that.
+func New(options Options) *Engine {
+	options.applyDefaults()
+	e := &Engine{
+		Options:  options,
+		outcomes: make(chan settlement, recordBatch*2),
+		lanes:    make(map[event.SubscriptionKey]*lane),
+		poke:     make(chan struct{}, 1),
+	}
+	e.work, e.loadWork = sync.NewCond(&e.mu), sync.NewCond(&e.mu)
+	e.metrics = newMetrics(e, options.Registerer)
+	return e
+}
+
+// Use makes endpoints the ones to deliver to from now on. Deliveries of a subscription that is not among them stop at
+// once and are cancelled after CancelGrace. It costs by the subscriptions that have something to deliver.
+func (e *Engine) Use(endpoints Endpoints) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.endpoints = endpoints
+	for _, l := range e.lanes {
+		e.refit(l)
+		e.arrange(l)
+	}
+}
+
+// refit gives the lane its endpoint of now, or notes that it has none any more.
+func (e *Engine) refit(l *lane) {
+	l.endpoint = nil
+	if endpoint, ok := e.endpoints.Endpoint(l.key); ok {
+		if l.endpoint = endpoint; !l.removed.IsZero() {
+			l.removed, l.sweepAt = time.Time{}, time.Time{}
+		}
+		return
+	}
+	if l.removed.IsZero() {
+		l.removed = e.Now()
+		l.sweepAt = l.removed.Add(e.CancelGrace)
+	}
+}
+
+// Accept takes up deliveries that are durable and due now. Those for which there is no room stay in the store and are
+// read back. It never blocks on anything but the engine's lock.
+func (e *Engine) Accept(deliveries []PendingDelivery) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.Now()
+	for _, d := range deliveries {
+		l := e.lane(d.ID.Subscription)
+		if e.hasRoom(l, now) && !d.Position().Before(l.scanned) {
+			e.hold(l, d)
+		} else {
+			l.leave(d.Position())
+		}
+		e.arrange(l)
+	}
+}
+
+// hasRoom tells whether a new delivery may go straight into the lane's memory. It may not where others wait in the
+// store: they come first.
+func (e *Engine) hasRoom(l *lane, now time.Time) bool {
+	return !e.stopping && !l.due(now) && l.ready.len() < l.window() && e.held < e.MaxHeld && (!l.opened || l.open())
+}
+
+// lane returns the subscription's lane, and makes one if there is none.
+func (e *Engine) lane(key event.SubscriptionKey) *lane {
+	l, ok := e.lanes[key]
+	if !ok {
+		l = newLane(key)
+		e.lanes[key] = l
+		if e.endpoints != nil {
+			e.refit(l)
+		}
+	}
+	return l
+}
+
+// hold puts d, which is due, into the lane's memory.
+func (e *Engine) hold(l *lane, d PendingDelivery) {
+	if _, held := l.held[d.ID.Event]; held {
+		return
+	}
+	if d.Event != nil {
+		switch {
+		case d.Event.holders > 0:
+			d.Event.holders++
+		case e.heldBytes+len(d.Event.Body) <= e.MaxHeldBytes:
+			d.Event.holders = 1
+			e.heldBytes += len(d.Event.Body)
+		default:
+			d.Event = nil
+		}
+	}
+	l.held[d.ID.Event] = struct{}{}
+	l.ready.push(d)
+	e.held++
+}
+
+// letGo gives back the memory of d's event.
+func (e *Engine) letGo(d *PendingDelivery) {
+	if d.Event == nil || d.Event.holders == 0 {
+		return
+	}
+	if d.Event.holders--; d.Event.holders == 0 {
+		e.heldBytes -= len(d.Event.Body)
+	}
+}
+
+// arrange puts the lane into the queues it belongs into now, and sets its wake-up. Call it after every change.
+func (e *Engine) arrange(l *lane) {
+	now := e.Now()
+	if l.opened && !l.open() {
+		e.shelve(l)
+	}
+	if !l.queued && l.ready.len() > 0 && l.inFlight < l.limit(e.MaxInFlight-e.inFlight, e.MaxInFlight) {
+		l.queued = true
+		e.serve.push(l)
+		e.summon()
+	}
+	if !l.wants && !l.loading && e.endpoints != nil && !e.stopping && e.wantsLoad(l, now) {
+		l.wants = true
+		e.load.push(l)
+		e.loadWork.Signal()
+	}
+	e.setWake(l, now)
+}
+
+// wantsLoad tells whether the lane should read from the store: its health, what fell due, or what aged out.
+func (e *Engine) wantsLoad(l *lane, now time.Time) bool {
+	if !l.opened {
+		return true
+	}
+	if !l.sweepAt.IsZero() && !l.sweepAt.After(now) {
+		return true
+	}
+	if !l.open() || !l.due(now) {
+		return false
+	}
+	if e.held >= e.MaxHeld {
+		return l.ready.len() == 0 && l.inFlight == 0
+	}
+	return l.ready.len() <= l.window()/2
+}
+
+// shelve puts what a lane that is not open has in memory back to the store, where it is anyway.
+func (e *Engine) shelve(l *lane) {
+	for l.ready.len() > 0 {
+		d := l.ready.pop()
+		e.held--
+		e.letGo(&d)
+		delete(l.held, d.ID.Event)
+		l.leave(d.Position())
+	}
+}
+
+// setWake sets the time at which the lane is looked at again by itself.
+func (e *Engine) setWake(l *lane, now time.Time) {
+	var wake time.Time
+	if l.sweepAt = e.nextSweep(l, now); l.sweepAt.After(now) {
+		wake = l.sweepAt
+	}
+	if l.open() && l.backlogged && l.unloaded.Due.After(now) && (wake.IsZero() || l.unloaded.Due.Before(wake)) {
+		wake = l.unloaded.Due
+	}
+	if wake.Equal(l.wake) {
+		return
+	}
+	l.wake = wake
+	switch {
+	case wake.IsZero():
+		if l.wakeIndex >= 0 {
+			heap.Remove(&e.wakes, l.wakeIndex)
+		}
+		return
+	case l.wakeIndex >= 0:
+		heap.Fix(&e.wakes, l.wakeIndex)
+	default:
+		heap.Push(&e.wakes, l)
+	}
+	if e.wakes[0] == l {
+		select {
+		case e.poke <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// summon calls a worker: an idle one, or a new one if there may be more.
+func (e *Engine) summon() {
+	switch {
+	case e.attempts == nil || e.stopping:
+	case e.idle > 0:
+		e.idle--
+		e.work.Signal()
+	case e.workers < e.MaxInFlight:
+		e.workers++
+		e.runs.Go(e.deliver)
+	}
+}
+
+// Run delivers until ctx ends. Then it starts no attempt any more, gives those in flight StopTimeout to finish, records
+// their outcomes, and returns. Whatever is still pending stays in the store. Use must have been called before.
+func (e *Engine) Run(ctx context.Context) error {
+	if e.endpoints == nil {
+		return errors.New("run the delivery engine: it has no endpoints yet")
+	}
+	attempts, abort := context.WithCancel(context.WithoutCancel(ctx))
+	defer abort()
+	recorded := make(chan struct{})
+	go func() { e.record(attempts); close(recorded) }()
+
+	e.start(attempts)
+	err := e.resume(ctx)
+	if err == nil {
+		e.wakeLanes(ctx)
+	}
+	e.stop(abort)
+	close(e.outcomes)
+	<-recorded
+	return err
+}
+
+// start lets workers and loaders begin.
+func (e *Engine) start(attempts context.Context) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.attempts = attempts
+	for range loaders {
+		e.runs.Go(e.loadLanes)
+	}
+	for range e.serve.len() {
+		e.summon()
+	}
+}
+
+// resume makes a lane for each subscription that has something pending from before.
+func (e *Engine) resume(ctx context.Context) error {
+	for {
+		err := e.Store.Backlogs(ctx, func(b Backlog) error {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			l := e.lane(b.Subscription)
+			l.leave(Position{Due: b.Due})
+			e.arrange(l)
+			return nil
+		})
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		e.Logger.Error(err, "Reading what is pending failed; trying again")
+		if !pause(ctx, storeRetry) {
+			return nil
+		}
+	}
+}
+
+// stop ends workers and loaders; it aborts the attempts that are in flight after StopTimeout.
+func (e *Engine) stop(abort context.CancelFunc) {
+	e.mu.Lock()
+	e.stopping = true
+	e.idle = 0
+	e.work.Broadcast()
+	e.loadWork.Broadcast()
+	e.mu.Unlock()
+	timeout := time.AfterFunc(e.StopTimeout, abort)
+	defer timeout.Stop()
+	e.runs.Wait()
+}
+
+// pause waits for d, or returns false once ctx ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,371 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-logr/logr/testr"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/egress"
+)
+
+// memoryStore keeps deliveries as the Store interface asks, and nothing more.
+type memoryStore struct {
+	mu       sync.Mutex
+	events   map[event.Key]*Event
+	pending  map[event.DeliveryID]PendingDelivery
+	finished map[event.DeliveryID]State
+	attempts map[event.DeliveryID][]Attempt
+	counts   map[event.SubscriptionKey]Counts
+	fail     error // of every call, while it is set
+	last     time.Time
+}
+
+func newMemoryStore() *memoryStore {
+	return &memoryStore{
+		events: map[event.Key]*Event{}, pending: map[event.DeliveryID]PendingDelivery{}, finished: map[event.DeliveryID]State{},
+		attempts: map[event.DeliveryID][]Attempt{}, counts: map[event.SubscriptionKey]Counts{},
+	}
+}
+
+// append stores an event with deliveries to subs, as a publish does.
+func (s *memoryStore) append(id string, subs ...event.SubscriptionKey) []PendingDelivery {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	accepted := time.Now()
+	if !accepted.After(s.last) {
+		accepted = s.last.Add(1)
+	}
+	s.last = accepted
+	e := &Event{Key: event.NewKey(accepted, namespace, id), Namespace: namespace, ID: id, Type: "patient.created", Body: []byte(`{"id":"` + id + `"}`)}
+	s.events[e.Key] = e
+	var deliveries []PendingDelivery
+	for _, sub := range subs {
+		d := PendingDelivery{ID: event.DeliveryID{Event: e.Key, Subscription: sub}, Due: accepted, Since: accepted}
+		s.pending[d.ID] = d
+		d.Event = e
+		deliveries = append(deliveries, d)
+	}
+	return deliveries
+}
+
+func (s *memoryStore) Backlogs(_ context.Context, yield func(Backlog) error) error {
+	s.mu.Lock()
+	if s.fail != nil {
+		defer s.mu.Unlock()
+		return s.fail
+	}
+	earliest := map[event.SubscriptionKey]time.Time{}
+	for id, d := range s.pending {
+		if due, ok := earliest[id.Subscription]; !ok || d.Due.Before(due) {
+			earliest[id.Subscription] = d.Due
+		}
+	}
+	s.mu.Unlock()
+	for sub, due := range earliest {
+		if err := yield(Backlog{Subscription: sub, Due: due}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *memoryStore) of(sub event.SubscriptionKey) []PendingDelivery {
+	var all []PendingDelivery
+	for id, d := range s.pending {
+		if id.Subscription == sub {
+			all = append(all, d)
+		}
+	}
+	slices.SortFunc(all, func(a, b PendingDelivery) int {
+		if a.Position().Before(b.Position()) {
+			return -1
+		}
+		return 1
+	})
+	return all
+}
+
+func (s *memoryStore) Due(_ context.Context, sub event.SubscriptionKey, from Position, until time.Time, limit int, into []PendingDelivery) ([]PendingDelivery, Position, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fail != nil {
+		return nil, Position{}, false, s.fail
+	}
+	for _, d := range s.of(sub) {
+		if d.Position().Before(from) {
+			continue
+		}
+		if d.Due.After(until) || limit == 0 {
+			return into, d.Position(), true, nil
+		}
+		into = append(into, d)
+		limit--
+	}
+	return into, Position{}, false, nil
+}
+
+func (s *memoryStore) Aged(_ context.Context, sub event.SubscriptionKey, since time.Time, limit int, into []PendingDelivery) ([]PendingDelivery, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.of(sub) {
+		if !d.Since.After(since) && len(into) < limit {
+			into = append(into, d)
+		}
+	}
+	return into, s.fail
+}
+
+func (s *memoryStore) Event(_ context.Context, key event.Key) (*Event, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fail != nil {
+		return nil, s.fail
+	}
+	e, ok := s.events[key]
+	if !ok {
+		return nil, errors.New("no such event")
+	}
+	read := *e
+	read.holders = 0
+	return &read, nil
+}
+
+func (s *memoryStore) Record(_ context.Context, outcomes []Outcome) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fail != nil {
+		return s.fail
+	}
+	for _, o := range outcomes {
+		d, ok := s.pending[o.Delivery.ID]
+		if !ok {
+			continue
+		}
+		c := s.counts[d.ID.Subscription]
+		if o.Attempt != nil {
+			s.attempts[d.ID] = append(s.attempts[d.ID], *o.Attempt)
+			d.Attempts++
+			c.FailuresInARow++
+			if o.State == Delivered {
+				c.FailuresInARow, c.Gone = 0, 0
+			}
+		}
+		if o.Gone != 0 {
+			c.Gone = o.Gone
+		}
+		s.counts[d.ID.Subscription] = c
+		if o.State == Pending {
+			d.Due = o.Due
+			s.pending[d.ID] = d
+			continue
+		}
+		delete(s.pending, d.ID)
+		s.finished[d.ID] = o.State
+	}
+	return nil
+}
+
+func (s *memoryStore) Counts(_ context.Context, sub event.SubscriptionKey) (Counts, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.counts[sub], s.fail
+}
+
+func (s *memoryStore) setFail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail = err
+}
+
+// total counts the deliveries in state.
+func (s *memoryStore) total(state State) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state == Pending {
+		return len(s.pending)
+	}
+	n := 0
+	for _, have := range s.finished {
+		if have == state {
+			n++
+		}
+	}
+	return n
+}
+
+// sent is one attempt as an endpoint saw it.
+type sent struct {
+	id     event.DeliveryID
+	number int
+	at     time.Time
+}
+
+// endpoints is a fake Sender and the Endpoints in one: each subscription has an answer.
+type endpoints struct {
+	mu       sync.Mutex
+	table    map[event.SubscriptionKey]*Endpoint
+	answer   map[event.SubscriptionKey]func(ctx context.Context, r egress.Request) egress.Result
+	targets  map[*egress.Target]event.SubscriptionKey
+	sent     map[event.SubscriptionKey][]sent
+	inFlight map[event.SubscriptionKey]int
+	peak     map[event.SubscriptionKey]int
+}
+
+func newEndpoints() *endpoints {
+	return &endpoints{
+		table: map[event.SubscriptionKey]*Endpoint{}, answer: map[event.SubscriptionKey]func(context.Context, egress.Request) egress.Result{},
+		targets: map[*egress.Target]event.SubscriptionKey{}, sent: map[event.SubscriptionKey][]sent{},
+		inFlight: map[event.SubscriptionKey]int{}, peak: map[event.SubscriptionKey]int{},
+	}
+}
+
+const namespace = "clinic-a"
+
+var defaultRetry = RetryPolicy{Initial: 30 * time.Second, Factor: 4, Max: 2 * time.Hour, MaxAge: 72 * time.Hour}
+
+// add makes a subscription whose endpoint answers so.
+func (s *endpoints) add(name string, answer func(ctx context.Context, r egress.Request) egress.Result) event.SubscriptionKey {
+	key := event.NewSubscriptionKey(name)
+	s.set(key, Endpoint{Namespace: namespace, Retry: defaultRetry, MaxInFlight: 32, Generation: 1, Target: &egress.Target{}})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer[key] = answer
+	return key
+}
+
+func (s *endpoints) set(key event.SubscriptionKey, e Endpoint) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.Target != nil {
+		e.Target = &egress.Target{URL: "http://" + string(key[:])} // a target of its own
+		s.targets[e.Target] = key
+	}
+	s.table[key] = &e
+}
+
+func (s *endpoints) edit(key event.SubscriptionKey, change func(*Endpoint)) {
+	s.mu.Lock()
+	e := *s.table[key]
+	s.mu.Unlock()
+	change(&e)
+	s.set(key, e)
+}
+
+func (s *endpoints) Endpoint(key event.SubscriptionKey) (*Endpoint, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.table[key]
+	return e, ok
+}
+
+func (s *endpoints) Send(ctx context.Context, r egress.Request) egress.Result {
+	s.mu.Lock()
+	key := s.targets[r.Target]
+	s.sent[key] = append(s.sent[key], sent{r.Delivery, r.Number, time.Now()})
+	s.inFlight[key]++
+	s.peak[key] = max(s.peak[key], s.inFlight[key])
+	answer := s.answer[key]
+	s.mu.Unlock()
+	started := time.Now()
+	result := answer(ctx, r)
+	result.Started, result.Duration = started, time.Since(started)
+	s.mu.Lock()
+	s.inFlight[key]--
+	s.mu.Unlock()
+	return result
+}
+
+// takePeak returns the most attempts that were in flight at once since it was called last.
+func (s *endpoints) takePeak(key event.SubscriptionKey) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	peak := s.peak[key]
+	s.peak[key] = s.inFlight[key]
+	return peak
+}
+
+func (s *endpoints) answerWith(key event.SubscriptionKey, answer func(context.Context, egress.Request) egress.Result) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer[key] = answer
+}
+
+func (s *endpoints) to(key event.SubscriptionKey) []sent {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.sent[key])
+}
+
+func ok(context.Context, egress.Request) egress.Result { return egress.Result{StatusCode: 200} }
+
+func status(code int) func(context.Context, egress.Request) egress.Result {
+	return func(context.Context, egress.Request) egress.Result {
+		return egress.Result{StatusCode: code, Reason: egress.ReasonStatusCode}
+	}
+}
+
+// slow answers 200 after d, or is interrupted.
+func slow(d time.Duration) func(context.Context, egress.Request) egress.Result {
+	return func(ctx context.Context, _ egress.Request) egress.Result {
+		select {
+		case <-time.After(d):
+			return egress.Result{StatusCode: 200}
+		case <-ctx.Done():
+			return egress.Result{Reason: egress.ReasonInterrupted}
+		}
+	}
+}
+
+// hang never answers within the attempt's 30 s.
+func hang(ctx context.Context, _ egress.Request) egress.Result {
+	select {
+	case <-time.After(30 * time.Second):
+		return egress.Result{Reason: egress.ReasonTimeout}
+	case <-ctx.Done():
+		return egress.Result{Reason: egress.ReasonInterrupted}
+	}
+}
+
+// failing answers 500 to the first n attempts of each delivery, then 200.
+func failing(n int) func(context.Context, egress.Request) egress.Result {
+	return func(_ context.Context, r egress.Request) egress.Result {
+		if r.Number <= n {
+			return egress.Result{StatusCode: 500, Reason: egress.ReasonStatusCode}
+		}
+		return egress.Result{StatusCode: 200}
+	}
+}
+
+// start runs an engine in the test's bubble; the result stops it and waits.
+func start(t *testing.T, s *memoryStore, to *endpoints, options Options) (*Engine, func()) {
+	t.Helper()
+	options.Store, options.Sender, options.Logger = s, to, testr.New(t)
+	if options.Jitter == nil {
+		options.Jitter = func() float64 { return 0 }
+	}
+	e := New(options)
+	e.Use(to)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := e.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
+	synctest.Wait()
+	return e, func() { cancel(); <-done }
+}
+
+// advance lets the bubble's clock run for d, and what falls due within it happen.
+func advance(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}

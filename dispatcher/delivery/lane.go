@@ -1,0 +1,102 @@
+package delivery
+
+import (
+	"time"
+
+	"github.com/clinikapi/eventflow/api/event"
+)
+
+const (
+	// laneWindow is how many of one lane's deliveries are in memory at most.
+	laneWindow = 256
+	// failingWindow is the same while its endpoint is failing and takes one at a time.
+	failingWindow = 8
+	// scarceLoad is how many deliveries an idle lane may load while the engine's bound on memory is reached.
+	scarceLoad = 4
+)
+
+// lane is one subscription's way through the engine. The engine's mutex guards it.
+type lane struct {
+	key      event.SubscriptionKey
+	endpoint *Endpoint // nil once the subscription is gone
+	removed  time.Time // when that was seen
+
+	// opened is set once the lane's health was read from the store.
+	opened   bool
+	failures int   // in a row
+	gone     int64 // the generation that answered 410, or 0
+
+	ready    queue
+	inFlight int
+	// held are the deliveries in ready, in flight, or with an outcome that is not recorded yet: a load must not take
+	// them up again.
+	held map[event.Key]struct{}
+
+	// backlogged tells that the store has deliveries at or after unloaded that are not held.
+	backlogged bool
+	unloaded   Position
+	loading    bool
+	// scanned is how far loads have read: what comes before it may have been taken from the store already, and
+	// finished since.
+	scanned Position
+	// settled are those whose outcome was recorded while a load was under way: what it found may be out of date.
+	settled map[event.Key]struct{}
+
+	queued    bool      // in the engine's queue of lanes to serve
+	wants     bool      // in the engine's queue of lanes to load
+	wake      time.Time // when to look at the lane again; zero if nothing is to come
+	wakeIndex int       // in the engine's heap; -1 if it is not there
+	sweepAt   time.Time // when to look for deliveries that aged out or are to be cancelled; zero if not
+}
+
+func newLane(key event.SubscriptionKey) *lane {
+	return &lane{key: key, held: make(map[event.Key]struct{}), wakeIndex: -1}
+}
+
+// open tells whether deliveries may go out at all.
+func (l *lane) open() bool {
+	return l.opened && l.endpoint != nil && l.endpoint.Target != nil && !l.endpoint.Suspended && (l.gone == 0 || l.gone != l.endpoint.Generation)
+}
+
+// failing tells whether the circuit breaker lets only single probes through.
+func (l *lane) failing() bool { return l.failures >= breakerThreshold }
+
+// limit is how many attempts the lane may have in flight, given how many of the engine's are free. As these become
+// scarce, a lane keeps a part of its own bound: those that hang cannot take what the others need.
+func (l *lane) limit(free, total int) int {
+	switch {
+	case !l.open():
+		return 0
+	case l.failing():
+		return 1
+	case free*2 < total:
+		return max(1, l.endpoint.MaxInFlight*free*2/total)
+	default:
+		return l.endpoint.MaxInFlight
+	}
+}
+
+// window is how many deliveries the lane may keep in memory.
+func (l *lane) window() int {
+	if l.failing() {
+		return failingWindow
+	}
+	return laneWindow
+}
+
+// due tells whether the store has something for the lane to load now.
+func (l *lane) due(now time.Time) bool { return l.backlogged && !l.unloaded.Due.After(now) }
+
+// scan notes that the store is read, or was read, up to p.
+func (l *lane) scan(p Position) {
+	if l.scanned.Before(p) {
+		l.scanned = p
+	}
+}
+
+// leave notes that d is in the store and not in memory.
+func (l *lane) leave(p Position) {
+	if !l.backlogged || p.Before(l.unloaded) {
+		l.backlogged, l.unloaded = true, p
+	}
+}

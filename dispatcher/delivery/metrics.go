@@ -1,0 +1,58 @@
+package delivery
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/clinikapi/eventflow/dispatcher/egress"
+)
+
+// metrics are the engine's figures. None is labelled by subscription or host: their number would grow with the load.
+type metrics struct {
+	attempts *prometheus.CounterVec
+	duration prometheus.Histogram
+	latency  prometheus.Histogram
+}
+
+func newMetrics(e *Engine, registerer prometheus.Registerer) *metrics {
+	m := &metrics{
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "eventflow_delivery_attempts_total", Help: "Attempts by result: delivered, or the reason why not.",
+		}, []string{"result"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "eventflow_delivery_attempt_seconds", Help: "How long an attempt took, from dialling to the answer.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 13),
+		}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "eventflow_delivery_first_attempt_delay_seconds", Help: "From an event's acceptance to the start of its first attempt.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2.5, 14),
+		}),
+	}
+	if registerer == nil {
+		return m
+	}
+	gauge := func(name, help string, read func() int) {
+		registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			return float64(read())
+		}))
+	}
+	registerer.MustRegister(m.attempts, m.duration, m.latency)
+	gauge("eventflow_delivery_in_flight", "Attempts under way.", func() int { return e.inFlight })
+	gauge("eventflow_delivery_held", "Deliveries in memory that wait for a free place.", func() int { return e.held })
+	gauge("eventflow_delivery_held_bytes", "Bytes of events in memory before their attempt.", func() int { return e.heldBytes })
+	gauge("eventflow_delivery_lanes", "Subscriptions that had something to deliver.", func() int { return len(e.lanes) })
+	return m
+}
+
+func (m *metrics) observe(d PendingDelivery, r egress.Result) {
+	result := string(r.Reason)
+	if r.Delivered() {
+		result = "delivered"
+	}
+	m.attempts.WithLabelValues(result).Inc()
+	m.duration.Observe(r.Duration.Seconds())
+	if d.Attempts == 0 {
+		m.latency.Observe(r.Started.Sub(d.Since).Seconds())
+	}
+}

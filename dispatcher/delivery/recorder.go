@@ -1,0 +1,85 @@
+package delivery
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	// recordBatch is how many outcomes are written at once, at most.
+	recordBatch = 512
+	// recordLinger is how long the first outcome of a batch waits for others: writing many at once is cheaper, and
+	// nothing but memory waits for it.
+	recordLinger = 2 * time.Millisecond
+)
+
+// settlement is an outcome on its way to the store.
+type settlement struct {
+	lane    *lane
+	outcome Outcome
+}
+
+// record writes outcomes, many at once, until the channel is closed. It goes on trying as long as the store fails;
+// ctx ends that.
+func (e *Engine) record(ctx context.Context) {
+	batch := make([]settlement, 0, recordBatch)
+	outcomes := make([]Outcome, 0, recordBatch)
+	linger := time.NewTimer(recordLinger)
+	defer linger.Stop()
+	for first := range e.outcomes {
+		batch = e.gather(append(batch[:0], first), linger)
+		outcomes = outcomes[:0]
+		for _, s := range batch {
+			outcomes = append(outcomes, s.outcome)
+		}
+		for {
+			// Not ctx: what was answered in time is written, also while the engine stops.
+			err := e.Store.Record(context.WithoutCancel(ctx), outcomes)
+			if err == nil {
+				break
+			}
+			e.Logger.Error(err, "Recording outcomes failed; trying again", "outcomes", len(outcomes))
+			if !pause(ctx, storeRetry) {
+				break // they will be attempted again
+			}
+		}
+		e.settle(batch)
+	}
+}
+
+// gather takes further outcomes as they come, until the batch is full or recordLinger has passed.
+func (e *Engine) gather(batch []settlement, linger *time.Timer) []settlement {
+	linger.Reset(recordLinger)
+	for len(batch) < recordBatch {
+		select {
+		case s, ok := <-e.outcomes:
+			if !ok {
+				return batch
+			}
+			batch = append(batch, s)
+		case <-linger.C:
+			return batch
+		}
+	}
+	return batch
+}
+
+// settle lets go of deliveries whose outcomes are in the store now.
+func (e *Engine) settle(batch []settlement) {
+	e.mu.Lock()
+	for _, s := range batch {
+		l, key := s.lane, s.outcome.Delivery.ID.Event
+		delete(l.held, key)
+		if l.loading && l.settled != nil {
+			l.settled[key] = struct{}{}
+		}
+		if s.outcome.State == Pending {
+			l.leave(Position{Due: s.outcome.Due, Event: key})
+		}
+		e.arrange(l)
+	}
+	e.mu.Unlock()
+	for _, s := range batch {
+		e.Changed(s.lane.key)
+	}
+}
