@@ -84,6 +84,7 @@ type Engine struct {
 
 	mu        sync.Mutex
 	endpoints Endpoints
+	complete  bool // whether a subscription that endpoints lacks does not exist
 	lanes     map[event.SubscriptionKey]*lane
 	serve     fifo // lanes with something ready and room in flight, in turn
 	load      fifo // lanes with something due in the store
@@ -117,11 +118,12 @@ func New(options Options) *Engine {
 }
 
 // Use makes endpoints the ones to deliver to from now on. Deliveries of a subscription that is not among them stop at
-// once and are cancelled after CancelGrace. It costs by the subscriptions that have something to deliver.
-func (e *Engine) Use(endpoints Endpoints) {
+// once. If complete is set, the subscription does not exist, and they are cancelled after CancelGrace; else they wait.
+// It costs by the subscriptions that have something to deliver.
+func (e *Engine) Use(endpoints Endpoints, complete bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.endpoints = endpoints
+	e.endpoints, e.complete = endpoints, complete
 	for _, l := range e.lanes {
 		e.refit(l)
 		e.arrange(l)
@@ -137,7 +139,7 @@ func (e *Engine) refit(l *lane) {
 		}
 		return
 	}
-	if l.removed.IsZero() {
+	if l.removed.IsZero() && e.complete {
 		l.removed = e.Now()
 		l.sweepAt = l.removed.Add(e.CancelGrace)
 	}

@@ -192,7 +192,7 @@ func TestSuspendedDeliveriesWaitAndAge(t *testing.T) {
 			t.Fatalf("%d attempts, %d failed, %d pending; want 0, 1, 1", len(to.to(sub)), s.total(Failed), s.total(Pending))
 		}
 		to.edit(sub, func(e *Endpoint) { e.Suspended = false })
-		e.Use(to)
+		e.Use(to, true)
 		synctest.Wait()
 		advance(time.Second)
 		if s.total(Delivered) != 1 || s.total(Pending) != 0 {
@@ -220,7 +220,7 @@ func TestGoneStopsUntilTheSpecChanges(t *testing.T) {
 		}
 		to.answerWith(sub, ok)
 		to.edit(sub, func(e *Endpoint) { e.Generation = 2 })
-		e.Use(to)
+		e.Use(to, true)
 		advance(time.Second)
 		if s.total(Delivered) != 2 {
 			t.Errorf("%d delivered after the spec changed, want 2", s.total(Delivered))
@@ -240,7 +240,7 @@ func TestDeletionCancelsAfterTheGrace(t *testing.T) {
 		}
 		advance(5 * time.Second)
 		endpoint, _ := to.Endpoint(sub)
-		remove := func() { to.mu.Lock(); delete(to.table, sub); to.mu.Unlock(); e.Use(to) }
+		remove := func() { to.mu.Lock(); delete(to.table, sub); to.mu.Unlock(); e.Use(to, true) }
 
 		remove()
 		synctest.Wait()
@@ -255,7 +255,7 @@ func TestDeletionCancelsAfterTheGrace(t *testing.T) {
 		to.mu.Lock()
 		to.table[sub] = endpoint
 		to.mu.Unlock()
-		e.Use(to) // it was a mistake
+		e.Use(to, true) // it was a mistake
 		advance(time.Hour)
 		if s.total(Cancelled) != 0 || len(to.to(sub)) == before {
 			t.Errorf("%d cancelled, %d attempts more after the subscription came back", s.total(Cancelled), len(to.to(sub))-before)
@@ -269,6 +269,27 @@ func TestDeletionCancelsAfterTheGrace(t *testing.T) {
 		defer e.mu.Unlock()
 		if len(e.lanes) != 0 || e.held != 0 || e.heldBytes != 0 {
 			t.Errorf("left behind: %d lanes, %d held, %d bytes", len(e.lanes), e.held, e.heldBytes)
+		}
+	})
+}
+
+func TestAnIncompleteTableCancelsNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, to := newMemoryStore(), newEndpoints()
+		sub := to.add("a", ok)
+		e, stop := start(t, s, to, Options{})
+		defer stop()
+		e.Use(newEndpoints(), false)
+		e.Accept(s.append("1", sub))
+		advance(100 * time.Hour)
+		if s.total(Pending) != 1 {
+			t.Fatal("the delivery does not wait for a complete table")
+		}
+		e.Use(to, true)
+		advance(time.Second)
+		if s.total(Delivered) != 1 {
+			t.Error("not delivered by the complete table")
 		}
 	})
 }
@@ -287,7 +308,7 @@ func TestWaitsWhileNotAccepted(t *testing.T) {
 			t.Fatal("the delivery does not wait")
 		}
 		to.edit(sub, func(e *Endpoint) { e.Target = &egress.Target{} })
-		e.Use(to)
+		e.Use(to, true)
 		advance(time.Second)
 		if s.total(Delivered) != 1 {
 			t.Error("not delivered once accepted")

@@ -351,7 +351,7 @@ func start(t *testing.T, s *memoryStore, to *endpoints, options Options) (*Engin
 		options.Jitter = func() float64 { return 0 }
 	}
 	e := New(options)
-	e.Use(to)
+	e.Use(to, true)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {

@@ -32,10 +32,10 @@ type Entry struct {
 	Keys [][]byte `json:"keys,omitempty"`
 	// Timeout bounds one attempt.
 	Timeout     time.Duration `json:"timeout"`
-	Thin        bool          `json:"thin,omitempty"`
+	Thin        bool          `json:"thin,omitzero"`
 	Retry       Retry         `json:"retry"`
 	MaxInFlight int           `json:"maxInFlight"`
-	Suspended   bool          `json:"suspended,omitempty"`
+	Suspended   bool          `json:"suspended,omitzero"`
 	// Waiting is the reason of Accepted=False for which deliveries wait, "" while the subscription is accepted.
 	Waiting string `json:"waiting,omitempty"`
 	// Source is the file that the manifest stands in, "" if it came from an API server.
@@ -48,7 +48,7 @@ type Retry struct {
 	Max         time.Duration `json:"max"`
 	MaxAge      time.Duration `json:"maxAge"`
 	Factor      int           `json:"factor"`
-	MaxAttempts int           `json:"maxAttempts,omitempty"`
+	MaxAttempts int           `json:"maxAttempts,omitzero"`
 }
 
 // Route returns what a dispatcher delivers by. It fails if no Compile could have made the entry.
@@ -63,6 +63,7 @@ func (e *Entry) Route() (*Route, error) {
 		Generation: e.Generation,
 		Key:        event.NewSubscriptionKey(e.Identity),
 		Endpoint: &delivery.Endpoint{
+			Namespace: e.Namespace,
 			Retry: delivery.RetryPolicy{
 				Initial: e.Retry.Initial, Max: e.Retry.Max, MaxAge: e.Retry.MaxAge,
 				Factor: e.Retry.Factor, MaxAttempts: e.Retry.MaxAttempts,
