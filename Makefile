@@ -1,0 +1,103 @@
+# make help lists the targets. What they need beside Go, git and make is a module in hack/tools/go.mod.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+IMAGE ?= eventflow:$(VERSION)
+CONTAINER_TOOL ?= docker
+KUBECTL ?= kubectl
+CLUSTER ?=
+TESTFLAGS ?= -race -timeout 10m
+BENCHFLAGS ?= -run ^$$ -bench . -benchmem
+
+tool = go tool -modfile=hack/tools/go.mod
+modules = $(patsubst %/go.mod,%,$(shell git ls-files 'go.mod' '*/go.mod' | sed 's,^go.mod,./go.mod,'))
+
+##@ Develop
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: generate
+generate: ## Generate deepcopy functions, CRDs, RBAC and docs/api-reference.md
+	$(tool) controller-gen object paths=./api/...
+	$(tool) controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
+	$(tool) controller-gen rbac:roleName=eventflow-manager paths=./controllers/... output:rbac:dir=config/rbac
+	$(tool) crd-ref-docs --source-path=api/v1alpha1 --config=hack/tools/api-reference/config.yaml \
+	  --templates-dir=hack/tools/api-reference --renderer=markdown --output-path=docs/api-reference.md
+
+.PHONY: lint
+lint: bin/golangci-lint ## Check style, the order of packages and the API's conventions
+	bin/golangci-lint run ./...
+
+.PHONY: fmt
+fmt: bin/golangci-lint ## Format the code
+	bin/golangci-lint fmt ./...
+
+.PHONY: bin/golangci-lint
+bin/golangci-lint:
+	@go build -C hack/tools -o ../../bin/golangci-lint ./golangci-lint
+
+.PHONY: verify
+verify: generate ## Check that what is generated, and every go.mod, is committed and current
+	@for module in $(modules); do \
+	  (cd $$module && go mod tidy -diff) || { echo "$$module: run go mod tidy"; exit 1; }; \
+	done
+	@changes=$$(git status --porcelain); \
+	if [[ -n $$changes ]]; then git --no-pager diff; echo "commit what make generate changed:"; echo "$$changes"; exit 1; fi
+
+##@ Test
+
+.PHONY: test
+test: ## Run the unit tests, and the envtest suites against a real API server
+	@assets=$$(hack/controlplane/assets); \
+	KUBEBUILDER_ASSETS=$$assets go test $(TESTFLAGS) -covermode=atomic -coverprofile=cover.out ./...
+	@go tool cover -func=cover.out | awk '$$1 == "total:" { print "coverage of all packages: " $$3 }'
+
+.PHONY: bench
+bench: ## Run the benchmarks
+	go test $(BENCHFLAGS) ./...
+
+.PHONY: e2e
+e2e: ## Deliver an event on the cluster that KUBECONFIG names
+	hack/e2e
+
+##@ Use
+
+.PHONY: run
+run: ## Start everything on this machine, publish the samples' events, show what arrives
+	@CLUSTER=$(CLUSTER) hack/run
+
+.PHONY: build
+build: ## Build bin/eventflow, a static binary
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/eventflow .
+
+.PHONY: image
+image: ## Build the container image
+	$(CONTAINER_TOOL) build --build-arg VERSION=$(VERSION) --tag $(IMAGE) .
+
+.PHONY: install
+install: ## Install the CRDs alone
+	$(KUBECTL) apply -k config/crd
+
+.PHONY: uninstall
+uninstall: ## Remove the CRDs, and with them every subscription
+	$(KUBECTL) delete --ignore-not-found -k config/crd
+
+.PHONY: deploy
+deploy: ## Install everything, with IMAGE
+	@mkdir -p bin/deploy
+	@image='$(IMAGE)'; printf '%s\n' \
+	  'resources: [../../config/default]' \
+	  "images: [{name: eventflow, newName: \"$${image%:*}\", newTag: \"$${image##*:}\"}]" >bin/deploy/kustomization.yaml
+	$(KUBECTL) apply -k bin/deploy
+	$(KUBECTL) -n eventflow-system rollout status deployment/eventflow-manager --timeout=2m
+
+.PHONY: undeploy
+undeploy: ## Remove everything but the volumes of dispatchers' stores
+	$(KUBECTL) delete --ignore-not-found -k config/default
