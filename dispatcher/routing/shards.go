@@ -5,13 +5,15 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/go-json-experiment/json"
+	jsonv1 "github.com/go-json-experiment/json/v1"
 
 	"github.com/clinikapi/eventflow/api/event"
 )
@@ -34,10 +36,13 @@ const (
 	// MaxShardBytes is what an API server takes as one Secret's data.
 	MaxShardBytes = 1 << 20
 	// maxShardText bounds a shard's text, so that few bytes cannot decompress to more than memory holds.
-	maxShardText = 64 << 20
+	maxShardText = 32 << 20
 	// maxIndexBytes bounds an index; one is about 5 KiB.
 	maxIndexBytes = 64 << 10
 )
+
+// encoding is how both are written, and read back: the same bytes for the same content, durations as nanoseconds.
+var encoding = json.JoinOptions(json.Deterministic(true), json.RejectUnknownMembers(true), jsonv1.FormatDurationAsNano(true))
 
 // ErrShardFull says that a shard has no room for its entries.
 var ErrShardFull = errors.New("the routing table's shard is full")
@@ -75,7 +80,7 @@ func (x *Index) Encode() ([]byte, error) {
 	for i, hash := range x.Shards {
 		text.Shards[fmt.Sprintf("%02d", i)] = hash
 	}
-	b, err := json.Marshal(text)
+	b, err := json.Marshal(text, encoding)
 	if err != nil {
 		return nil, fmt.Errorf("encode the routing table's index: %w", err)
 	}
@@ -96,7 +101,7 @@ func decodeIndex(b []byte) (*Index, error) {
 		return nil, fmt.Errorf("%d bytes are more than %d", len(b), maxIndexBytes)
 	}
 	var text indexText
-	if err := decodeStrictly(bytes.NewReader(b), &text); err != nil {
+	if err := decodeText(b, &text); err != nil {
 		return nil, err
 	}
 	if text.Format != format {
@@ -135,7 +140,7 @@ type shardText struct {
 // entries in any order give the same bytes. It fails with ErrShardFull if they are more than a Secret takes.
 func EncodeShard(entries []*Entry) ([]byte, error) {
 	sorted := slices.SortedFunc(slices.Values(entries), func(a, b *Entry) int { return strings.Compare(a.Identity, b.Identity) })
-	text, err := json.Marshal(shardText{Format: format, Entries: sorted})
+	text, err := json.Marshal(shardText{Format: format, Entries: sorted}, encoding)
 	if err != nil {
 		return nil, fmt.Errorf("encode a shard of the routing table: %w", err)
 	}
@@ -166,12 +171,12 @@ func decodeShard(b []byte) ([]*Entry, error) {
 	if len(b) > MaxShardBytes {
 		return nil, fmt.Errorf("%d bytes are more than %d", len(b), MaxShardBytes)
 	}
-	r, err := gzip.NewReader(bytes.NewReader(b))
+	plain, err := decompress(b)
 	if err != nil {
 		return nil, err
 	}
 	var text shardText
-	if err := decodeStrictly(io.LimitReader(r, maxShardText), &text); err != nil {
+	if err := decodeText(plain, &text); err != nil {
 		return nil, err
 	}
 	if text.Format != format {
@@ -185,15 +190,25 @@ func decodeShard(b []byte) ([]*Entry, error) {
 	return text.Entries, nil
 }
 
-// decodeStrictly reads one JSON value and nothing behind it.
-func decodeStrictly(r io.Reader, into any) error {
-	d := json.NewDecoder(r)
-	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
-		return err
+func decodeText(text []byte, into any) error {
+	err := json.Unmarshal(text, into, encoding)
+	if semantic, ok := errors.AsType[*json.SemanticError](err); ok {
+		semantic.JSONValue = nil // it may be a key, and errors are logged
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("something stands behind the end")
+	return err
+}
+
+func decompress(b []byte) ([]byte, error) {
+	r, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	text, err := io.ReadAll(io.LimitReader(r, maxShardText+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > maxShardText {
+		return nil, fmt.Errorf("it decompresses to more than %d bytes", maxShardText)
+	}
+	return text, nil
 }

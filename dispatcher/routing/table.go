@@ -66,7 +66,7 @@ func NewTable(routes []*Route) (*Table, error) {
 
 // index fills spans and matches, for routes with the given number of patterns in all.
 func (t *Table) index(total int) {
-	counts := make(map[selector]span, total)
+	counts := make(map[selector]span)
 	for _, route := range t.routes {
 		for _, pattern := range uncovered(route.Patterns) { // so that no type meets two patterns of one route
 			at := selectorOf(route.Namespace, pattern)

@@ -1,0 +1,420 @@
+package routing
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+)
+
+// canary stands in every value that must never be shown.
+const canary = "c4n4ry"
+
+func catalog(t testing.TB, extra ...string) *event.Catalog {
+	t.Helper()
+	c, err := event.NewCatalog(extra...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// secretsOf serves Secrets from memory.
+func secretsOf(all map[string]map[string][]byte) Secrets {
+	return func(name string) (map[string][]byte, bool, error) {
+		data, found := all[name]
+		return data, found, nil
+	}
+}
+
+func clinicSecrets() map[string]map[string][]byte {
+	return map[string]map[string][]byte{
+		"billing-key": {
+			"current":  []byte("whsec_" + "YzRuNHJ5LWN1cnJlbnQ="),
+			"previous": []byte(canary + "-previous"),
+			"empty":    {},
+			"broken":   []byte("whsec_" + canary + "!"),
+		},
+		"billing": {
+			"url":      []byte("https://hooks.example.com/" + canary),
+			"http":     []byte("http://hooks.example.com/" + canary),
+			"trailing": []byte("https://hooks.example.com/" + canary + "\n"),
+			"user":     []byte("https://user:" + canary + "@hooks.example.com/"),
+			"token":    []byte("Bearer " + canary),
+			"newline":  []byte(canary + "\r\nX-Evil: 1"),
+			"nul":      []byte(canary + "\x00"),
+			"latin1":   []byte(canary + "\xe9"),
+			"long":     []byte(strings.Repeat(canary, 4000)),
+			"none":     {},
+		},
+	}
+}
+
+func reference(name, key string) v1alpha1.SecretKeyReference {
+	return v1alpha1.SecretKeyReference{Name: name, Key: key}
+}
+
+func from(name, key string) *v1alpha1.ValueSource {
+	return &v1alpha1.ValueSource{SecretKeyRef: reference(name, key)}
+}
+
+func seconds(d time.Duration) metav1.Duration { return metav1.Duration{Duration: d} }
+
+// minimal is the least that a subscription consists of.
+func minimal() *v1alpha1.WebhookSubscription {
+	return &v1alpha1.WebhookSubscription{
+		ObjectMeta: metav1.ObjectMeta{Name: "billing-sync", Namespace: "clinic-a", UID: types.UID("5f0c"), Generation: 3},
+		Spec: v1alpha1.WebhookSubscriptionSpec{
+			URL:     "https://billing.example.com/hooks",
+			Events:  []string{"encounter.updated", "appointment.*"},
+			Signing: v1alpha1.Signing{SecretRef: reference("billing-key", "current")},
+		},
+	}
+}
+
+func TestCompileDefaults(t *testing.T) {
+	t.Parallel()
+	entry, rejection, err := Compile(minimal(), secretsOf(clinicSecrets()), Policy{Catalog: catalog(t)})
+	if err != nil || rejection != nil {
+		t.Fatalf("got %v, %v", rejection, err)
+	}
+	want := &Entry{
+		Identity: "5f0c", Namespace: "clinic-a", Name: "billing-sync", Generation: 3,
+		Patterns:    []event.Pattern{"encounter.updated", "appointment.*"},
+		URL:         "https://billing.example.com/hooks",
+		Keys:        [][]byte{[]byte("whsec_YzRuNHJ5LWN1cnJlbnQ=")},
+		Timeout:     30 * time.Second,
+		Retry:       Retry{Initial: 30 * time.Second, Max: 2 * time.Hour, MaxAge: 72 * time.Hour, Factor: 4},
+		MaxInFlight: 32,
+	}
+	if diff := cmp.Diff(want, entry); diff != "" {
+		t.Error(diff)
+	}
+	if got := entry.Origin(); got != "https://billing.example.com" {
+		t.Errorf("origin %q", got)
+	}
+}
+
+func TestCompileEveryField(t *testing.T) {
+	t.Parallel()
+	sub := minimal()
+	attempts, suspend := int32(7), true
+	previous := reference("billing-key", "previous")
+	sub.UID, sub.Generation = "", 0
+	sub.Spec = v1alpha1.WebhookSubscriptionSpec{
+		URLFrom: from("billing", "http"),
+		Events:  []string{"patient.created", "claim.*", "patient.*", "claim.deleted"},
+		Signing: v1alpha1.Signing{SecretRef: reference("billing-key", "current"), PreviousSecretRef: &previous},
+		Headers: []v1alpha1.Header{{Name: "x-team", Value: "billing"}, {Name: "Authorization", ValueFrom: from("billing", "token")}},
+		Timeout: seconds(5 * time.Second),
+		Retry: v1alpha1.Retry{
+			InitialDelay: seconds(time.Second), MaxDelay: seconds(time.Minute), MaxAge: seconds(time.Hour), Factor: 2, MaxAttempts: &attempts,
+		},
+		Delivery: v1alpha1.Delivery{MaxInFlight: 1},
+		Payload:  v1alpha1.Payload{Mode: v1alpha1.PayloadThin},
+		Suspend:  &suspend,
+	}
+	before := sub.DeepCopy()
+	entry, rejection, err := Compile(sub, secretsOf(clinicSecrets()), Policy{Catalog: catalog(t, "claim"), AllowHTTP: true})
+	if err != nil || rejection != nil {
+		t.Fatalf("got %v, %v", rejection, err)
+	}
+	if diff := cmp.Diff(before, sub); diff != "" {
+		t.Error("Compile modified its argument", diff)
+	}
+	want := &Entry{
+		Identity: "clinic-a/billing-sync", Namespace: "clinic-a", Name: "billing-sync", Generation: Generation(sub),
+		Patterns:    []event.Pattern{"claim.*", "patient.*"},
+		URL:         "http://hooks.example.com/" + canary,
+		Header:      http.Header{"X-Team": {"billing"}, "Authorization": {"Bearer " + canary}},
+		Keys:        [][]byte{[]byte("whsec_YzRuNHJ5LWN1cnJlbnQ="), []byte(canary + "-previous")},
+		Timeout:     5 * time.Second,
+		Thin:        true,
+		Retry:       Retry{Initial: time.Second, Max: time.Minute, MaxAge: time.Hour, Factor: 2, MaxAttempts: 7},
+		MaxInFlight: 1,
+		Suspended:   true,
+	}
+	if diff := cmp.Diff(want, entry); diff != "" {
+		t.Error(diff)
+	}
+	if entry.Generation <= 0 {
+		t.Errorf("generation %d is not positive", entry.Generation)
+	}
+}
+
+func TestGenerationFollowsTheSpec(t *testing.T) {
+	t.Parallel()
+	sub := minimal()
+	sub.Generation = 0
+	first := Generation(sub)
+	sub.Labels = map[string]string{"team": "billing"}
+	if Generation(sub) != first {
+		t.Error("a label changed the generation")
+	}
+	sub.Spec.URL += "/v2"
+	if Generation(sub) == first {
+		t.Error("another URL has the same generation")
+	}
+}
+
+func TestPreviousKeyThatIsTheCurrentOneSignsOnce(t *testing.T) {
+	t.Parallel()
+	sub := minimal()
+	same := reference("billing-key", "current")
+	sub.Spec.Signing.PreviousSecretRef = &same
+	entry, rejection, err := Compile(sub, secretsOf(clinicSecrets()), Policy{Catalog: catalog(t)})
+	if err != nil || rejection != nil || len(entry.Keys) != 1 {
+		t.Fatalf("got %v, %v, %v", entry, rejection, err)
+	}
+}
+
+// rejected is one case of a subscription that is not accepted.
+type rejected struct {
+	edit        func(*v1alpha1.WebhookSubscriptionSpec)
+	wantReason  string
+	wantMessage string // a part of it
+}
+
+func (tc rejected) run(t *testing.T) {
+	t.Parallel()
+	sub := minimal()
+	tc.edit(&sub.Spec)
+	entry, rejection, err := Compile(sub, secretsOf(clinicSecrets()), Policy{Catalog: catalog(t)})
+	if err != nil || rejection == nil || entry != nil {
+		t.Fatalf("got %v, %v, %v; want a rejection", entry, rejection, err)
+	}
+	if rejection.Reason != tc.wantReason || !strings.Contains(rejection.Message, tc.wantMessage) {
+		t.Errorf("got %s: %s; want %s: …%s…", rejection.Reason, rejection.Message, tc.wantReason, tc.wantMessage)
+	}
+	if strings.Contains(rejection.Message, canary) {
+		t.Errorf("the message shows what it must not: %s", rejection.Message)
+	}
+}
+
+type spec = v1alpha1.WebhookSubscriptionSpec
+
+func TestCompileRejectsURLs(t *testing.T) {
+	t.Parallel()
+	url := func(u string) func(*spec) { return func(s *spec) { s.URL = u } }
+	urlFrom := func(name, key string) func(*spec) {
+		return func(s *spec) { s.URL, s.URLFrom = "", from(name, key) }
+	}
+	for name, tc := range map[string]rejected{
+		"none":          {url(""), "InvalidURL", "exactly one"},
+		"both":          {func(s *spec) { s.URLFrom = from("billing", "url") }, "InvalidURL", "exactly one"},
+		"http":          {url("http://example.com/" + canary), "HTTPNotAllowed", "spec.url: use https"},
+		"http, upper":   {url("HTTP://example.com/"), "HTTPNotAllowed", "use https"},
+		"relative":      {url("/hooks/" + canary), "InvalidURL", "absolute"},
+		"other scheme":  {url("ftp://example.com/" + canary), "InvalidURL", "absolute"},
+		"file":          {url("file:///etc/passwd"), "InvalidURL", "absolute"},
+		"opaque":        {url("https:example.com/" + canary), "InvalidURL", "absolute"},
+		"no host":       {url("https:///" + canary), "InvalidURL", "absolute"},
+		"port alone":    {url("https://:8443/" + canary), "InvalidURL", "absolute"},
+		"port 0":        {url("https://example.com:0/"), "InvalidURL", "port"},
+		"port 65536":    {url("https://example.com:65536/"), "InvalidURL", "port"},
+		"port text":     {url("https://example.com:https/"), "InvalidURL", "absolute"},
+		"user":          {url("https://" + canary + "@example.com/"), "InvalidURL", "user name"},
+		"empty user":    {url("https://@example.com/"), "InvalidURL", "user name"},
+		"fragment":      {url("https://example.com/#" + canary), "InvalidURL", "fragment"},
+		"newline":       {url("https://example.com/\n" + canary), "InvalidURL", "control"},
+		"NUL":           {url("https://example.com/\x00" + canary), "InvalidURL", "control"},
+		"space":         {url("https://example.com/ " + canary), "InvalidURL", "spaces"},
+		"not UTF-8":     {url("https://example.com/\xff"), "InvalidURL", "absolute"},
+		"too short":     {url("http://"), "InvalidURL", "8 to 2048"},
+		"too long":      {url("https://example.com/" + strings.Repeat("a", 2048)), "InvalidURL", "8 to 2048"},
+		"bad escape":    {url("https://example.com/%zz" + canary), "InvalidURL", "absolute"},
+		"bad host":      {url("https://exa mple.com/"), "InvalidURL", "spaces"},
+		"Secret":        {urlFrom("absent", "url"), "SecretNotFound", `Secret "absent" not found in namespace "clinic-a": create it, or correct spec.urlFrom.secretKeyRef`},
+		"Secret's key":  {urlFrom("billing", "absent"), "SecretKeyMissing", `Secret "billing" in namespace "clinic-a" has no key "absent"`},
+		"from: http":    {urlFrom("billing", "http"), "HTTPNotAllowed", "spec.urlFrom"},
+		"from: newline": {urlFrom("billing", "trailing"), "InvalidURL", "newline at its end"},
+		"from: user":    {urlFrom("billing", "user"), "InvalidURL", "user name"},
+		"from: empty":   {urlFrom("billing", "none"), "InvalidURL", "absolute"},
+		"from: no name": {urlFrom("", "url"), "InvalidSpec", "spec.urlFrom.secretKeyRef.name"},
+	} {
+		t.Run(name, tc.run)
+	}
+}
+
+func TestCompileRejectsHeaders(t *testing.T) {
+	t.Parallel()
+	headers := func(headers ...v1alpha1.Header) func(*spec) { return func(s *spec) { s.Headers = headers } }
+	value := func(v string) func(*spec) { return headers(v1alpha1.Header{Name: "X-Team", Value: v}) }
+	secret := func(key string) func(*spec) {
+		return headers(v1alpha1.Header{Name: "Authorization", ValueFrom: from("billing", key)})
+	}
+	cases := map[string]rejected{
+		"newline":       {value(canary + "\nX-Evil: 1"), "InvalidHeader", "control character"},
+		"NUL":           {value(canary + "\x00"), "InvalidHeader", "control character"},
+		"DEL":           {value(canary + "\x7f"), "InvalidHeader", "control character"},
+		"too long":      {value(strings.Repeat("a", 4097)), "InvalidHeader", "at most 4096"},
+		"no value":      {value(""), "InvalidHeader", "exactly one"},
+		"both":          {headers(v1alpha1.Header{Name: "X-Team", Value: "a", ValueFrom: from("billing", "token")}), "InvalidHeader", "exactly one"},
+		"twice":         {headers(v1alpha1.Header{Name: "X-Team", Value: "a"}, v1alpha1.Header{Name: "x-team", Value: "b"}), "InvalidHeader", "twice"},
+		"name empty":    {headers(v1alpha1.Header{Value: "a"}), "InvalidHeader", "header name"},
+		"name space":    {headers(v1alpha1.Header{Name: "X Team", Value: "a"}), "InvalidHeader", "header name"},
+		"name newline":  {headers(v1alpha1.Header{Name: "X-Team\n", Value: "a"}), "InvalidHeader", "header name"},
+		"name colon":    {headers(v1alpha1.Header{Name: "X-Team:", Value: "a"}), "InvalidHeader", "header name"},
+		"name too long": {headers(v1alpha1.Header{Name: strings.Repeat("a", 129), Value: "a"}), "InvalidHeader", "at most 128"},
+		"too many":      {headers(make([]v1alpha1.Header, 33)...), "InvalidSpec", "at most 32"},
+		"Secret":        {headers(v1alpha1.Header{Name: "A", ValueFrom: from("absent", "a")}), "SecretNotFound", "correct spec.headers[0].valueFrom.secretKeyRef"},
+		"Secret's key":  {secret("absent"), "SecretKeyMissing", `has no key "absent"`},
+		"from: newline": {secret("newline"), "InvalidHeader", "control character"},
+		"from: NUL":     {secret("nul"), "InvalidHeader", "control character"},
+		"from: latin1":  {secret("latin1"), "InvalidHeader", "UTF-8"},
+		"from: empty":   {secret("none"), "InvalidHeader", "empty"},
+		"from: long":    {secret("long"), "InvalidHeader", "too long"},
+		"from: no key":  {secret(""), "InvalidSpec", "spec.headers[0].valueFrom.secretKeyRef.key"},
+	}
+	for _, name := range []string{
+		"Host", "connection", "Content-Type", "content-length", "Transfer-Encoding", "TE", "Trailer", "Upgrade", "Expect", "Keep-Alive",
+		"Proxy-Authorization", "Accept-Encoding", "X-Clinik-Signature", "x-clinikapi-signature", "Webhook-Id",
+	} {
+		cases["reserved "+name] = rejected{headers(v1alpha1.Header{Name: name, Value: "a"}), "InvalidHeader", name + " is set by Event Flow"}
+	}
+	for name, tc := range cases {
+		t.Run(name, tc.run)
+	}
+}
+
+func TestCompileRejectsEventsAndKeys(t *testing.T) {
+	t.Parallel()
+	events := func(events ...string) func(*spec) { return func(s *spec) { s.Events = events } }
+	key := func(name, key string) func(*spec) {
+		return func(s *spec) { s.Signing.SecretRef = reference(name, key) }
+	}
+	previous := func(name, key string) func(*spec) {
+		return func(s *spec) { ref := reference(name, key); s.Signing.PreviousSecretRef = &ref }
+	}
+	for name, tc := range map[string]rejected{
+		"no event":            {events(), "InvalidSpec", "spec.events"},
+		"too many events":     {events(make([]string, 101)...), "InvalidSpec", "1 to 100"},
+		"event twice":         {events("patient.*", "patient.*"), "InvalidSpec", `"patient.*" is named twice`},
+		"empty event":         {events(""), "InvalidPattern", "spec.events[0]"},
+		"action":              {events("patient.created", "patient.read"), "InvalidPattern", `spec.events[1]: "patient.read" is not a pattern`},
+		"any resource":        {events("*.created"), "InvalidPattern", "not a pattern"},
+		"long event":          {events(strings.Repeat("a", 10000)), "InvalidPattern", `aaa"… is not a pattern`},
+		"resource":            {events("invoice.*"), "UnknownResource", `unknown resource "invoice"`},
+		"no key":              {key("", ""), "InvalidSpec", "spec.signing.secretRef.name"},
+		"long Secret's name":  {key(strings.Repeat("a", 254), "current"), "InvalidSpec", "at most 253"},
+		"slash in key":        {key("billing-key", "a/b"), "InvalidSpec", "spec.signing.secretRef.key"},
+		"long key":            {key("billing-key", strings.Repeat("a", 254)), "InvalidSpec", "spec.signing.secretRef.key"},
+		"Secret":              {key("absent", "current"), "SecretNotFound", `Secret "absent" not found in namespace "clinic-a": create it, or correct spec.signing.secretRef`},
+		"Secret's key":        {key("billing-key", "absent"), "SecretKeyMissing", `has no key "absent": add it, or correct spec.signing.secretRef`},
+		"empty key":           {key("billing-key", "empty"), "SecretKeyInvalid", "the key is empty"},
+		"broken key":          {key("billing-key", "broken"), "SecretKeyInvalid", "not base64"},
+		"previous Secret":     {previous("absent", "current"), "SecretNotFound", "spec.signing.previousSecretRef"},
+		"previous key":        {previous("billing-key", "broken"), "SecretKeyInvalid", "spec.signing.previousSecretRef"},
+		"previous, no key":    {previous("billing-key", ""), "InvalidSpec", "spec.signing.previousSecretRef.key"},
+		"dispatcher's name":   {func(s *spec) { s.DispatcherRef.Name = strings.Repeat("a", 64) }, "InvalidSpec", "spec.dispatcherRef"},
+		"spec before Secrets": {func(s *spec) { s.Signing.SecretRef.Name = "absent"; s.Retry.Factor = 11 }, "InvalidSpec", "spec.retry.factor"},
+	} {
+		t.Run(name, tc.run)
+	}
+}
+
+func TestCompileRejectsLimits(t *testing.T) {
+	t.Parallel()
+	count := func(n int32) *int32 { return &n }
+	for name, tc := range map[string]rejected{
+		"timeout short":      {func(s *spec) { s.Timeout = seconds(time.Second - 1) }, "InvalidSpec", "spec.timeout: must be from 1s to 60s"},
+		"timeout long":       {func(s *spec) { s.Timeout = seconds(time.Minute + 1) }, "InvalidSpec", "spec.timeout"},
+		"timeout negative":   {func(s *spec) { s.Timeout = seconds(-time.Second) }, "InvalidSpec", "spec.timeout"},
+		"initialDelay short": {func(s *spec) { s.Retry.InitialDelay = seconds(1) }, "InvalidSpec", "spec.retry.initialDelay: must be from 1s to 24h"},
+		"initialDelay long":  {func(s *spec) { s.Retry.InitialDelay = seconds(25 * time.Hour) }, "InvalidSpec", "spec.retry.initialDelay"},
+		"initial above max":  {func(s *spec) { s.Retry.InitialDelay = seconds(3 * time.Hour) }, "InvalidSpec", "must not be longer than maxDelay"},
+		"maxDelay short":     {func(s *spec) { s.Retry.MaxDelay = seconds(1) }, "InvalidSpec", "spec.retry.maxDelay"},
+		"maxDelay long":      {func(s *spec) { s.Retry.MaxDelay = seconds(25 * time.Hour) }, "InvalidSpec", "spec.retry.maxDelay"},
+		"maxAge short":       {func(s *spec) { s.Retry.MaxAge = seconds(1) }, "InvalidSpec", "spec.retry.maxAge: must be from 1s to 168h"},
+		"maxAge long":        {func(s *spec) { s.Retry.MaxAge = seconds(169 * time.Hour) }, "InvalidSpec", "spec.retry.maxAge"},
+		"factor negative":    {func(s *spec) { s.Retry.Factor = -1 }, "InvalidSpec", "spec.retry.factor"},
+		"factor large":       {func(s *spec) { s.Retry.Factor = 11 }, "InvalidSpec", "spec.retry.factor"},
+		"maxAttempts 0":      {func(s *spec) { s.Retry.MaxAttempts = count(0) }, "InvalidSpec", "spec.retry.maxAttempts"},
+		"maxAttempts large":  {func(s *spec) { s.Retry.MaxAttempts = count(10001) }, "InvalidSpec", "spec.retry.maxAttempts"},
+		"maxInFlight":        {func(s *spec) { s.Delivery.MaxInFlight = -1 }, "InvalidSpec", "spec.delivery.maxInFlight"},
+		"maxInFlight large":  {func(s *spec) { s.Delivery.MaxInFlight = 257 }, "InvalidSpec", "spec.delivery.maxInFlight"},
+		"payload":            {func(s *spec) { s.Payload.Mode = "Half" }, "InvalidSpec", "spec.payload.mode"},
+	} {
+		t.Run(name, tc.run)
+	}
+}
+
+func TestCompileRejectsNames(t *testing.T) {
+	t.Parallel()
+	for name, edit := range map[string]func(*v1alpha1.WebhookSubscription){
+		"metadata.name":      func(s *v1alpha1.WebhookSubscription) { s.Name = "Billing Sync" },
+		"metadata.namespace": func(s *v1alpha1.WebhookSubscription) { s.Namespace = "clinic/a" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sub := minimal()
+			edit(sub)
+			_, rejection, err := Compile(sub, secretsOf(clinicSecrets()), Policy{Catalog: catalog(t)})
+			if err != nil || rejection == nil || rejection.Reason != "InvalidSpec" || !strings.HasPrefix(rejection.Message, name+": ") {
+				t.Errorf("got %v, %v", rejection, err)
+			}
+		})
+	}
+}
+
+func TestCompileTellsATransientFailureFromARejection(t *testing.T) {
+	t.Parallel()
+	away := errors.New("the API server is away")
+	secrets := func(string) (map[string][]byte, bool, error) { return nil, false, away }
+	entry, rejection, err := Compile(minimal(), secrets, Policy{Catalog: catalog(t)})
+	if entry != nil || rejection != nil || !errors.Is(err, away) {
+		t.Errorf("got %v, %v, %v", entry, rejection, err)
+	}
+}
+
+func TestHold(t *testing.T) {
+	t.Parallel()
+	previous, _, err := Compile(minimal(), secretsOf(clinicSecrets()), Policy{Catalog: catalog(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := *previous
+	held := Hold(previous, 4, v1alpha1.ReasonSecretNotFound)
+	want := before
+	want.Generation, want.Waiting, want.URL, want.Header, want.Keys = 4, "SecretNotFound", "", nil, nil
+	if diff := cmp.Diff(&want, held); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(&before, previous); diff != "" {
+		t.Error("Hold modified its argument", diff)
+	}
+	route, err := held.Route()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if route.Endpoint.Target != nil || len(route.Patterns) != 2 || route.Endpoint.Generation != 4 {
+		t.Errorf("got %+v", route)
+	}
+	if Hold(nil, 4, v1alpha1.ReasonSecretNotFound) != nil {
+		t.Error("a subscription that was never accepted has an entry")
+	}
+}
+
+func TestSecretNames(t *testing.T) {
+	t.Parallel()
+	sub := minimal()
+	previous := reference("old-key", "k")
+	sub.Spec.Signing.PreviousSecretRef = &previous
+	sub.Spec.URLFrom = from("url", "k")
+	sub.Spec.Headers = []v1alpha1.Header{{Name: "A", Value: "v"}, {Name: "B", ValueFrom: from("token", "k")}, {Name: "C", ValueFrom: from("billing-key", "k")}}
+	want := []string{"billing-key", "old-key", "token", "url"}
+	if diff := cmp.Diff(want, SecretNames(sub)); diff != "" {
+		t.Error(diff)
+	}
+	if got := SecretNames(&v1alpha1.WebhookSubscription{}); len(got) != 0 {
+		t.Errorf("got %v of an empty spec", got)
+	}
+}
