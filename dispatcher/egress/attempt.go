@@ -1,26 +1,10 @@
 package egress
 
 import (
-	"net/http"
 	"time"
 
 	"github.com/clinikapi/eventflow/api/event"
-	"github.com/clinikapi/eventflow/dispatcher/signature"
 )
-
-// Target is where a subscription's deliveries go, and what they carry beside the event. It is immutable once made.
-type Target struct {
-	// URL is absolute, http or https. It may carry tokens and is never logged.
-	URL string
-	// Header is added to every delivery; its keys are canonical.
-	Header http.Header
-	// Keys sign, the current one first; there is at least one.
-	Keys signature.Keys
-	// Timeout bounds one attempt, from dialling to the last byte read of the response.
-	Timeout time.Duration
-	// Thin delivers which resource changed and nothing of what it holds.
-	Thin bool
-}
 
 // Request is one attempt to be made.
 type Request struct {
@@ -29,7 +13,8 @@ type Request struct {
 	Type     event.Type
 	// Number counts the delivery's attempts: 1, 2, 3, …
 	Number int
-	// Body is the event's full body, as event.AppendBody wrote it.
+	// Body is the event's full body, as event.AppendBody wrote it. It is read, and never written, until shortly after
+	// Send returned (a write that an early answer overtook is still being cut off), so its bytes must not be reused.
 	Body []byte
 }
 
@@ -41,11 +26,13 @@ const (
 	ReasonStatusCode         Reason = "StatusCode" // an answer other than 2xx
 	ReasonTimeout            Reason = "Timeout"
 	ReasonConnectionRefused  Reason = "ConnectionRefused"
-	ReasonConnectionReset    Reason = "ConnectionReset"
+	ReasonConnectionReset    Reason = "ConnectionReset" // closed or reset before a whole answer came
 	ReasonNameNotFound       Reason = "NameNotFound"
 	ReasonAddressNotAllowed  Reason = "AddressNotAllowed"
+	ReasonHTTPNotAllowed     Reason = "HTTPNotAllowed" // an http URL where only https may be used
 	ReasonCertificateInvalid Reason = "CertificateInvalid"
 	ReasonTLSFailed          Reason = "TLSFailed"
+	ReasonRequestInvalid     Reason = "RequestInvalid"  // the target or the body cannot be sent as it is; see Target.Check
 	ReasonResponseInvalid    Reason = "ResponseInvalid" // not HTTP, or headers beyond the bound
 	ReasonUnreachable        Reason = "Unreachable"     // no route, and what else keeps a connection from being made
 	ReasonInterrupted        Reason = "Interrupted"     // the dispatcher stopped before an answer came
@@ -57,11 +44,12 @@ type Result struct {
 	StatusCode int
 	// Reason is empty if the attempt succeeded.
 	Reason Reason
-	// RetryAfter is how long the endpoint asked to wait, with 429 or 503 (RFC 9110, section 10.2.3); 0 if it did not.
+	// RetryAfter is how long the endpoint asked to wait, with 429 or 503 (RFC 9110, section 10.2.3), at most 30 days;
+	// 0 if it did not.
 	RetryAfter time.Duration
 	// Started is when the attempt was sent; its seconds are X-Clinik-Timestamp.
 	Started time.Time
-	// Duration until the answer was read, or until the attempt failed.
+	// Duration until the answer's headers were read, or until the attempt failed.
 	Duration time.Duration
 }
 

@@ -1,0 +1,151 @@
+package egress
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// capture is the receiver of one request; it returns the request's bytes as they came.
+func capture(t *testing.T, send func(url string)) string {
+	t.Helper()
+	captured := make(chan string, 1)
+	r := newReceiver(t, func(conn net.Conn) {
+		var wire bytes.Buffer
+		readRequest(bufio.NewReader(io.TeeReader(conn, &wire)))
+		_, _ = io.WriteString(conn, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+		captured <- wire.String()
+	})
+	send(r.url)
+	return <-captured
+}
+
+func hexOf(key, content string) string { return hex.EncodeToString(macOf(key, content)) }
+
+func base64Of(key, content string) string {
+	return base64.StdEncoding.EncodeToString(macOf(key, content))
+}
+
+func macOf(key, content string) []byte {
+	mac := hmac.New(sha256.New, []byte(key))
+	mac.Write([]byte(content))
+	return mac.Sum(nil)
+}
+
+func TestWire(t *testing.T) {
+	t.Parallel()
+	const thinBody = `{"id":"evt_1","event":"patient.created","type":"patient.created","timestamp":"2026-01-15T09:15:00.000Z",` +
+		`"data":{"resourceType":"patient","resourceId":"pt_1","action":"created"}}`
+	for name, tc := range map[string]struct {
+		path      string
+		change    func(*Target)
+		wantPath  string
+		wantBody  string
+		wantMore  []string // header lines beside ours
+		wantLater string   // further signatures
+	}{
+		"full": {wantPath: "/", wantBody: fullBody},
+		"thin": {change: func(t *Target) { t.Thin = true }, wantPath: "/", wantBody: thinBody},
+		"path, query and fragment": {
+			path: "/a%2Fb/?token=x%20y#z", wantPath: "/a%2Fb/?token=x%20y", wantBody: fullBody,
+		},
+		"two keys": {
+			change:   func(target *Target) { target.Keys = testKeys(t, "key", "old") },
+			wantPath: "/", wantBody: fullBody, wantLater: "old",
+		},
+		"own headers": {
+			change: func(t *Target) {
+				t.Header = http.Header{"X-Team": {"billing", "again"}, "Authorization": {"Bearer x"}, "Accept-Encoding": {"br"}}
+			},
+			wantPath: "/", wantBody: fullBody,
+			wantMore: []string{"X-Team: billing", "X-Team: again", "Authorization: Bearer x", "Accept-Encoding: br"},
+		},
+		"headers that are ours": {
+			change: func(t *Target) {
+				t.Header = http.Header{}
+				for name := range reserved {
+					t.Header[name] = []string{"overridden"}
+				}
+				t.Header["x-clinik-attempt"] = []string{"overridden"}
+				t.Header["X-ClinikAPI-Signature"] = []string{"overridden"}
+			},
+			wantPath: "/", wantBody: fullBody,
+		},
+		"user and password": {
+			path: "user:pass@", wantPath: "/", wantBody: fullBody, wantMore: []string{"Authorization: Basic dXNlcjpwYXNz"},
+		},
+		"an idempotency key of one's own": {
+			change:   func(t *Target) { t.Header = http.Header{"Idempotency-Key": {"k"}} },
+			wantPath: "/", wantBody: fullBody, wantMore: []string{"Idempotency-Key: k"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var result Result
+			var request Request
+			wire := capture(t, func(url string) {
+				if user, found := strings.CutSuffix(tc.path, "@"); found {
+					url = strings.Replace(url, "//", "//"+user+"@", 1)
+				} else {
+					url += tc.path
+				}
+				request = newRequest(t, url)
+				if tc.change != nil {
+					tc.change(request.Target)
+				}
+				result = newClient(t).Send(context.Background(), request)
+			})
+			if !result.Delivered() || result.StatusCode != http.StatusNoContent {
+				t.Fatalf("result %+v, want delivered by 204", result)
+			}
+			head, body, _ := strings.Cut(wire, "\r\n\r\n")
+			if body != tc.wantBody {
+				t.Errorf("body is %s, want %s", body, tc.wantBody)
+			}
+			lines := strings.Split(head, "\r\n")
+			if want := "POST " + tc.wantPath + " HTTP/1.1"; lines[0] != want {
+				t.Errorf("request line is %q, want %q", lines[0], want)
+			}
+			id, seconds := request.Delivery.String(), fmt.Sprint(result.Started.Unix())
+			signed := id + "." + seconds + "." + tc.wantBody
+			standard := "v1," + base64Of("key", signed)
+			if tc.wantLater != "" {
+				standard += " v1," + base64Of(tc.wantLater, signed)
+			}
+			url := strings.TrimPrefix(request.Target.URL, "http://")
+			host, _, _ := strings.Cut(url[strings.Index(url, "@")+1:], "/")
+			want := append([]string{
+				"Host: " + host,
+				"User-Agent: EventFlow/1.2.3",
+				"Content-Length: " + fmt.Sprint(len(tc.wantBody)),
+				"Content-Type: application/json",
+				"X-Clinik-Signature: " + hexOf("key", tc.wantBody),
+				"X-ClinikAPI-Signature: " + hexOf("key", tc.wantBody),
+				"X-Clinik-Timestamp: " + seconds,
+				"X-Clinik-Event: patient.created",
+				"X-Clinik-Delivery-Id: " + id,
+				"X-Clinik-Attempt: 2",
+				"webhook-id: " + id,
+				"webhook-timestamp: " + seconds,
+				"webhook-signature: " + standard,
+			}, tc.wantMore...)
+			got := lines[1:]
+			slices.Sort(got)
+			slices.Sort(want)
+			if !slices.Equal(got, want) {
+				t.Errorf("headers are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+		})
+	}
+}
