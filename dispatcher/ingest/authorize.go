@@ -1,0 +1,56 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// apiGroup is the group of the resources that access is granted to. They exist for RBAC only.
+const apiGroup = "webhooks.clinikapi.com"
+
+// The resources that RBAC rules name to grant what this API does.
+const (
+	ResourceEvents     = "webhookevents"     // create: publish
+	ResourceDeliveries = "webhookdeliveries" // get, list; update: replay
+)
+
+// Access is what a request wants to do.
+type Access struct {
+	// Verb is create, get, list or update.
+	Verb string
+	// Resource is ResourceEvents or ResourceDeliveries.
+	Resource string
+	// Namespace of the event or the deliveries.
+	Namespace string
+}
+
+// Authorizer decides who may use the API.
+type Authorizer interface {
+	// Authorize returns nil if the sender of a request with this Authorization header may have access. Otherwise it
+	// returns ErrUnauthenticated, a *ForbiddenError, or another error if it could not find out; then the request is
+	// refused, too.
+	Authorize(ctx context.Context, authorization string, access Access) error
+}
+
+// ErrUnauthenticated is returned by an Authorizer for a missing or invalid token.
+var ErrUnauthenticated = errors.New("the request carries no valid bearer token")
+
+// ForbiddenError says that a valid token does not grant an access.
+type ForbiddenError struct {
+	// User that the token belongs to.
+	User   string
+	Access Access
+}
+
+// Error says which rule is missing.
+func (e *ForbiddenError) Error() string {
+	return fmt.Sprintf("user %q may not %s %s in namespace %q: bind it there to a Role with apiGroups [%q], resources [%q], verbs [%q]",
+		e.User, e.Access.Verb, e.Access.Resource, e.Access.Namespace, apiGroup, e.Access.Resource, e.Access.Verb)
+}
+
+// None is the Authorizer that lets everyone do everything. It is for local use.
+type None struct{}
+
+// Authorize returns nil.
+func (None) Authorize(context.Context, string, Access) error { return nil }

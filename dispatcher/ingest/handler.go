@@ -1,0 +1,230 @@
+package ingest
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
+	"github.com/clinikapi/eventflow/dispatcher/store"
+)
+
+// The bounds of a request.
+const (
+	maxRequestBytes         = 8 << 20
+	maxRequestEvents        = 1000
+	defaultMaxEventBytes    = 1 << 20
+	defaultMaxInFlightBytes = 128 << 20
+	// minMaxInFlightBytes lets one request of any size in: its body, the bodies made of it, and its buffer's growth.
+	minMaxInFlightBytes = 3 * maxRequestBytes
+)
+
+// Options are what a Handler works with.
+type Options struct {
+	// Store keeps what is accepted. It must not hold on to the slices it is given once Append has returned.
+	Store store.Store
+	// Routes returns the current routing table. While it returns nil, publishes are refused with 503.
+	Routes func() *routing.Table
+	// Accept takes the deliveries that became durable, or pending again by a replay. It must not block for long.
+	Accept func([]delivery.PendingDelivery)
+	// Catalog says which event types are known.
+	Catalog *event.Catalog
+	// Authorizer decides who may use the API.
+	Authorizer Authorizer
+	// NamespaceKnown tells whether a namespace exists, where that can be told; publishes to others are refused with
+	// 404. If it is nil, a publish to a namespace without subscriptions is accepted and causes no delivery.
+	NamespaceKnown func(namespace string) bool
+	// MaxEventBytes bounds one event's JSON, up to 8 MiB; 0 means 1 MiB.
+	MaxEventBytes int
+	// MaxInFlightBytes bounds the memory of all publishes in flight; 0 means 128 MiB, and 24 MiB is the least.
+	MaxInFlightBytes int64
+	// Logger hears of what failed on this side.
+	Logger logr.Logger
+	// Registerer gets the metrics; it may be nil.
+	Registerer prometheus.Registerer
+}
+
+// Handler serves the API. It is safe for concurrent use.
+type Handler struct {
+	options  Options
+	budget   *budget
+	metrics  *metrics
+	draining atomic.Bool
+	scratch  sync.Pool // of *scratch
+}
+
+// New returns a Handler. It fails if an option is missing or the metrics are registered already.
+func New(options Options) (*Handler, error) {
+	if options.Store == nil || options.Routes == nil || options.Accept == nil || options.Catalog == nil || options.Authorizer == nil {
+		return nil, errors.New("ingest needs a Store, Routes, Accept, a Catalog and an Authorizer")
+	}
+	if options.MaxEventBytes == 0 {
+		options.MaxEventBytes = defaultMaxEventBytes
+	}
+	if options.MaxEventBytes < 0 || options.MaxEventBytes > maxRequestBytes {
+		return nil, fmt.Errorf("ingest takes events of up to %d bytes, not %d", maxRequestBytes, options.MaxEventBytes)
+	}
+	if options.MaxInFlightBytes == 0 {
+		options.MaxInFlightBytes = defaultMaxInFlightBytes
+	}
+	h := &Handler{options: options, budget: &budget{limit: max(options.MaxInFlightBytes, minMaxInFlightBytes)}}
+	h.scratch.New = func() any { return newScratch(&h.options, h.budget) }
+	var err error
+	if h.metrics, err = newMetrics(options.Registerer, h.budget); err != nil {
+		return nil, fmt.Errorf("register the metrics of ingest: %w", err)
+	}
+	return h, nil
+}
+
+// Drain makes every answer from now on ask its client to close the connection, so that a stopping dispatcher is left by
+// its clients before it stops to listen.
+func (h *Handler) Drain() { h.draining.Store(true) }
+
+// operation is what a request does, and a label of the metrics.
+type operation string
+
+const (
+	opPublish    operation = "publish"
+	opList       operation = "list"
+	opGet        operation = "get"
+	opReplay     operation = "replay"
+	opReplayMany operation = "replay-many"
+	opNone       operation = "none"
+)
+
+// access is what each operation needs: a verb and a resource.
+var access = map[operation]Access{
+	opPublish:    {Verb: "create", Resource: ResourceEvents},
+	opList:       {Verb: "list", Resource: ResourceDeliveries},
+	opGet:        {Verb: "get", Resource: ResourceDeliveries},
+	opReplay:     {Verb: "update", Resource: ResourceDeliveries},
+	opReplayMany: {Verb: "update", Resource: ResourceDeliveries},
+}
+
+// call is a request that was understood: what to do, and where.
+type call struct {
+	operation operation
+	namespace string
+	delivery  string // the id as text, for opGet and opReplay
+}
+
+// ServeHTTP answers one request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	started := time.Now()
+	if h.draining.Load() {
+		w.Header().Set("Connection", "close")
+	}
+	c, err := route(r)
+	status := 0
+	if err == nil {
+		err = h.authorize(r, c)
+	}
+	if err == nil {
+		status, err = h.serve(w, r, c)
+	}
+	if err != nil {
+		p := asProblem(err)
+		if !discard(r) {
+			w.Header().Set("Connection", "close")
+		}
+		p.write(w)
+		status = p.kind.status
+	}
+	h.metrics.observe(c.operation, status, started)
+}
+
+// serve does what c says. It has answered if it returns a status, and has not if it returns an error.
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c call) (status int, err error) {
+	switch c.operation {
+	case opPublish:
+		return h.publish(w, r, c.namespace)
+	case opList:
+		return h.list(w, r, c.namespace)
+	case opGet:
+		return h.get(w, r, c)
+	case opReplay:
+		return h.replay(w, r, c)
+	default:
+		return h.replayMany(w, r, c.namespace)
+	}
+}
+
+// pathPrefix begins every path of the API.
+const pathPrefix = "/v1/namespaces/"
+
+// route says what a request wants. It takes paths as they are: http.ServeMux would redirect those that are not clean,
+// which clients do not follow with a POST.
+func route(r *http.Request) (call, error) {
+	rest, ok := strings.CutPrefix(r.URL.Path, pathPrefix)
+	namespace, rest, found := strings.Cut(rest, "/")
+	if !ok || !found || r.URL.RawPath != "" {
+		return call{operation: opNone}, pathNotFound()
+	}
+	c := call{operation: opNone, namespace: namespace}
+	method := http.MethodPost
+	id, isDelivery := strings.CutPrefix(rest, "deliveries/")
+	switch {
+	case rest == "events":
+		c.operation = opPublish
+	case rest == "deliveries":
+		c.operation, method = opList, http.MethodGet
+	case rest == "deliveries/replay":
+		c.operation = opReplayMany
+	case isDelivery && strings.HasSuffix(id, "/replay"):
+		c.operation, c.delivery = opReplay, strings.TrimSuffix(id, "/replay")
+	case isDelivery && id != "":
+		c.operation, c.delivery, method = opGet, id, http.MethodGet
+	}
+	if c.operation == opNone || strings.Contains(c.delivery, "/") {
+		return call{operation: opNone}, pathNotFound()
+	}
+	if r.Method != method && (method != http.MethodGet || r.Method != http.MethodHead) {
+		return c, newProblem(methodNotAllowed, "send %s to this path", method).with("Allow", method)
+	}
+	if len(validation.IsDNS1123Label(namespace)) > 0 {
+		return c, newProblem(namespaceNotFound, "the path names no valid namespace: want at most 63 lower-case letters, digits and inner dashes")
+	}
+	return c, nil
+}
+
+func pathNotFound() *problem {
+	return newProblem(notFound, "there is nothing at this path; publish with POST %s{namespace}/events", pathPrefix)
+}
+
+// authorize returns nil if the request's sender may do what c says.
+func (h *Handler) authorize(r *http.Request, c call) error {
+	if _, open := h.options.Authorizer.(None); open {
+		return nil
+	}
+	authorization := ""
+	if values := r.Header["Authorization"]; len(values) == 1 { // two would leave open which one counts
+		authorization = values[0]
+	}
+	wanted := access[c.operation]
+	wanted.Namespace = c.namespace
+	err := h.options.Authorizer.Authorize(r.Context(), authorization, wanted)
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, ErrUnauthenticated) {
+		return newProblem(unauthenticated, "send a valid token of a Kubernetes user or service account: Authorization: Bearer <token>").
+			with("WWW-Authenticate", `Bearer realm="eventflow"`)
+	}
+	if denied, ok := errors.AsType[*ForbiddenError](err); ok {
+		return newProblem(forbidden, "%s", denied)
+	}
+	if r.Context().Err() == nil {
+		h.options.Logger.Error(err, "A request could not be authorized", "verb", wanted.Verb, "resource", wanted.Resource, "namespace", wanted.Namespace)
+	}
+	return newProblem(unavailable, "the Kubernetes API server could not be asked whether this is allowed; send the request again").retry(2 * time.Second)
+}

@@ -1,0 +1,273 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
+	"github.com/clinikapi/eventflow/dispatcher/store"
+)
+
+// The media types of events.
+const (
+	jsonType            = "application/json"
+	cloudEventType      = "application/cloudevents+json"
+	cloudEventBatchType = "application/cloudevents-batch+json"
+)
+
+// scratch is what one publish needs and the next can use again. Nothing of it is kept by the store or the engine.
+type scratch struct {
+	body     bodyBuffer
+	parser   parser
+	incoming []incoming
+	events   []store.NewEvent
+	routes   []*routing.Route
+	matched  []store.Subscription
+	answer   []byte
+}
+
+func newScratch(options *Options, budget *budget) *scratch {
+	return &scratch{
+		body:   bodyBuffer{budget: budget},
+		parser: parser{catalog: options.Catalog, maxEvent: options.MaxEventBytes},
+	}
+}
+
+// maxKeptMatches bounds the memory that a scratch keeps for its next use.
+const maxKeptMatches = 16 << 10
+
+// reset releases what the scratch refers to.
+func (s *scratch) reset() {
+	s.body.release()
+	s.parser.document.reset(nil)
+	clear(s.incoming)
+	clear(s.events)
+	clear(s.routes[:cap(s.routes)]) // the last match may have been shorter than one before
+	s.incoming, s.events, s.routes = s.incoming[:0], s.events[:0], s.routes[:0]
+	if cap(s.matched) > maxKeptMatches {
+		s.matched, s.routes = nil, nil
+	}
+	clear(s.matched)
+	s.matched, s.answer = s.matched[:0], s.answer[:0]
+}
+
+// publish accepts the events of a request.
+func (h *Handler) publish(w http.ResponseWriter, r *http.Request, namespace string) (status int, err error) {
+	table := h.options.Routes()
+	if table == nil {
+		return 0, newProblem(unavailable, "the dispatcher has not loaded its subscriptions yet; send the request again").retry(time.Second)
+	}
+	if h.options.NamespaceKnown != nil && !h.options.NamespaceKnown(namespace) {
+		return 0, newProblem(namespaceNotFound, "there is no namespace %s; nothing was stored", quoted(namespace))
+	}
+	mediaType, err := mediaTypeOf(r.Header)
+	if err != nil {
+		return 0, err
+	}
+	s := h.scratch.Get().(*scratch)
+	defer func() {
+		s.reset()
+		h.scratch.Put(s)
+	}()
+	if err := s.body.read(r, maxRequestBytes); err != nil {
+		return 0, err
+	}
+	batch, err := s.parse(r.Header, mediaType)
+	if err != nil {
+		return 0, err
+	}
+	if err := s.prepare(strings.Clone(namespace), table, r.Header); err != nil {
+		return 0, err
+	}
+	accepted, err := h.appendEvents(r.Context(), s.events, batch)
+	if err != nil {
+		return 0, err
+	}
+	status = h.count(accepted)
+	s.answer = appendAnswer(s.answer, accepted, batch)
+	writeJSON(w, status, s.answer)
+	return status, nil
+}
+
+// parse reads the events of a body of the given media type. batch tells whether it holds an array.
+func (s *scratch) parse(header http.Header, mediaType string) (batch bool, err error) {
+	p, body := &s.parser, s.body.bytes
+	switch {
+	case mediaType == cloudEventType:
+		s.incoming, err = p.structured(body, s.incoming)
+	case mediaType == cloudEventBatchType:
+		batch = true
+		s.incoming, err = p.cloudEventBatch(body, s.incoming)
+	case isBinaryCloudEvent(header):
+		s.incoming = append(s.incoming, incoming{})
+		err = p.binary(header, body, &s.incoming[0])
+	default:
+		s.incoming, batch, err = p.plain(body, s.incoming)
+	}
+	return batch, err
+}
+
+// mediaTypeOf returns the body's media type, if it is one that events come in. None at all counts as JSON, as it does
+// at the Kubernetes API server: there is nothing else that it could be (RFC 9110, section 8.3).
+func mediaTypeOf(header http.Header) (string, error) {
+	if encoding := header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return "", newProblem(unsupportedMedia, "send the body without Content-Encoding").with("Accept-Encoding", "identity")
+	}
+	values := header["Content-Type"]
+	if len(values) == 0 || (len(values) == 1 && values[0] == jsonType) {
+		return jsonType, nil
+	}
+	mediaType, params, err := mime.ParseMediaType(values[0])
+	known := mediaType == jsonType || mediaType == cloudEventType || mediaType == cloudEventBatchType ||
+		(isBinaryCloudEvent(header) && isJSON(mediaType))
+	if err != nil || len(values) > 1 || !known {
+		return "", newProblem(unsupportedMedia, "send Content-Type %s, %s or %s", jsonType, cloudEventType, cloudEventBatchType).
+			with("Accept", jsonType+", "+cloudEventType+", "+cloudEventBatchType)
+	}
+	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") {
+		return "", newProblem(unsupportedMedia, "send the body as UTF-8")
+	}
+	return mediaType, nil
+}
+
+// prepare makes of what was parsed what the store takes, each event with the subscriptions it matches.
+func (s *scratch) prepare(namespace string, table *routing.Table, header http.Header) error {
+	now := time.Now()
+	trace := traceparent(header["Traceparent"])
+	for i := range s.incoming {
+		in := &s.incoming[i]
+		if in.id == "" {
+			in.id = event.NewID(now)
+		}
+		if in.timestampText == nil {
+			in.timestamp = now
+		}
+		if trace != "" {
+			in.traceparent = trace
+		}
+		size := bodyOverhead + len(in.id) + 2*len(in.eventType) + len(in.data)
+		if err := s.body.reserve(size); err != nil {
+			return err
+		}
+		from := len(s.matched)
+		s.routes = table.Match(namespace, in.eventType, s.routes[:0])
+		for _, route := range s.routes {
+			s.matched = append(s.matched, store.Subscription{Key: route.Key, Namespace: route.Namespace, Name: route.Name})
+		}
+		s.events = append(s.events, store.NewEvent{
+			Event: &delivery.Event{
+				Namespace:   namespace,
+				ID:          in.id,
+				Type:        in.eventType,
+				Body:        event.AppendBody(make([]byte, 0, size), in.id, in.eventType, in.timestamp, in.data),
+				Traceparent: in.traceparent,
+			},
+			Digest:        s.parser.digest(in),
+			Subscriptions: s.matched[from:len(s.matched):len(s.matched)], // a later growth leaves these where they are
+		})
+	}
+	return nil
+}
+
+// bodyOverhead is how many bytes a body has beside its id, its type, twice, and its data.
+var bodyOverhead = len(event.AppendBody(nil, "", "", time.Time{}, nil))
+
+// appendEvents makes events durable and hands their deliveries on. It does not end when the client leaves: deliveries
+// that the store holds and the engine does not know would wait for a restart.
+func (h *Handler) appendEvents(ctx context.Context, events []store.NewEvent, batch bool) ([]store.Accepted, error) {
+	if len(events) == 0 {
+		return nil, nil
+	}
+	accepted, pending, err := h.options.Store.Append(context.WithoutCancel(ctx), events)
+	if err != nil {
+		return nil, h.storeProblem(err, batch)
+	}
+	if len(pending) > 0 {
+		h.options.Accept(pending)
+	}
+	return accepted, nil
+}
+
+// storeProblem says what to do about an error of the store.
+func (h *Handler) storeProblem(err error, batch bool) error {
+	if conflict, ok := errors.AsType[*store.ConflictError](err); ok {
+		p := newProblem(idConflict, "id %s was accepted within the last 24 hours with other content; give a new event an id of its own", conflict.ID)
+		if batch {
+			p.at(conflict.Index)
+		}
+		return p
+	}
+	switch {
+	case errors.Is(err, store.ErrConflict):
+		return newProblem(idConflict, "an event with this id was accepted within the last 24 hours with other content; give a new event an id of its own")
+	case errors.Is(err, store.ErrNotFound):
+		return deliveryNotFound()
+	case errors.Is(err, store.ErrStillPending):
+		return newProblem(stillPending, "the delivery is on its way already; replay it once it is Delivered, Failed or Cancelled")
+	case errors.Is(err, store.ErrFull):
+		return newProblem(unavailable, "the store has too little space left to accept more; send the request again later").retry(10 * time.Second)
+	case errors.Is(err, store.ErrClosed):
+		return newProblem(unavailable, "the dispatcher is stopping; send the request again").retry(time.Second)
+	}
+	h.options.Logger.Error(err, "The store failed a request")
+	return newProblem(unavailable, "the store could not do this; send the request again, with the same event ids").retry(2 * time.Second)
+}
+
+// count counts what was accepted and returns the status that says so: 200 if nothing is new.
+func (h *Handler) count(accepted []store.Accepted) (status int) {
+	repeated := 0
+	for i := range accepted {
+		if accepted[i].Repeated {
+			repeated++
+		}
+	}
+	h.metrics.repeated.Add(float64(repeated))
+	h.metrics.accepted.Add(float64(len(accepted) - repeated))
+	if repeated == len(accepted) {
+		return http.StatusOK
+	}
+	return http.StatusAccepted
+}
+
+// appendAnswer appends the answer to a publish. Ids need no escaping.
+func appendAnswer(b []byte, accepted []store.Accepted, batch bool) []byte {
+	if batch {
+		b = append(b, '[')
+	}
+	for i := range accepted {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, `{"id":"`...)
+		b = append(b, accepted[i].ID...)
+		b = append(b, `","deliveries":`...)
+		b = strconv.AppendInt(b, int64(accepted[i].Deliveries), 10)
+		b = append(b, '}')
+	}
+	if batch {
+		b = append(b, ']')
+	}
+	return append(b, '\n')
+}
+
+// jsonTypes and noStore are header values that every answer shares; net/http only reads them.
+var (
+	jsonTypes = []string{jsonType}
+	noStore   = []string{"no-store"}
+)
+
+// writeJSON answers with body. If that fails, the client is gone.
+func writeJSON(w http.ResponseWriter, status int, body []byte) {
+	header := w.Header()
+	header["Content-Type"] = jsonTypes
+	header["Cache-Control"] = noStore
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
+}
