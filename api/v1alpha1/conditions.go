@@ -43,5 +43,6 @@ const (
 	ReasonSuspended      = "Suspended"
 	ReasonReady          = "Ready"
 	ReasonNotReady       = "NotReady"
+	ReasonWaiting        = "Waiting" // not accepted: deliveries wait, events go on matching by the last valid spec
 	ReasonStoreImmutable = "StoreImmutable"
 )

@@ -1,0 +1,69 @@
+package status
+
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
+)
+
+// failingAfter is how many attempts in a row must fail before an endpoint counts as failing.
+const failingAfter = delivery.BreakerThreshold
+
+// conditions returns what is to be said of a route, given what became of its deliveries. Messages hold nothing that
+// changes while the state does not.
+func conditions(route *routing.Route, counts delivery.Counts) []metav1.Condition {
+	programmed, healthy := programmed(route), endpointHealthy(route, counts)
+	programmed.Type, healthy.Type = v1alpha1.ConditionProgrammed, v1alpha1.ConditionEndpointHealthy
+	programmed.ObservedGeneration, healthy.ObservedGeneration = route.Generation, route.Generation
+	return []metav1.Condition{programmed, healthy}
+}
+
+func programmed(route *routing.Route) metav1.Condition {
+	if route.Endpoint.Target == nil {
+		return metav1.Condition{
+			Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonWaiting,
+			Message: "Not accepted: events go on matching by the last valid spec, and their deliveries wait",
+		}
+	}
+	return metav1.Condition{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonProgrammed, Message: "In the routing table of every live dispatcher"}
+}
+
+func endpointHealthy(route *routing.Route, counts delivery.Counts) metav1.Condition {
+	switch {
+	case counts.Gone != 0 && counts.Gone == route.Generation:
+		return metav1.Condition{
+			Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonGone,
+			Message: "The endpoint answered 410 Gone: deliveries wait until the subscription's spec changes",
+		}
+	case counts.FailuresInARow >= failingAfter:
+		return metav1.Condition{
+			Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonCircuitOpen,
+			Message: "Ten or more attempts in a row failed: deliveries go one at a time until one succeeds; see status.deliveries.lastFailure",
+		}
+	case counts.FailuresInARow > 0:
+		return metav1.Condition{
+			Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonLastFailed,
+			Message: "The last attempt failed and will be repeated; see status.deliveries.lastFailure",
+		}
+	case counts.LastDelivered.IsZero():
+		return metav1.Condition{Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonNoAttempts, Message: "No delivery was attempted yet"}
+	default:
+		return metav1.Condition{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonDelivering, Message: "The endpoint took the last delivery"}
+	}
+}
+
+// carryTransitions gives each condition the transition time of the one that stood before, if its status is the same.
+func carryTransitions(wanted, before []metav1.Condition, now time.Time) {
+	for i := range wanted {
+		wanted[i].LastTransitionTime = metav1.NewTime(now.Truncate(time.Second))
+		for _, b := range before {
+			if b.Type == wanted[i].Type && b.Status == wanted[i].Status && !b.LastTransitionTime.IsZero() {
+				wanted[i].LastTransitionTime = b.LastTransitionTime
+			}
+		}
+	}
+}

@@ -1,0 +1,291 @@
+package status
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-logr/logr"
+	"go.uber.org/goleak"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/egress"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
+	"github.com/clinikapi/eventflow/dispatcher/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fakes are a Store and a Client in memory.
+type fakes struct {
+	mu     sync.Mutex
+	counts map[event.SubscriptionKey]delivery.Counts
+	stands map[string]v1alpha1.WebhookSubscriptionStatus
+	writes int
+	reads  int
+	away   error
+}
+
+func newFakes() *fakes {
+	return &fakes{counts: map[event.SubscriptionKey]delivery.Counts{}, stands: map[string]v1alpha1.WebhookSubscriptionStatus{}}
+}
+
+func (f *fakes) Counts(_ context.Context, sub event.SubscriptionKey) (delivery.Counts, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.counts[sub], nil
+}
+
+func (f *fakes) Retrying(_ context.Context, sub event.SubscriptionKey, limit int) ([]store.RetryingDelivery, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := min(limit, int(f.counts[sub].Retrying))
+	list := make([]store.RetryingDelivery, n)
+	for i := range list {
+		list[i] = store.RetryingDelivery{
+			ID:   event.DeliveryID{Event: event.NewKey(epoch, "clinic-a", fmt.Sprint(i)), Subscription: sub},
+			Type: "lab.created", Attempts: 2, LastStatusCode: 500, Due: epoch.Add(time.Hour),
+		}
+	}
+	return list, nil
+}
+
+func (f *fakes) OldestPending(_ context.Context, sub event.SubscriptionKey) (time.Time, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.counts[sub].Retrying > 0 {
+		return epoch, nil
+	}
+	return time.Time{}, nil
+}
+
+func (f *fakes) Get(_ context.Context, route *routing.Route) (v1alpha1.WebhookSubscriptionStatus, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reads++
+	return f.stands[route.Name], f.away
+}
+
+func (f *fakes) Apply(_ context.Context, route *routing.Route, status v1alpha1.WebhookSubscriptionStatus) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.away != nil {
+		return f.away
+	}
+	f.writes++
+	f.stands[route.Name] = status
+	return nil
+}
+
+// set changes a subscription's counts, as the recording of an outcome does.
+func (f *fakes) set(w *Writer, key event.SubscriptionKey, change func(*delivery.Counts)) {
+	f.mu.Lock()
+	c := f.counts[key]
+	change(&c)
+	f.counts[key] = c
+	f.mu.Unlock()
+	w.Changed(key)
+}
+
+func (f *fakes) condition(name, kind string) metav1.Condition {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.stands[name].Conditions {
+		if c.Type == kind {
+			return c
+		}
+	}
+	return metav1.Condition{}
+}
+
+func (f *fakes) takeWrites() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.writes
+	f.writes = 0
+	return n
+}
+
+var epoch = time.Date(2026, 1, 15, 9, 15, 0, 0, time.UTC)
+
+func route(name string, generation int64) *routing.Route {
+	return &routing.Route{
+		Identity: name, Namespace: "clinic-a", Name: name, Generation: generation, Key: event.NewSubscriptionKey(name),
+		Endpoint: &delivery.Endpoint{Namespace: "clinic-a", Target: &egress.Target{}, Generation: generation},
+	}
+}
+
+func table(t *testing.T, routes ...*routing.Route) *routing.Table {
+	t.Helper()
+	table, err := routing.NewTable(routes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+// start runs a Writer in the test's bubble.
+func start(t *testing.T, f *fakes) (*Writer, func()) {
+	t.Helper()
+	w := New(f, f, logr.Discard())
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { w.Run(ctx); close(done) }()
+	return w, func() { cancel(); <-done; advance(time.Second) }
+}
+
+// advance lets the bubble's clock run for d, and what falls due within it happen.
+func advance(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+func TestConditions(t *testing.T) {
+	t.Parallel()
+	waiting := route("a", 3)
+	waiting.Endpoint.Target = nil
+	for name, test := range map[string]struct {
+		route                          *routing.Route
+		counts                         delivery.Counts
+		wantProgrammed, wantHealthy    metav1.ConditionStatus
+		wantProgReason, wantHealReason string
+	}{
+		"never attempted":    {route("a", 3), delivery.Counts{}, "True", "Unknown", "Programmed", "NoAttempts"},
+		"delivering":         {route("a", 3), delivery.Counts{LastDelivered: epoch}, "True", "True", "Programmed", "Delivering"},
+		"one failed":         {route("a", 3), delivery.Counts{LastDelivered: epoch, FailuresInARow: 1}, "True", "False", "Programmed", "LastAttemptFailed"},
+		"nine failed":        {route("a", 3), delivery.Counts{FailuresInARow: 9}, "True", "False", "Programmed", "LastAttemptFailed"},
+		"ten failed":         {route("a", 3), delivery.Counts{FailuresInARow: 10}, "True", "False", "Programmed", "CircuitOpen"},
+		"gone":               {route("a", 3), delivery.Counts{FailuresInARow: 1, Gone: 3}, "True", "False", "Programmed", "Gone"},
+		"gone, then changed": {route("a", 4), delivery.Counts{FailuresInARow: 1, Gone: 3}, "True", "False", "Programmed", "LastAttemptFailed"},
+		"not accepted":       {waiting, delivery.Counts{LastDelivered: epoch}, "False", "True", "Waiting", "Delivering"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := conditions(test.route, test.counts)
+			for i, want := range []metav1.Condition{
+				{Type: "Programmed", Status: test.wantProgrammed, Reason: test.wantProgReason, ObservedGeneration: test.route.Generation, Message: got[0].Message},
+				{Type: "EndpointHealthy", Status: test.wantHealthy, Reason: test.wantHealReason, ObservedGeneration: test.route.Generation, Message: got[1].Message},
+			} {
+				if got[i] != want || got[i].Message == "" {
+					t.Errorf("got %+v, want %+v", got[i], want)
+				}
+			}
+		})
+	}
+}
+
+func TestProgrammedFollowsTheTable(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakes()
+		w, stop := start(t, f)
+		defer stop()
+		w.Use(table(t, route("a", 1), route("b", 1)))
+		advance(time.Second)
+		if f.takeWrites() != 2 || f.condition("a", "Programmed").Status != "True" {
+			t.Fatalf("not programmed: %+v", f.stands)
+		}
+		since := f.condition("a", "Programmed").LastTransitionTime
+		w.Use(table(t, route("a", 2), route("b", 1)))
+		advance(time.Minute)
+		if n := f.takeWrites(); n != 1 {
+			t.Errorf("%d writes for one changed subscription", n)
+		}
+		c := f.condition("a", "Programmed")
+		if c.ObservedGeneration != 2 || !c.LastTransitionTime.Equal(&since) {
+			t.Errorf("got %+v, want generation 2 and the transition time that stood", c)
+		}
+	})
+}
+
+func TestARestartWritesNothingThatStands(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakes()
+		for range 3 {
+			w, stop := start(t, f)
+			f.set(w, event.NewSubscriptionKey("a"), func(c *delivery.Counts) { c.Delivered, c.LastDelivered, c.Retrying = 7, epoch, 3 })
+			w.Use(table(t, route("a", 1)))
+			advance(time.Minute)
+			stop()
+		}
+		if n := f.takeWrites(); n != 1 {
+			t.Errorf("%d writes, want the first alone", n)
+		}
+		if s := f.stands["a"]; *s.Deliveries.Delivered != 7 || len(s.Retrying) != 3 || s.Retrying[0].LastStatusCode != 500 {
+			t.Errorf("got %+v", s)
+		}
+	})
+}
+
+func TestAPIServerAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakes()
+		w, stop := start(t, f)
+		defer stop()
+		f.away = errors.New("connection refused")
+		w.Use(table(t, route("a", 1)))
+		for range 100 {
+			f.set(w, event.NewSubscriptionKey("a"), func(c *delivery.Counts) { c.Delivered++; c.LastDelivered = epoch })
+			advance(time.Second)
+		}
+		f.mu.Lock()
+		f.away = nil
+		f.mu.Unlock()
+		advance(lastRetry + 5*time.Second)
+		if got := f.stands["a"].Deliveries; got == nil || *got.Delivered != 100 || f.condition("a", "EndpointHealthy").Status != "True" {
+			t.Errorf("the status did not catch up: %+v", f.stands["a"])
+		}
+	})
+}
+
+func TestWritesKeepWithinTheBudget(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakes()
+		w, stop := start(t, f)
+		defer stop()
+		const n = 2000
+		var routes []*routing.Route
+		for i := range n {
+			routes = append(routes, route(fmt.Sprint(i), 1))
+		}
+		w.Use(table(t, routes...))
+		advance(time.Second)
+		if got := f.takeWrites(); got < conditionsPerSecond || got > 2*conditionsPerSecond+writers {
+			t.Errorf("%d conditions written in the first second", got)
+		}
+		advance(10 * time.Second)
+		f.takeWrites()
+		change := func(c *delivery.Counts) { c.Delivered++; c.LastDelivered = epoch }
+		for _, r := range routes { // the first delivery is news: healthy
+			f.set(w, r.Key, change)
+		}
+		advance(10 * time.Second)
+		if got := f.takeWrites(); got != n {
+			t.Errorf("%d of %d changes of health written", got, n)
+		}
+		for range 20 { // further ones are counts
+			for _, r := range routes {
+				f.set(w, r.Key, change)
+			}
+			advance(time.Second)
+		}
+		if got := f.takeWrites(); got > 21*countsPerSecond || got < 15*countsPerSecond {
+			t.Errorf("%d counts written in 20 s", got)
+		}
+		f.set(w, routes[5].Key, func(c *delivery.Counts) { c.FailuresInARow = 10 })
+		advance(time.Second)
+		if got := f.condition("5", "EndpointHealthy"); got.Reason != "CircuitOpen" {
+			t.Errorf("a change of health waited behind counts: %+v", got)
+		}
+	})
+}
