@@ -1,0 +1,247 @@
+package pebble
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/store"
+)
+
+// remembered is how long an accepted event's namespace and id are, in nanoseconds.
+const remembered = day
+
+// maxSkew is how far acceptances may run ahead of the clock, after it was set back, before deliveries are given a due
+// time of their own.
+const maxSkew = uint64(50e6)
+
+// claims are the namespaces and ids of events that are being appended. Whoever appends one of them, too, waits.
+type claims struct {
+	sync.Mutex
+	held map[identity]*claim
+}
+
+type claim struct {
+	released chan struct{} // made by who waits
+}
+
+// take takes all the ids, or returns a channel to wait for.
+func (c *claims) take(mine *claim, ids []identity) <-chan struct{} {
+	c.Lock()
+	defer c.Unlock()
+	for _, id := range ids {
+		other := c.held[id]
+		if other == nil {
+			continue
+		}
+		if other.released == nil {
+			other.released = make(chan struct{})
+		}
+		return other.released
+	}
+	for _, id := range ids {
+		c.held[id] = mine
+	}
+	return nil
+}
+
+func (c *claims) release(mine *claim, ids []identity) {
+	c.Lock()
+	defer c.Unlock()
+	for _, id := range ids {
+		delete(c.held, id)
+	}
+	if mine.released != nil {
+		close(mine.released)
+		mine.released = nil
+	}
+}
+
+// appending is the work of one Append; it is used again.
+type appending struct {
+	claim claim
+	ids   []identity
+	// fresh are the indexes of the events that were not accepted before.
+	fresh []int
+	first map[identity]int // index of an id's first event in the call, if there are several events
+	key   []byte
+	value []byte
+}
+
+var appendings = sync.Pool{New: func() any { return &appending{first: map[identity]int{}} }}
+
+// Append makes events and their deliveries durable.
+func (s *Store) Append(ctx context.Context, events []store.NewEvent) ([]store.Accepted, []delivery.PendingDelivery, error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, nil, err
+	}
+	defer s.leave()
+	if s.full.Load() {
+		return nil, nil, store.ErrFull
+	}
+	a := appendings.Get().(*appending)
+	defer appendings.Put(a)
+	a.ids, a.fresh = a.ids[:0], a.fresh[:0]
+	for i := range events {
+		a.ids = append(a.ids, identityOf(events[i].Event.Namespace, events[i].Event.ID))
+	}
+	for {
+		wait := s.claims.take(&a.claim, a.ids)
+		if wait == nil {
+			break
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}
+	defer s.claims.release(&a.claim, a.ids)
+	return s.append(a, events)
+}
+
+// append does Append's work, holding the claims on its ids.
+func (s *Store) append(a *appending, events []store.NewEvent) ([]store.Accepted, []delivery.PendingDelivery, error) {
+	now := s.latest(s.now())
+	answers := make([]store.Accepted, len(events))
+	deliveries := 0
+	clear(a.first)
+	for i := range events {
+		if err := s.recall(a, events, i, now, answers); err != nil {
+			return nil, nil, err
+		}
+		if !answers[i].Repeated {
+			a.fresh = append(a.fresh, i)
+			deliveries += len(events[i].Subscriptions)
+		}
+	}
+	if len(a.fresh) == 0 {
+		return answers, nil, nil
+	}
+	return s.write(a, events, answers, deliveries)
+}
+
+// recall answers the i-th event if it was accepted before, by this call or another; else with what will be stored.
+func (s *Store) recall(a *appending, events []store.NewEvent, i int, now uint64, answers []store.Accepted) error {
+	e := &events[i]
+	answers[i] = store.Accepted{ID: e.Event.ID, Deliveries: len(e.Subscriptions)}
+	if len(events) > 1 {
+		first, found := a.first[a.ids[i]]
+		switch {
+		case !found:
+			a.first[a.ids[i]] = i
+		case events[first].Digest != e.Digest:
+			return &store.ConflictError{Index: i, ID: e.Event.ID}
+		default:
+			answers[i].Repeated, answers[i].Deliveries = true, answers[first].Deliveries
+			return nil
+		}
+	}
+	before, found, err := s.remembered(a, a.ids[i], now)
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		return nil
+	case before.digest != e.Digest:
+		return &store.ConflictError{Index: i, ID: e.Event.ID}
+	default:
+		answers[i].Repeated, answers[i].Deliveries = true, before.count
+		return nil
+	}
+}
+
+// remembered looks for an acceptance within the last 24 hours, in the two days that they touch.
+func (s *Store) remembered(a *appending, id identity, now uint64) (acceptance, bool, error) {
+	today := bucketOf(now, day)
+	for bucket := today; bucket+1 >= today; bucket-- {
+		var before acceptance
+		found := false
+		a.key = appendIdempotencyKey(a.key[:0], bucket, id)
+		err := get(s.db, a.key, func(value []byte) (err error) {
+			if value != nil {
+				before, err = decodeAcceptance(value)
+				found = true
+			}
+			return err
+		})
+		if err != nil {
+			return before, false, err
+		}
+		if found && before.accepted+remembered > now {
+			return before, true, nil
+		}
+		if bucket == 0 {
+			break
+		}
+	}
+	return acceptance{}, false, nil
+}
+
+// write stores the fresh events and their deliveries.
+func (s *Store) write(a *appending, events []store.NewEvent, answers []store.Accepted, deliveries int) ([]store.Accepted, []delivery.PendingDelivery, error) {
+	first, now := s.acceptances(len(a.fresh))
+	b := s.db.NewBatch()
+	pendings := make([]delivery.PendingDelivery, 0, deliveries)
+	var unknown []store.Subscription
+	for n, i := range a.fresh {
+		e := &events[i]
+		at := first + uint64(n)
+		e.Event.Key = event.NewKey(moment(at), e.Event.Namespace, e.Event.ID)
+		a.key = appendIdempotencyKey(a.key[:0], bucketOf(at, day), a.ids[i])
+		a.value = (&acceptance{digest: e.Digest, accepted: at, count: len(e.Subscriptions)}).append(a.value[:0])
+		_ = b.Set(a.key, a.value, nil) // writing to a batch never fails
+		if len(e.Subscriptions) == 0 {
+			continue
+		}
+		s.setEvent(b, spaceEvent, &s.events, bucketOf(at, hour), e.Event)
+		for j := range e.Subscriptions {
+			sub := &e.Subscriptions[j]
+			if !s.subscriptions.has(sub) && !slices.Contains(unknown, *sub) {
+				unknown = append(unknown, *sub)
+				_ = b.Set(append(appendSubscriptionKey(nil, spaceSubscription, sub.Key), sub.Namespace...), appendName(nil, sub.Name), nil)
+			}
+			pendings = append(pendings, a.setFresh(b, sub.Key, e.Event, at, now))
+		}
+	}
+	if err := s.commit(b, pebble.Sync); err != nil {
+		return nil, nil, fmt.Errorf("append events: %w", err)
+	}
+	// Only now: whoever finds them known relies on their being durable.
+	for _, sub := range unknown {
+		s.subscriptions.add(sub.Key, sub.Namespace, sub.Name)
+	}
+	_ = b.Close() // hands the batch back for use
+	return answers, pendings, nil
+}
+
+// setFresh stores a new delivery of an event accepted at the given time, due at once.
+func (a *appending) setFresh(b *pebble.Batch, sub event.SubscriptionKey, e *delivery.Event, at, now uint64) delivery.PendingDelivery {
+	due, record := at, freshRecord
+	if at > now+maxSkew {
+		// The clock was set back. It would come to the time of acceptance late, and the delivery with it.
+		h := history{pending: pending{since: at, history: true}, due: now}
+		due, record = now, h.pending.append(nil)
+		_ = b.Set(appendHistoryKey(nil, sub, e.Key), h.append(nil), nil)
+	}
+	a.key = appendPendingKey(a.key[:0], sub, due, e.Key)
+	_ = b.Set(a.key, record, nil)
+	return delivery.PendingDelivery{
+		ID:  event.DeliveryID{Event: e.Key, Subscription: sub},
+		Due: moment(due), Since: moment(at), Event: e,
+	}
+}
+
+// setEvent stores an event in a bucket of spaceEvent or spaceFailedEvent.
+func (s *Store) setEvent(b *pebble.Batch, space byte, live *buckets, bucket uint32, e *delivery.Event) {
+	live.add(bucket)
+	op := b.SetDeferred(1+4+len(e.Key), eventLength(e))
+	appendEventKey(op.Key[:0], space, bucket, e.Key)
+	appendEvent(op.Value[:0], e)
+	_ = op.Finish()
+}

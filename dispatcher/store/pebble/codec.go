@@ -1,0 +1,394 @@
+package pebble
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/bits"
+	"time"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/egress"
+	"github.com/clinikapi/eventflow/dispatcher/store"
+)
+
+// Every value begins with its version, the codec of what follows, and the id of the key that encrypts it.
+const (
+	recordVersion = 1
+	codecPlain    = 0
+	keyNone       = 0
+)
+
+// The kinds of records, as errors name them.
+const (
+	kindEvent        = "event"
+	kindPending      = "pending delivery"
+	kindHistory      = "delivery history"
+	kindFinished     = "finished delivery"
+	kindCounts       = "counts"
+	kindIdempotency  = "idempotency"
+	kindSubscription = "subscription"
+	kindMeta         = "format"
+)
+
+// DamagedError is returned for a record that cannot be read.
+type DamagedError struct {
+	// Kind of the record.
+	Kind string
+	// Version of it, if it is one that this program does not know; else 0.
+	Version int
+}
+
+// Error names the kind of record.
+func (e *DamagedError) Error() string {
+	if e.Version != 0 {
+		return fmt.Sprintf("%s record of version %d: this program reads version %d", e.Kind, e.Version, recordVersion)
+	}
+	return "damaged " + e.Kind + " record"
+}
+
+func appendHeader(b []byte) []byte { return append(b, recordVersion, codecPlain, keyNone) }
+
+const headerLength = 3
+
+// decoder reads a record. Once something is missing it stays failed, and yields zeros.
+type decoder struct {
+	rest   []byte
+	kind   string
+	failed bool
+	err    error
+}
+
+func newDecoder(kind string, value []byte) *decoder {
+	d := &decoder{rest: value, kind: kind}
+	header := d.bytes(headerLength)
+	switch {
+	case d.failed:
+	case header[0] != recordVersion:
+		d.fail(&DamagedError{Kind: kind, Version: int(header[0])})
+	case header[1] != codecPlain || header[2] != keyNone:
+		d.fail(&DamagedError{Kind: kind})
+	}
+	return d
+}
+
+func (d *decoder) fail(err error) {
+	if !d.failed {
+		d.failed, d.err = true, err
+	}
+}
+
+func (d *decoder) bytes(n uint64) []byte {
+	if d.failed || n > uint64(len(d.rest)) {
+		d.fail(&DamagedError{Kind: d.kind})
+		return nil
+	}
+	b := d.rest[:n]
+	d.rest = d.rest[n:]
+	return b
+}
+
+func (d *decoder) byte() byte {
+	if b := d.bytes(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (d *decoder) uint64() uint64 {
+	if b := d.bytes(8); b != nil {
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.rest)
+	if d.failed || n <= 0 {
+		d.fail(&DamagedError{Kind: d.kind})
+		return 0
+	}
+	d.rest = d.rest[n:]
+	return v
+}
+
+func (d *decoder) varint() int64 {
+	v, n := binary.Varint(d.rest)
+	if d.failed || n <= 0 {
+		d.fail(&DamagedError{Kind: d.kind})
+		return 0
+	}
+	d.rest = d.rest[n:]
+	return v
+}
+
+// int is a uvarint that counts something.
+func (d *decoder) int() int {
+	v := d.uvarint()
+	if v > math.MaxInt32 {
+		d.fail(&DamagedError{Kind: d.kind})
+		return 0
+	}
+	return int(v)
+}
+
+func (d *decoder) string() string { return string(d.bytes(d.uvarint())) }
+
+// end returns what went wrong; that something is left over is wrong, too.
+func (d *decoder) end() error {
+	if len(d.rest) != 0 {
+		d.fail(&DamagedError{Kind: d.kind})
+	}
+	return d.err
+}
+
+func appendString(b []byte, s string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s)))
+	return append(b, s...)
+}
+
+func appendEvent(b []byte, e *delivery.Event) []byte {
+	b = appendHeader(b)
+	b = appendString(b, e.Namespace)
+	b = appendString(b, e.ID)
+	b = appendString(b, string(e.Type))
+	b = appendString(b, e.Traceparent)
+	return append(b, e.Body...)
+}
+
+// eventLength is the length of what appendEvent appends.
+func eventLength(e *delivery.Event) int {
+	n := headerLength + len(e.Body)
+	for _, part := range [...]int{len(e.Namespace), len(e.ID), len(e.Type), len(e.Traceparent)} {
+		n += (bits.Len(uint(part|1))+6)/7 + part
+	}
+	return n
+}
+
+// decodeEvent reads an event, whose Body is part of value.
+func decodeEvent(key event.Key, value []byte) (*delivery.Event, error) {
+	d := newDecoder(kindEvent, value)
+	e := &delivery.Event{Key: key, Namespace: d.string(), ID: d.string(), Type: event.Type(d.string()), Traceparent: d.string()}
+	e.Body, d.rest = d.rest[:len(d.rest):len(d.rest)], nil
+	return e, d.end()
+}
+
+// The flags of records.
+const (
+	flagHistory  = 1 << iota // of a pending delivery: it has a history record
+	flagReplayOf             // the delivery names another
+	flagFailure              // of counts: there was a failed attempt
+)
+
+// pending is what a pending delivery's own record says.
+type pending struct {
+	since            uint64
+	attempts, before int
+	// history tells that there is a history record.
+	history bool
+}
+
+func (p *pending) append(b []byte) []byte {
+	b = appendHeader(b)
+	if !p.history {
+		return append(b, 0)
+	}
+	b = append(b, flagHistory)
+	b = binary.BigEndian.AppendUint64(b, p.since)
+	b = binary.AppendUvarint(b, uint64(p.attempts))
+	return binary.AppendUvarint(b, uint64(p.before))
+}
+
+// decodePending reads the record of a delivery of the given event.
+func decodePending(key event.Key, value []byte) (pending, error) {
+	if len(value) == len(freshRecord) && string(value) == string(freshRecord) {
+		return pending{since: accepted(key)}, nil
+	}
+	d := newDecoder(kindPending, value)
+	if d.byte() != flagHistory {
+		d.fail(&DamagedError{Kind: kindPending})
+	}
+	p := pending{history: true, since: d.uint64(), attempts: d.int(), before: d.int()}
+	return p, d.end()
+}
+
+// freshRecord is the record of a delivery that was never attempted.
+var freshRecord = (&pending{}).append(nil)
+
+// history is all of a pending delivery.
+type history struct {
+	pending
+	due      uint64
+	replayOf event.DeliveryID
+	list     []delivery.Attempt
+}
+
+func (h *history) append(b []byte) []byte {
+	b = appendHeader(b)
+	b = appendReplayOf(b, h.replayOf)
+	b = binary.BigEndian.AppendUint64(b, h.due)
+	b = binary.BigEndian.AppendUint64(b, h.since)
+	b = binary.AppendUvarint(b, uint64(h.attempts))
+	b = binary.AppendUvarint(b, uint64(h.before))
+	return appendAttempts(b, h.list)
+}
+
+func decodeHistory(value []byte) (history, error) {
+	d := newDecoder(kindHistory, value)
+	h := history{replayOf: d.replayOf()}
+	h.due = d.uint64()
+	h.pending = pending{history: true, since: d.uint64(), attempts: d.int(), before: d.int()}
+	h.list = d.attempts()
+	return h, d.end()
+}
+
+// finished is a delivery that is not pending any more.
+type finished struct {
+	state    delivery.State
+	attempts int
+	replayOf event.DeliveryID
+	list     []delivery.Attempt
+}
+
+func (f *finished) append(b []byte) []byte {
+	b = appendHeader(b)
+	b = append(b, byte(f.state))
+	b = appendReplayOf(b, f.replayOf)
+	b = binary.AppendUvarint(b, uint64(f.attempts))
+	return appendAttempts(b, f.list)
+}
+
+func decodeFinished(value []byte) (finished, error) {
+	d := newDecoder(kindFinished, value)
+	f := finished{state: delivery.State(d.byte())}
+	if f.state <= delivery.Pending || f.state > delivery.Cancelled {
+		d.fail(&DamagedError{Kind: kindFinished})
+	}
+	f.replayOf, f.attempts, f.list = d.replayOf(), d.int(), d.attempts()
+	return f, d.end()
+}
+
+func appendReplayOf(b []byte, id event.DeliveryID) []byte {
+	if id == (event.DeliveryID{}) {
+		return append(b, 0)
+	}
+	b = append(b, flagReplayOf)
+	b = append(b, id.Event[:]...)
+	return append(b, id.Subscription[:]...)
+}
+
+func (d *decoder) replayOf() (id event.DeliveryID) {
+	switch d.byte() {
+	case 0:
+	case flagReplayOf:
+		copy(id.Event[:], d.bytes(uint64(len(id.Event))))
+		copy(id.Subscription[:], d.bytes(uint64(len(id.Subscription))))
+	default:
+		d.fail(&DamagedError{Kind: d.kind})
+	}
+	return id
+}
+
+func appendAttempts(b []byte, list []delivery.Attempt) []byte {
+	b = binary.AppendUvarint(b, uint64(len(list)))
+	var before int64
+	for i := range list {
+		b = appendAttempt(b, &list[i], before)
+		before = list[i].Started.UnixNano()
+	}
+	return b
+}
+
+// appendAttempt writes when the attempt started as the time since before, in Unix nanoseconds.
+func appendAttempt(b []byte, a *delivery.Attempt, before int64) []byte {
+	b = binary.AppendUvarint(b, uint64(a.Number))
+	b = binary.AppendVarint(b, a.Started.UnixNano()-before)
+	b = binary.AppendVarint(b, int64(a.Duration))
+	b = binary.AppendUvarint(b, uint64(a.StatusCode))
+	return appendString(b, string(a.Reason))
+}
+
+func (d *decoder) attempts() []delivery.Attempt {
+	n := d.int()
+	if n > store.MaxAttempts {
+		d.fail(&DamagedError{Kind: d.kind})
+	}
+	if n == 0 || d.failed {
+		return nil
+	}
+	list := make([]delivery.Attempt, n)
+	var before int64
+	for i := range list {
+		list[i] = d.attempt(before)
+		before = list[i].Started.UnixNano()
+	}
+	return list
+}
+
+func (d *decoder) attempt(before int64) delivery.Attempt {
+	return delivery.Attempt{
+		Number:     d.int(),
+		Started:    time.Unix(0, before+d.varint()),
+		Duration:   time.Duration(d.varint()),
+		StatusCode: d.int(),
+		Reason:     egress.Reason(d.string()),
+	}
+}
+
+func appendCounts(b []byte, c *delivery.Counts) []byte {
+	b = appendHeader(b)
+	for _, n := range []int64{c.Delivered, c.Retrying, c.Failed, c.Cancelled, int64(c.FailuresInARow), c.Gone} {
+		b = binary.AppendVarint(b, n)
+	}
+	b = binary.BigEndian.AppendUint64(b, nanos(c.LastDelivered))
+	if c.LastFailure == (delivery.Attempt{}) {
+		return append(b, 0)
+	}
+	b = append(b, flagFailure)
+	return appendAttempt(b, &c.LastFailure, 0)
+}
+
+func decodeCounts(value []byte) (delivery.Counts, error) {
+	d := newDecoder(kindCounts, value)
+	c := delivery.Counts{
+		Delivered: d.varint(), Retrying: d.varint(), Failed: d.varint(), Cancelled: d.varint(),
+		FailuresInARow: int(d.varint()), Gone: d.varint(),
+	}
+	if ns := d.uint64(); ns != 0 {
+		c.LastDelivered = moment(ns)
+	}
+	if d.byte() == flagFailure {
+		c.LastFailure = d.attempt(0)
+	}
+	return c, d.end()
+}
+
+// acceptance is what is remembered of an accepted event.
+type acceptance struct {
+	digest   [16]byte
+	accepted uint64
+	count    int
+}
+
+func (a *acceptance) append(b []byte) []byte {
+	b = appendHeader(b)
+	b = append(b, a.digest[:]...)
+	b = binary.BigEndian.AppendUint64(b, a.accepted)
+	return binary.AppendUvarint(b, uint64(a.count))
+}
+
+func decodeAcceptance(value []byte) (acceptance, error) {
+	d := newDecoder(kindIdempotency, value)
+	var a acceptance
+	copy(a.digest[:], d.bytes(uint64(len(a.digest))))
+	a.accepted, a.count = d.uint64(), d.int()
+	return a, d.end()
+}
+
+func appendName(b []byte, name string) []byte { return appendString(appendHeader(b), name) }
+
+func decodeName(value []byte) (string, error) {
+	d := newDecoder(kindSubscription, value)
+	return d.string(), d.end()
+}

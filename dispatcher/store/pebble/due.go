@@ -1,0 +1,326 @@
+package pebble
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/store"
+)
+
+// Backlogs skips from one subscription to the next.
+func (s *Store) Backlogs(ctx context.Context, yield func(delivery.Backlog) error) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.leave()
+	it, err := s.iterate([]byte{spacePending}, []byte{spacePending + 1})
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok && err == nil; {
+		if len(it.Key()) != pendingKeyLength {
+			err = &DamagedError{Kind: kindPending}
+			break
+		}
+		sub, due, _ := parsePendingKey(it.Key())
+		if err = ctx.Err(); err == nil {
+			err = yield(delivery.Backlog{Subscription: sub, Due: moment(due)})
+		}
+		ok = it.SeekGE(appendPendingKey(nil, sub, math.MaxUint64, event.Key{}))
+	}
+	return errors.Join(err, it.Error(), it.Close())
+}
+
+// iterate returns an iterator over the keys between the bounds.
+func (s *Store) iterate(lower, upper []byte) (*pebble.Iterator, error) {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return nil, fmt.Errorf("read the store: %w", err)
+	}
+	return it, nil
+}
+
+// Due reads the range from from to until.
+func (s *Store) Due(ctx context.Context, sub event.SubscriptionKey, from delivery.Position, until time.Time, limit int, into []delivery.PendingDelivery) (found []delivery.PendingDelivery, next delivery.Position, ok bool, err error) {
+	if err := s.enter(ctx); err != nil {
+		return into, next, false, err
+	}
+	defer s.leave()
+	bounds := make([]byte, 0, 2*pendingKeyLength)
+	bounds = appendPendingKey(bounds, sub, nanos(from.Due), from.Event)
+	bounds = appendPendingKey(bounds, sub, math.MaxUint64, event.Key{})
+	it, err := s.iterate(bounds[:pendingKeyLength], bounds[pendingKeyLength:])
+	if err != nil {
+		return into, next, false, err
+	}
+	last := nanos(until)
+	for it.First(); it.Valid() && err == nil; it.Next() {
+		if len(it.Key()) != pendingKeyLength {
+			err = &DamagedError{Kind: kindPending}
+			break
+		}
+		_, due, key := parsePendingKey(it.Key())
+		if due > last || limit <= 0 {
+			next, ok = delivery.Position{Due: moment(due), Event: key}, true
+			break
+		}
+		var p pending
+		if p, err = decodePending(key, it.Value()); err == nil {
+			into = append(into, p.delivery(sub, key, due))
+			limit--
+		}
+	}
+	err = errors.Join(err, it.Error(), it.Close())
+	return into, next, ok && err == nil, err
+}
+
+func (p *pending) delivery(sub event.SubscriptionKey, key event.Key, due uint64) delivery.PendingDelivery {
+	return delivery.PendingDelivery{
+		ID:  event.DeliveryID{Event: key, Subscription: sub},
+		Due: moment(due), Since: moment(p.since), Attempts: p.attempts, AttemptsBefore: p.before,
+	}
+}
+
+// walkFresh visits sub's deliveries without a history that were accepted before the given time, oldest first.
+func (s *Store) walkFresh(from pebble.Reader, sub event.SubscriptionKey, before uint64, visit func(event.Key) (more bool, err error)) error {
+	it, err := from.NewIter(&pebble.IterOptions{
+		LowerBound: appendPendingKey(nil, sub, 0, event.Key{}),
+		UpperBound: appendPendingKey(nil, sub, before, event.Key{}),
+	})
+	if err != nil {
+		return fmt.Errorf("read the store: %w", err)
+	}
+	more := true
+	for it.First(); it.Valid() && more && err == nil; it.Next() {
+		if len(it.Key()) != pendingKeyLength {
+			err = &DamagedError{Kind: kindPending}
+			break
+		}
+		if string(it.Value()) == string(freshRecord) {
+			_, _, key := parsePendingKey(it.Key())
+			more, err = visit(key)
+		}
+	}
+	return errors.Join(err, it.Error(), it.Close())
+}
+
+// walkHistory visits sub's deliveries with a history whose events were accepted before the given time, oldest first.
+// The value must not be kept.
+func (s *Store) walkHistory(from pebble.Reader, sub event.SubscriptionKey, before uint64, visit func(key event.Key, value []byte) (more bool, err error)) error {
+	upper := appendHistoryKey(nil, sub, event.Key{})
+	for i, shift := 9, 56; shift >= 0; i, shift = i+1, shift-8 {
+		upper[i] = byte(before >> shift)
+	}
+	it, err := from.NewIter(&pebble.IterOptions{LowerBound: appendHistoryKey(nil, sub, event.Key{}), UpperBound: upper})
+	if err != nil {
+		return fmt.Errorf("read the store: %w", err)
+	}
+	more := true
+	for it.First(); it.Valid() && more && err == nil; it.Next() {
+		if len(it.Key()) != historyKeyLength {
+			err = &DamagedError{Kind: kindHistory}
+			break
+		}
+		more, err = visit(event.Key(it.Key()[9:]), it.Value())
+	}
+	return errors.Join(err, it.Error(), it.Close())
+}
+
+// Aged looks at deliveries whose events were accepted until since, and leaves out those that were replayed later.
+func (s *Store) Aged(ctx context.Context, sub event.SubscriptionKey, since time.Time, limit int, into []delivery.PendingDelivery) ([]delivery.PendingDelivery, error) {
+	if err := s.enter(ctx); err != nil {
+		return into, err
+	}
+	defer s.leave()
+	last := nanos(since)
+	if limit <= 0 || last == 0 {
+		return into, nil
+	}
+	err := s.walkHistory(s.db, sub, last+1, func(key event.Key, value []byte) (bool, error) {
+		h, err := decodeHistory(value)
+		if err == nil && h.since <= last {
+			into = append(into, h.delivery(sub, key, h.due))
+			limit--
+		}
+		return limit > 0, errors.Join(err, ctx.Err())
+	})
+	if err != nil || limit == 0 {
+		return into, err
+	}
+	err = s.walkFresh(s.db, sub, last+1, func(key event.Key) (bool, error) {
+		p := pending{since: accepted(key)}
+		into = append(into, p.delivery(sub, key, p.since))
+		limit--
+		return limit > 0, ctx.Err()
+	})
+	return into, err
+}
+
+// OldestPending compares the oldest delivery with a history to the oldest without.
+func (s *Store) OldestPending(ctx context.Context, sub event.SubscriptionKey) (time.Time, error) {
+	if err := s.enter(ctx); err != nil {
+		return time.Time{}, err
+	}
+	defer s.leave()
+	oldest := uint64(math.MaxInt64)
+	err := s.walkHistory(s.db, sub, oldest, func(key event.Key, _ []byte) (bool, error) {
+		oldest = accepted(key)
+		return false, nil
+	})
+	if err == nil {
+		err = s.walkFresh(s.db, sub, oldest, func(key event.Key) (bool, error) {
+			oldest = accepted(key)
+			return false, nil
+		})
+	}
+	if err != nil || oldest == math.MaxInt64 {
+		return time.Time{}, err
+	}
+	return moment(oldest), nil
+}
+
+// manyRetrying is from where on it costs less to look at what is due next than at every delivery with a history.
+const manyRetrying = 4096
+
+// Retrying returns the deliveries that failed at least once and are pending, next due first.
+func (s *Store) Retrying(ctx context.Context, sub event.SubscriptionKey, limit int) ([]store.RetryingDelivery, error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	counts, err := s.counts(sub)
+	if err != nil || counts.Retrying == 0 || limit <= 0 {
+		return nil, err
+	}
+	s.dropping.RLock()
+	defer s.dropping.RUnlock()
+	var ids []dueDelivery
+	if counts.Retrying < manyRetrying {
+		ids, err = s.retryingByHistory(sub, limit)
+	} else {
+		ids, err = s.retryingByDue(ctx, sub, limit)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var found []store.RetryingDelivery
+	for _, d := range ids {
+		r, err := s.retrying(event.DeliveryID{Event: d.key, Subscription: sub})
+		if err != nil {
+			return nil, err
+		}
+		if r.Attempts > 0 {
+			found = append(found, r)
+		}
+	}
+	return found, nil
+}
+
+// dueDelivery is a pending delivery of a subscription and when it is due.
+type dueDelivery struct {
+	due uint64
+	key event.Key
+}
+
+func (d dueDelivery) compare(other dueDelivery) int {
+	if d.due != other.due {
+		if d.due < other.due {
+			return -1
+		}
+		return 1
+	}
+	return slices.Compare(d.key[:], other.key[:])
+}
+
+func (s *Store) retryingByHistory(sub event.SubscriptionKey, limit int) ([]dueDelivery, error) {
+	var next []dueDelivery
+	err := s.walkHistory(s.db, sub, math.MaxInt64, func(key event.Key, value []byte) (bool, error) {
+		h, err := decodeHistory(value)
+		if err != nil || h.attempts == 0 {
+			return true, err
+		}
+		d := dueDelivery{h.due, key}
+		i, _ := slices.BinarySearchFunc(next, d, dueDelivery.compare)
+		if i < limit {
+			next = slices.Insert(next[:min(len(next), limit-1)], i, d)
+		}
+		return true, nil
+	})
+	return next, err
+}
+
+func (s *Store) retryingByDue(ctx context.Context, sub event.SubscriptionKey, limit int) ([]dueDelivery, error) {
+	it, err := s.iterate(appendPendingKey(nil, sub, 0, event.Key{}), appendPendingKey(nil, sub, math.MaxUint64, event.Key{}))
+	if err != nil {
+		return nil, err
+	}
+	var next []dueDelivery
+	for it.First(); it.Valid() && len(next) < limit && err == nil; it.Next() {
+		_, due, key := parsePendingKey(it.Key())
+		var p pending
+		if p, err = decodePending(key, it.Value()); err == nil && p.attempts > 0 {
+			next = append(next, dueDelivery{due, key})
+		}
+		err = errors.Join(err, ctx.Err())
+	}
+	return next, errors.Join(err, it.Error(), it.Close())
+}
+
+// retrying returns what is shown of a retrying delivery; one that is not retrying any more has no attempts.
+func (s *Store) retrying(id event.DeliveryID) (store.RetryingDelivery, error) {
+	st, err := s.pendingOf(s.db, id)
+	if err != nil || !st.is || st.attempts == 0 {
+		return store.RetryingDelivery{}, err
+	}
+	e, err := s.findEvent(s.db, id.Event)
+	if err != nil {
+		return store.RetryingDelivery{}, err
+	}
+	r := store.RetryingDelivery{ID: id, Type: e.Type, Attempts: st.attempts, Due: moment(st.due)}
+	if n := len(st.list); n > 0 {
+		r.LastStatusCode = st.list[n-1].StatusCode
+	}
+	return r, nil
+}
+
+// Event returns the event of a pending delivery.
+func (s *Store) Event(ctx context.Context, key event.Key) (*delivery.Event, error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	s.dropping.RLock()
+	defer s.dropping.RUnlock()
+	return s.findEvent(s.db, key)
+}
+
+// findEvent asks the buckets that an event can be in: that of its acceptance, or a later one. dropping is held.
+func (s *Store) findEvent(from pebble.Reader, key event.Key) (*delivery.Event, error) {
+	for _, bucket := range s.events.from(bucketOf(accepted(key), hour)) {
+		if e, err := readEvent(from, spaceEvent, bucket, key); err != nil || e != nil {
+			return e, err
+		}
+	}
+	return nil, fmt.Errorf("find event %x: %w", key, store.ErrNotFound)
+}
+
+// readEvent returns the event if the bucket has it, else nil.
+func readEvent(from pebble.Reader, space byte, bucket uint32, key event.Key) (e *delivery.Event, err error) {
+	err = get(from, appendEventKey(make([]byte, 0, 24), space, bucket, key), func(value []byte) error {
+		if value != nil {
+			var err error
+			e, err = decodeEvent(key, slices.Clone(value))
+			return err
+		}
+		return nil
+	})
+	return e, err
+}

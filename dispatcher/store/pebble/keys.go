@@ -1,0 +1,135 @@
+package pebble
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"math"
+	"time"
+
+	"github.com/clinikapi/eventflow/api/event"
+)
+
+// The keyspaces; see the package comment.
+const (
+	spaceCounts       = 'c'
+	spaceDelivered    = 'd'
+	spaceEvent        = 'e'
+	spaceFailed       = 'f'
+	spaceFailedEvent  = 'g'
+	spaceIdempotency  = 'i'
+	spaceMeta         = 'm'
+	spacePending      = 'p'
+	spaceHistory      = 'r'
+	spaceSubscription = 's'
+)
+
+const (
+	hour = uint64(time.Hour)
+	day  = 24 * hour
+)
+
+// bucketOf is the number of the span of the given width that ns falls into.
+func bucketOf(ns, width uint64) uint32 { return uint32(min(ns/width, math.MaxUint32)) }
+
+// nanos is t in Unix nanoseconds, 0 for what lies before and the greatest for what lies too far ahead.
+func nanos(t time.Time) uint64 {
+	switch {
+	case t.Unix() < 0:
+		return 0
+	case t.Unix() >= math.MaxInt64/int64(time.Second):
+		return math.MaxInt64
+	default:
+		return uint64(t.UnixNano())
+	}
+}
+
+// moment is the time that nanos wrote.
+func moment(ns uint64) time.Time { return time.Unix(0, int64(ns)) }
+
+// accepted is when the event was accepted, in Unix nanoseconds.
+func accepted(k event.Key) uint64 { return binary.BigEndian.Uint64(k[:8]) }
+
+// tenant is the part of a key that stands for a namespace: 64 bits of its hash.
+type tenant [8]byte
+
+func tenantOf(namespace string) tenant {
+	sum := sha256.Sum256([]byte(namespace))
+	return tenant(sum[:8])
+}
+
+// identity is 128 bits of a hash of an event's namespace and id.
+type identity [16]byte
+
+func identityOf(namespace, id string) identity {
+	b := make([]byte, 0, 256) // stays on the stack: a namespace has at most 63 bytes, an id 128
+	b = append(b, namespace...)
+	b = append(b, 0)
+	b = append(b, id...)
+	sum := sha256.Sum256(b)
+	return identity(sum[:16])
+}
+
+func appendPendingKey(b []byte, sub event.SubscriptionKey, due uint64, key event.Key) []byte {
+	b = append(b, spacePending)
+	b = append(b, sub[:]...)
+	b = binary.BigEndian.AppendUint64(b, due)
+	return append(b, key[:]...)
+}
+
+// parsePendingKey returns the parts of a key of pendingKeyLength.
+func parsePendingKey(k []byte) (sub event.SubscriptionKey, due uint64, key event.Key) {
+	return event.SubscriptionKey(k[1:9]), binary.BigEndian.Uint64(k[9:17]), event.Key(k[17:33])
+}
+
+const pendingKeyLength = 33
+
+func appendHistoryKey(b []byte, sub event.SubscriptionKey, key event.Key) []byte {
+	b = append(b, spaceHistory)
+	b = append(b, sub[:]...)
+	return append(b, key[:]...)
+}
+
+const historyKeyLength = 25
+
+// appendEventKey appends a key of spaceEvent or spaceFailedEvent.
+func appendEventKey(b []byte, space byte, bucket uint32, key event.Key) []byte {
+	b = appendBucketKey(b, space, bucket)
+	return append(b, key[:]...)
+}
+
+// appendFinishedKey appends a key of spaceDelivered or spaceFailed.
+func appendFinishedKey(b []byte, space byte, bucket uint32, t tenant, id event.DeliveryID) []byte {
+	b = appendBucketKey(b, space, bucket)
+	b = append(b, t[:]...)
+	b = append(b, id.Event[:]...)
+	return append(b, id.Subscription[:]...)
+}
+
+const finishedKeyLength = 37
+
+func appendIdempotencyKey(b []byte, bucket uint32, id identity) []byte {
+	b = appendBucketKey(b, spaceIdempotency, bucket)
+	return append(b, id[:]...)
+}
+
+// appendBucketKey appends what the keys of a bucket begin with.
+func appendBucketKey(b []byte, space byte, bucket uint32) []byte {
+	b = append(b, space)
+	return binary.BigEndian.AppendUint32(b, bucket)
+}
+
+func appendSubscriptionKey(b []byte, space byte, sub event.SubscriptionKey) []byte {
+	b = append(b, space)
+	return append(b, sub[:]...)
+}
+
+// successor is the smallest key that is greater than all that begin with prefix, which holds a byte below 0xff.
+func successor(b, prefix []byte) []byte {
+	b = append(b, prefix...)
+	for i := len(b) - 1; ; i-- {
+		b[i]++
+		if b[i] != 0 {
+			return b[:i+1]
+		}
+	}
+}

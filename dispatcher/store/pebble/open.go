@@ -1,0 +1,207 @@
+package pebble
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+)
+
+// format is the version of the layout that the package comment describes.
+const format = 1
+
+var formatKey = []byte{spaceMeta, 'f', 'o', 'r', 'm', 'a', 't'}
+
+// ErrLocked: another process uses the directory.
+var ErrLocked = errors.New("another process uses the directory")
+
+const lockPause = 50 * time.Millisecond
+
+// Open opens the store in dir, which is created if there is none. It fails, in one line, if another process holds the
+// directory for longer than LockWait, if a file is damaged, and if a newer program wrote it.
+func Open(dir string, options Options) (*Store, error) {
+	s := &Store{options: options.withDefaults(), dir: dir}
+	s.life.idle = make(chan struct{})
+	s.claims.held = map[identity]*claim{}
+	s.subscriptions.known = map[event.SubscriptionKey]subscription{}
+	s.subscriptions.namespaces = map[string]map[event.SubscriptionKey]string{}
+	s.ledger.cached = map[event.SubscriptionKey]delivery.Counts{}
+	if err := s.open(); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, lineError{err})
+	}
+	s.closing, s.close = context.WithCancel(context.Background())
+	s.checkSpace()
+	s.work.Add(1)
+	go s.watch()
+	return s, nil
+}
+
+// lineError is an error in one line.
+type lineError struct{ error }
+
+func (e lineError) Error() string { return oneLine(e.error.Error()) }
+
+func (e lineError) Unwrap() error { return e.error }
+
+func (s *Store) open() error {
+	if err := s.lockDirectory(); err != nil {
+		return err
+	}
+	engine := s.engineOptions()
+	engine.Lock = s.lock
+	db, err := pebble.Open(s.dir, engine)
+	if err == nil {
+		s.db = db
+		if err = s.restore(); err != nil {
+			err = errors.Join(err, db.Close())
+		}
+	}
+	if err != nil && s.lock != nil {
+		err = errors.Join(err, s.lock.Close())
+	}
+	return err
+}
+
+// lockDirectory waits until no other process holds the directory. One that does not exist yet nobody holds; the engine
+// creates and locks it.
+func (s *Store) lockDirectory() error {
+	if _, err := s.options.FS.Stat(s.dir); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return fmt.Errorf("look for the directory: %w", err)
+	}
+	timeout := time.NewTimer(s.options.LockWait)
+	defer timeout.Stop()
+	again := time.NewTicker(lockPause)
+	defer again.Stop()
+	for {
+		var err error
+		s.lock, err = pebble.LockDirectory(s.dir, s.options.FS)
+		if err == nil {
+			return nil
+		}
+		if path := (*fs.PathError)(nil); errors.As(err, &path) {
+			return fmt.Errorf("lock the directory: %w", err)
+		}
+		select {
+		case <-again.C:
+		case <-timeout.C:
+			return fmt.Errorf("%w (waited %s)", ErrLocked, s.options.LockWait)
+		}
+	}
+}
+
+// restore reads into memory what is kept there.
+func (s *Store) restore() error {
+	if err := s.checkFormat(); err != nil {
+		return err
+	}
+	for _, live := range []struct {
+		space   byte
+		buckets *buckets
+	}{
+		{spaceEvent, &s.events}, {spaceDelivered, &s.delivered}, {spaceFailed, &s.failed}, {spaceFailedEvent, &s.failed},
+	} {
+		if err := s.restoreBuckets(live.space, live.buckets); err != nil {
+			return err
+		}
+	}
+	if err := s.restoreClock(); err != nil {
+		return err
+	}
+	return s.readSubscriptions([]byte{spaceSubscription}, []byte{spaceSubscription + 1})
+}
+
+func (s *Store) checkFormat() error {
+	var have []byte
+	err := get(s.db, formatKey, func(value []byte) error {
+		have = bytes.Clone(value)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if have != nil {
+		d := newDecoder(kindMeta, have)
+		version := d.uvarint()
+		if err := d.end(); err != nil {
+			return err
+		}
+		if version != format {
+			return fmt.Errorf("it has format %d: this program reads format %d", version, format)
+		}
+		return nil
+	}
+	it, err := s.db.NewIter(nil)
+	if err != nil {
+		return fmt.Errorf("read the store: %w", err)
+	}
+	foreign := it.First()
+	if err := errors.Join(it.Error(), it.Close()); err != nil {
+		return fmt.Errorf("read the store: %w", err)
+	}
+	if foreign {
+		return errors.New("the directory holds another program's database")
+	}
+	return s.db.Set(formatKey, append(appendHeader(nil), format), pebble.Sync)
+}
+
+// restoreBuckets finds the buckets that exist, by skipping from one to the next.
+func (s *Store) restoreBuckets(space byte, live *buckets) error {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{space}, UpperBound: []byte{space + 1}})
+	if err != nil {
+		return fmt.Errorf("read the store: %w", err)
+	}
+	for ok := it.First(); ok; {
+		d := decoder{rest: it.Key()[1:]}
+		bucket := uint32(d.uint64() >> 32)
+		live.add(bucket)
+		ok = it.SeekGE(successor(nil, appendBucketKey(nil, space, bucket)))
+	}
+	return errors.Join(it.Error(), it.Close())
+}
+
+// restoreClock finds the newest acceptance. Moved events sort before those that were accepted in their bucket, so one
+// look into each bucket is enough, and none beyond the newest that has an event of its own.
+func (s *Store) restoreClock() error {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceEvent}, UpperBound: []byte{spaceEvent + 1}})
+	if err != nil {
+		return fmt.Errorf("read the store: %w", err)
+	}
+	live := s.events.list()
+	for i := len(live) - 1; i >= 0; i-- {
+		if !it.SeekLT(successor(nil, appendBucketKey(nil, spaceEvent, live[i]))) || len(it.Key()) < 13 {
+			break
+		}
+		d := decoder{rest: it.Key()[5:]}
+		newest := d.uint64()
+		s.clock.last = max(s.clock.last, newest)
+		if bucketOf(newest, hour) == live[i] {
+			break
+		}
+	}
+	return errors.Join(it.Error(), it.Close())
+}
+
+// readSubscriptions reads those whose keys lie between the bounds.
+func (s *Store) readSubscriptions(lower, upper []byte) error {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return fmt.Errorf("read the store: %w", err)
+	}
+	for it.First(); it.Valid() && err == nil; it.Next() {
+		var name string
+		if name, err = decodeName(it.Value()); err == nil && len(it.Key()) > 9 {
+			s.subscriptions.add(event.SubscriptionKey(it.Key()[1:9]), string(it.Key()[9:]), name)
+		}
+	}
+	return errors.Join(err, it.Error(), it.Close())
+}

@@ -1,0 +1,149 @@
+package pebble
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/go-logr/logr"
+)
+
+// Retention is how long finished deliveries are kept, with their events. They may stay a bucket longer: an hour for
+// delivered ones, a day for failed ones.
+type Retention struct {
+	Delivered time.Duration // 24 h if zero
+	Failed    time.Duration // of failed and cancelled deliveries; 720 h if zero
+}
+
+// Options of a store. The zero value is usable.
+type Options struct {
+	// FS holds the directory; the operating system's file system if nil.
+	FS vfs.FS
+	// Logger tells what operators need to know. The zero Logger is silent.
+	Logger    logr.Logger
+	Retention Retention
+	// FreeReserve is how many bytes must stay free on the volume: below, events are refused with store.ErrFull. 512 MiB
+	// if zero, no reserve if negative.
+	FreeReserve int64
+	// LockWait is how long Open waits for another process to release the directory.
+	LockWait time.Duration
+	// Now tells the time; time.Now if nil.
+	Now func() time.Time
+	// Fatal is called once the store cannot go on, with the reason in one line. It must not return. If nil, the reason
+	// is written to standard error and the process exits with status 1.
+	Fatal func(error)
+}
+
+const defaultFreeReserve = 512 << 20
+
+func (o Options) withDefaults() Options {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.Logger.GetSink() == nil {
+		o.Logger = logr.Discard()
+	}
+	if o.Retention.Delivered <= 0 {
+		o.Retention.Delivered = 24 * time.Hour
+	}
+	if o.Retention.Failed <= 0 {
+		o.Retention.Failed = 720 * time.Hour
+	}
+	switch {
+	case o.FreeReserve == 0:
+		o.FreeReserve = defaultFreeReserve
+	case o.FreeReserve < 0:
+		o.FreeReserve = 0
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Fatal == nil {
+		o.Fatal = exit
+	}
+	return o
+}
+
+func exit(err error) {
+	fmt.Fprintln(os.Stderr, "eventflow:", err)
+	os.Exit(1)
+}
+
+const (
+	memTableSize = 16 << 20
+	// cacheSize holds the index and filter blocks that are in use and what was just written; payloads are read once.
+	cacheSize = 16 << 20
+	maxFiles  = 500
+)
+
+// engineOptions are Pebble's, for one dispatcher on two cores: enough memory to swallow a burst, filters so that asking
+// for what is not there reads nothing.
+func (s *Store) engineOptions() *pebble.Options {
+	o := &pebble.Options{
+		FS:                          s.options.FS,
+		FormatMajorVersion:          pebble.FormatNewest,
+		CacheSize:                   cacheSize,
+		MemTableSize:                memTableSize,
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       2,
+		L0CompactionFileThreshold:   200,
+		L0StopWritesThreshold:       1000, // Append slows down by what it waits for, not by a full stop
+		LBaseMaxBytes:               64 << 20,
+		FlushSplitBytes:             2 << 20,
+		FlushDelayDeleteRange:       10 * time.Second,
+		MaxOpenFiles:                maxFiles,
+		BytesPerSync:                1 << 20,
+		CompactionConcurrencyRange:  func() (lower, upper int) { return 1, 2 },
+		Logger:                      engineLogger{s},
+		EventListener:               s.reports(),
+	}
+	o.Levels[0].FilterPolicy = bloom.FilterPolicy(10)
+	o.Levels[0].BlockSize = 16 << 10
+	o.Levels[0].IndexBlockSize = 64 << 10
+	return o
+}
+
+// reports tells what goes wrong in the background. Pebble tries again by itself, except after damage.
+func (s *Store) reports() *pebble.EventListener {
+	log := s.options.Logger
+	return &pebble.EventListener{
+		BackgroundError: func(err error) { log.Error(err, "Writing tables failed; trying again") },
+		WriteStallBegin: func(info pebble.WriteStallBeginInfo) {
+			log.Info("Writes wait for tables to be written", "reason", info.Reason)
+		},
+		WriteStallEnd: func() { log.Info("Writes go on") },
+		DataCorruption: func(info pebble.DataCorruptionInfo) {
+			s.fail(fmt.Errorf("damaged file %s: %w", info.Path, info.Details))
+		},
+	}
+}
+
+// engineLogger takes what Pebble says. Its information is of no use to operators.
+type engineLogger struct{ store *Store }
+
+func (engineLogger) Infof(string, ...any) {}
+
+func (l engineLogger) Errorf(format string, args ...any) {
+	l.store.options.Logger.Info("The storage engine reports a problem", "problem", oneLine(fmt.Sprintf(format, args...)))
+}
+
+// Fatalf is called when a write or a sync failed: what is in memory can no longer be trusted to be on disk.
+func (l engineLogger) Fatalf(format string, args ...any) {
+	l.store.fail(fmt.Errorf(format, args...))
+}
+
+// fail ends the process, or, in tests, at least the goroutine.
+func (s *Store) fail(err error) {
+	err = fmt.Errorf("store %s: %s", s.dir, oneLine(err.Error()))
+	if s.failure.CompareAndSwap(nil, &err) {
+		s.options.Fatal(err)
+	}
+	runtime.Goexit()
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

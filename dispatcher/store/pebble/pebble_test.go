@@ -1,0 +1,45 @@
+package pebble_test
+
+import (
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/goleak"
+
+	"github.com/clinikapi/eventflow/dispatcher/store"
+	"github.com/clinikapi/eventflow/dispatcher/store/pebble"
+	"github.com/clinikapi/eventflow/dispatcher/store/storetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, memory)
+}
+
+// memory keeps stores in a file system that can lose what was not synced.
+func memory(_ testing.TB, settings storetest.Settings) storetest.Place {
+	fs := vfs.NewCrashableMem()
+	return storetest.Place{
+		Open: func() (store.Store, error) {
+			s, err := pebble.Open("data", pebble.Options{
+				FS: fs, Now: settings.Now, Retention: pebble.Retention{Delivered: settings.Delivered, Failed: settings.Failed},
+			})
+			if err != nil {
+				return nil, err
+			}
+			return s, nil
+		},
+		Crash:  func() { fs = fs.CrashClone(vfs.CrashCloneCfg{}) },
+		Expire: func(s store.Store) error { return s.(*pebble.Store).Expire(settings.Now()) },
+		Fill: func(s store.Store, full bool) {
+			usage := vfs.DiskUsage{AvailBytes: 1 << 40, TotalBytes: 1 << 40}
+			if full {
+				usage.AvailBytes = 1 << 20
+			}
+			fs.TestingSetDiskUsage(usage)
+			s.(*pebble.Store).CheckSpace()
+		},
+	}
+}

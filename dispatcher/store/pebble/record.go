@@ -1,0 +1,336 @@
+package pebble
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/store"
+)
+
+// maxCached bounds how many subscriptions' counts are kept in memory between Records.
+const maxCached = 16 << 10
+
+// ledger is what changes the standing of deliveries. One goroutine at a time holds it.
+type ledger struct {
+	sync.Mutex
+	// standings are those that the current batch changes.
+	standings map[event.DeliveryID]standing
+	// changed are the counts that the current batch writes.
+	changed map[event.SubscriptionKey]*delivery.Counts
+	// cached are counts as they were written last.
+	cached     map[event.SubscriptionKey]delivery.Counts
+	key, value []byte
+}
+
+// standing is where a delivery stands.
+type standing struct {
+	pending
+	// is tells whether it is pending at all.
+	is  bool
+	due uint64
+	// list and replayOf are there if they were read.
+	read     bool
+	list     []delivery.Attempt
+	replayOf event.DeliveryID
+}
+
+// begin starts a batch.
+func (l *ledger) begin() {
+	if l.standings == nil {
+		l.standings = map[event.DeliveryID]standing{}
+		l.changed = map[event.SubscriptionKey]*delivery.Counts{}
+	}
+	clear(l.standings)
+	clear(l.changed)
+}
+
+// Record writes outcomes without waiting for the log to be synced.
+func (s *Store) Record(ctx context.Context, outcomes []delivery.Outcome) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.leave()
+	s.dropping.RLock()
+	defer s.dropping.RUnlock()
+	l := &s.ledger
+	l.Lock()
+	defer l.Unlock()
+	l.begin()
+	b := s.db.NewBatch()
+	now := s.latest(s.now())
+	for i := range outcomes {
+		if err := s.record(b, &outcomes[i], now); err != nil {
+			return errors.Join(fmt.Errorf("record the outcome of %s: %w", outcomes[i].Delivery.ID, err), b.Close())
+		}
+	}
+	return s.commitLedger(b)
+}
+
+// commitLedger writes the batch with the counts it changed.
+func (s *Store) commitLedger(b *pebble.Batch) error {
+	l := &s.ledger
+	if b.Empty() {
+		return b.Close()
+	}
+	for sub, counts := range l.changed {
+		l.key = appendSubscriptionKey(l.key[:0], spaceCounts, sub)
+		l.value = appendCounts(l.value[:0], counts)
+		_ = b.Set(l.key, l.value, nil)
+	}
+	if err := s.commit(b, pebble.NoSync); err != nil {
+		return fmt.Errorf("record outcomes: %w", err)
+	}
+	for sub, counts := range l.changed {
+		if _, ok := l.cached[sub]; !ok && len(l.cached) >= maxCached {
+			clear(l.cached)
+		}
+		l.cached[sub] = *counts
+	}
+	return b.Close()
+}
+
+// record adds one outcome to the batch, unless its delivery is not pending any more.
+func (s *Store) record(b *pebble.Batch, o *delivery.Outcome, now uint64) error {
+	id := o.Delivery.ID
+	before, err := s.standing(id, nanos(o.Delivery.Due))
+	if err != nil || !before.is {
+		return err
+	}
+	if err := s.readHistory(id, &before); err != nil {
+		return err
+	}
+	after := before
+	if o.Attempt != nil {
+		after.attempts = max(before.attempts+1, o.Attempt.Number)
+		after.list = appendNewest(before.list, *o.Attempt)
+	}
+	s.remove(b, id, &before)
+	switch o.State {
+	case delivery.Pending:
+		after.due, after.history = nanos(o.Due), true
+		s.setPending(b, id, &after)
+	case delivery.Delivered, delivery.Failed, delivery.Cancelled:
+		after.is = false
+		err = s.finish(b, o, &after, now)
+	default:
+		err = fmt.Errorf("state %d does not follow an attempt", o.State)
+	}
+	if err != nil {
+		return err
+	}
+	s.ledger.standings[id] = after
+	return s.count(o, &before, &after, now)
+}
+
+// standing finds out whether a delivery is pending. It is looked for where it is expected, due at the given time; then
+// where its history says that it is, or where it was put when its event was accepted.
+func (s *Store) standing(id event.DeliveryID, expected uint64) (standing, error) {
+	if known, ok := s.ledger.standings[id]; ok {
+		return known, nil
+	}
+	found, err := s.pendingAt(s.db, id, expected)
+	if err != nil || found.is {
+		return found, err
+	}
+	return s.pendingOf(s.db, id)
+}
+
+// pendingAt reads a delivery that is due at the given time.
+func (s *Store) pendingAt(from pebble.Reader, id event.DeliveryID, due uint64) (standing, error) {
+	found := standing{due: due}
+	key := appendPendingKey(make([]byte, 0, pendingKeyLength), id.Subscription, due, id.Event)
+	err := get(from, key, func(value []byte) (err error) {
+		if value != nil {
+			found.is = true
+			found.pending, err = decodePending(id.Event, value)
+		}
+		return err
+	})
+	return found, err
+}
+
+// pendingOf reads a delivery wherever it is due.
+func (s *Store) pendingOf(from pebble.Reader, id event.DeliveryID) (standing, error) {
+	found := standing{due: accepted(id.Event)}
+	err := get(from, appendHistoryKey(make([]byte, 0, historyKeyLength), id.Subscription, id.Event), func(value []byte) error {
+		if value == nil {
+			return nil
+		}
+		h, err := decodeHistory(value)
+		found = standing{is: true, pending: h.pending, due: h.due, read: true, list: h.list, replayOf: h.replayOf}
+		return err
+	})
+	if err != nil || found.is {
+		return found, err
+	}
+	return s.pendingAt(from, id, found.due)
+}
+
+// readHistory completes what is known of a pending delivery.
+func (s *Store) readHistory(id event.DeliveryID, of *standing) error {
+	if of.read || !of.history {
+		return nil
+	}
+	full, err := s.pendingOf(s.db, id)
+	if err != nil {
+		return err
+	}
+	if !full.read {
+		return &DamagedError{Kind: kindHistory}
+	}
+	of.read, of.list, of.replayOf = true, full.list, full.replayOf
+	return nil
+}
+
+// remove takes a delivery out of those that are pending.
+func (s *Store) remove(b *pebble.Batch, id event.DeliveryID, of *standing) {
+	l := &s.ledger
+	l.key = appendPendingKey(l.key[:0], id.Subscription, of.due, id.Event)
+	_ = b.SingleDelete(l.key, nil)
+	if of.history {
+		l.key = appendHistoryKey(l.key[:0], id.Subscription, id.Event)
+		_ = b.Delete(l.key, nil)
+	}
+}
+
+// setPending puts a delivery among those that are pending.
+func (s *Store) setPending(b *pebble.Batch, id event.DeliveryID, of *standing) {
+	l := &s.ledger
+	of.is, of.read = true, true
+	h := history{pending: of.pending, due: of.due, replayOf: of.replayOf, list: of.list}
+	l.key = appendPendingKey(l.key[:0], id.Subscription, of.due, id.Event)
+	l.value = h.pending.append(l.value[:0])
+	_ = b.Set(l.key, l.value, nil)
+	l.key = appendHistoryKey(l.key[:0], id.Subscription, id.Event)
+	l.value = h.append(l.value[:0])
+	_ = b.Set(l.key, l.value, nil)
+}
+
+// finish files a delivery under the time it finished, with its event where that may go sooner.
+func (s *Store) finish(b *pebble.Batch, o *delivery.Outcome, of *standing, now uint64) error {
+	id := o.Delivery.ID
+	sub, err := s.subscription(id.Subscription)
+	if err != nil {
+		return err
+	}
+	space, live, bucket := byte(spaceDelivered), &s.delivered, bucketOf(now, hour)
+	if o.State == delivery.Delivered {
+		err = s.keepEvent(b, o, bucket)
+	} else {
+		space, live, bucket = spaceFailed, &s.failed, bucketOf(now, day)
+		err = s.copyEvent(b, o, spaceFailedEvent, live, bucket)
+	}
+	if err != nil {
+		return err
+	}
+	live.add(bucket)
+	l := &s.ledger
+	l.key = appendFinishedKey(l.key[:0], space, bucket, sub.tenant, id)
+	l.value = (&finished{state: o.State, attempts: of.attempts, replayOf: of.replayOf, list: of.list}).append(l.value[:0])
+	return b.Set(l.key, l.value, nil)
+}
+
+// keepEvent sees to it that the event stays as long as a delivery that finishes in the given bucket.
+func (s *Store) keepEvent(b *pebble.Batch, o *delivery.Outcome, bucket uint32) error {
+	if bucketOf(accepted(o.Delivery.ID.Event), hour)+1 >= bucket {
+		return nil // an event's bucket is kept for an hour longer
+	}
+	return s.copyEvent(b, o, spaceEvent, &s.events, bucket)
+}
+
+func (s *Store) copyEvent(b *pebble.Batch, o *delivery.Outcome, space byte, live *buckets, bucket uint32) error {
+	e := o.Delivery.Event
+	if e == nil {
+		var err error
+		e, err = s.findEvent(s.db, o.Delivery.ID.Event)
+		if errors.Is(err, store.ErrNotFound) {
+			// Nothing brings it back, and the other outcomes must not wait for it.
+			s.options.Logger.Error(nil, "The event of a finished delivery is missing", "delivery", o.Delivery.ID.String())
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	s.setEvent(b, space, live, bucket, e)
+	return nil
+}
+
+// count adds an outcome to its subscription's counts.
+func (s *Store) count(o *delivery.Outcome, before, after *standing, now uint64) error {
+	c, err := s.ledger.counts(s, o.Delivery.ID.Subscription)
+	if err != nil {
+		return err
+	}
+	if before.attempts > 0 {
+		c.Retrying--
+	}
+	switch o.State {
+	case delivery.Pending:
+		if after.attempts > 0 {
+			c.Retrying++
+		}
+	case delivery.Delivered:
+		c.Delivered++
+		c.FailuresInARow, c.Gone = 0, 0
+		c.LastDelivered = later(c.LastDelivered, answered(o.Attempt, now))
+	case delivery.Failed:
+		c.Failed++
+	case delivery.Cancelled:
+		c.Cancelled++
+	}
+	if o.Attempt != nil && o.State != delivery.Delivered {
+		c.FailuresInARow++
+		if !o.Attempt.Started.Before(c.LastFailure.Started) {
+			c.LastFailure = *o.Attempt
+		}
+	}
+	if o.Gone != 0 {
+		c.Gone = o.Gone
+	}
+	return nil
+}
+
+// answered is when the attempt was answered.
+func answered(a *delivery.Attempt, now uint64) time.Time {
+	if a == nil {
+		return moment(now)
+	}
+	return a.Started.Add(a.Duration)
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// counts returns the subscription's counts for the current batch to change.
+func (l *ledger) counts(s *Store, sub event.SubscriptionKey) (*delivery.Counts, error) {
+	if c := l.changed[sub]; c != nil {
+		return c, nil
+	}
+	counts, ok := l.cached[sub]
+	if !ok {
+		var err error
+		if counts, err = s.counts(sub); err != nil {
+			return nil, err
+		}
+	}
+	l.changed[sub] = &counts
+	return &counts, nil
+}
+
+// appendNewest adds an attempt to the newest that are kept.
+func appendNewest(list []delivery.Attempt, a delivery.Attempt) []delivery.Attempt {
+	kept := list[max(0, len(list)-store.MaxAttempts+1):]
+	return append(kept[:len(kept):len(kept)], a)
+}

@@ -1,0 +1,3 @@
+package storetest
+
+var dueTests = map[string]func(*fixture){}

@@ -1,0 +1,3 @@
+package storetest
+
+var lifecycleTests = map[string]func(*fixture){}

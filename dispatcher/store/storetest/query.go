@@ -1,0 +1,3 @@
+package storetest
+
+var queryTests = map[string]func(*fixture){}

@@ -1,0 +1,3 @@
+package storetest
+
+var replayTests = map[string]func(*fixture){}
