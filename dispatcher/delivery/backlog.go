@@ -115,7 +115,15 @@ func (e *Engine) loadLane(l *lane) error {
 			return err
 		}
 	}
-	if l.open() && l.due(now) {
+	if !l.open() {
+		return nil
+	}
+	for len(l.successors) > 0 {
+		if err := e.loadSuccessor(l, now); err != nil {
+			return err
+		}
+	}
+	if l.due(now) {
 		return e.loadDue(l, now)
 	}
 	return nil
@@ -135,20 +143,21 @@ func (e *Engine) loadDue(l *lane, now time.Time) error {
 		more  bool
 		err   error
 	)
+	ordered := l.endpoint.Ordered
 	l.settled = make(map[event.Key]struct{})
 	before, all := l.scanned, Position{Due: now.Add(1)}
 	l.scan(all) // a delivery that is published meanwhile may be among what is found
-	e.unlocked(func() { found, next, more, err = e.Store.Due(e.attempts, l.key, from, now, limit, nil) })
+	e.unlocked(func() {
+		if found, next, more, err = e.Store.Due(e.attempts, l.key, from, now, limit, nil); err == nil {
+			found, err = e.firsts(ordered, found)
+		}
+	})
 	if err != nil {
 		l.leave(from)
 		return err
 	}
 	for _, d := range found {
-		_, held := l.held[d.ID.Event]
-		_, settled := l.settled[d.ID.Event]
-		if !held && !settled {
-			e.hold(l, d)
-		}
+		e.holdLoaded(l, d)
 	}
 	l.scanned = before
 	if more {
@@ -160,6 +169,55 @@ func (e *Engine) loadDue(l *lane, now time.Time) error {
 		l.scan(all)
 	}
 	return nil
+}
+
+// holdLoaded takes d, which was read while the lock was free, into memory, unless it is there or was finished meanwhile.
+func (e *Engine) holdLoaded(l *lane, d PendingDelivery) {
+	if _, settled := l.settled[d.ID.Event]; !settled {
+		e.hold(l, d)
+	}
+}
+
+// firsts returns those of the deliveries that no earlier one of the same order keeps waiting. The others are found
+// again as successors.
+func (e *Engine) firsts(ordered bool, found []PendingDelivery) ([]PendingDelivery, error) {
+	kept := found[:0]
+	for _, d := range found {
+		if d.Order != 0 && ordered {
+			first, ok, err := e.Store.First(e.attempts, d.ID.Subscription, d.Order)
+			if err != nil {
+				return nil, err
+			}
+			if ok && first.ID != d.ID {
+				continue
+			}
+		}
+		kept = append(kept, d)
+	}
+	return kept, nil
+}
+
+// loadSuccessor lets the delivery go that waited for one of its order that was finished.
+func (e *Engine) loadSuccessor(l *lane, now time.Time) error {
+	order := l.successors[0]
+	l.successors = l.successors[1:]
+	var (
+		d   PendingDelivery
+		ok  bool
+		err error
+	)
+	l.settled = make(map[event.Key]struct{})
+	e.unlocked(func() { d, ok, err = e.Store.First(e.attempts, l.key, order) })
+	switch {
+	case err != nil:
+		l.successors = append(l.successors, order)
+	case !ok:
+	case d.Due.After(now):
+		l.leave(d.Position())
+	default:
+		e.holdLoaded(l, d)
+	}
+	return err
 }
 
 // sweep finishes deliveries of a lane that does not deliver them: cancelled if the subscription is gone, failed if they

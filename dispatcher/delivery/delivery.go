@@ -62,6 +62,10 @@ type PendingDelivery struct {
 	Attempts int
 	// AttemptsBefore are those of them that were made before the newest replay: maxAttempts does not count them.
 	AttemptsBefore int
+	// Order is the hash of what the delivery is ordered by, 0 if it is not.
+	Order uint64
+	// Size of the event's body, in bytes.
+	Size int
 	// Event is there if it happens to be in memory.
 	Event *Event
 }
@@ -139,6 +143,10 @@ type Store interface {
 
 	// Aged is like Due, for the deliveries whose Since is at or before the given time, in no particular order.
 	Aged(ctx context.Context, sub event.SubscriptionKey, since time.Time, limit int, into []PendingDelivery) ([]PendingDelivery, error)
+
+	// First returns, of the subscription's pending deliveries with this order, the one whose event was accepted first,
+	// and false if there is none.
+	First(ctx context.Context, sub event.SubscriptionKey, order uint64) (PendingDelivery, bool, error)
 
 	// Event returns the event of a pending delivery.
 	Event(ctx context.Context, key event.Key) (*Event, error)

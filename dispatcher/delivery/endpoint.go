@@ -17,6 +17,10 @@ type Endpoint struct {
 	Retry  RetryPolicy
 	// MaxInFlight bounds the attempts under way at once; at least 1.
 	MaxInFlight int
+	// Ordered deliveries about one resource go one at a time, in the order in which their events were accepted.
+	Ordered bool
+	// RequestsPerSecond bounds the rate of attempts; 0 for no bound.
+	RequestsPerSecond int
 	// Suspended deliveries wait, and age.
 	Suspended bool
 	// Generation of the spec: a change of it resumes an endpoint that answered 410.

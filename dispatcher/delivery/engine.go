@@ -31,6 +31,9 @@ type Options struct {
 	MaxHeld int
 	// MaxHeldBytes bounds the bodies kept in memory before their attempt; the rest is read back. Default 64 MiB.
 	MaxHeldBytes int
+	// MaxInFlightBytes bounds the bodies of the attempts under way: while it is reached, none is started. One more body
+	// of any size may go over it. Default 256 MiB.
+	MaxInFlightBytes int
 	// StopTimeout is how long attempts that are in flight at the stop may take to finish. Default 20 s.
 	StopTimeout time.Duration
 	// CancelGrace is how long after a subscription's deletion its deliveries are cancelled. They stop at once; the
@@ -47,6 +50,7 @@ func (o *Options) applyDefaults() {
 	o.MaxInFlight = defaultTo(o.MaxInFlight, 1024)
 	o.MaxHeld = defaultTo(o.MaxHeld, 1<<16)
 	o.MaxHeldBytes = defaultTo(o.MaxHeldBytes, 64<<20)
+	o.MaxInFlightBytes = defaultTo(o.MaxInFlightBytes, 256<<20)
 	o.StopTimeout = defaultTo(o.StopTimeout, 20*time.Second)
 	o.CancelGrace = defaultTo(o.CancelGrace, 10*time.Second)
 	if o.Now == nil {
@@ -91,7 +95,8 @@ type Engine struct {
 	wakes     wakeHeap
 	inFlight  int // attempts under way
 	held      int // deliveries in the lanes' ready queues
-	heldBytes int
+	heldBytes int // of bodies in memory before their attempt
+	sentBytes int // of bodies in the attempts under way
 	workers   int
 	idle      int // workers that wait and were not called yet
 	stopping  bool
@@ -134,7 +139,7 @@ func (e *Engine) Use(endpoints Endpoints, complete bool) {
 func (e *Engine) refit(l *lane) {
 	l.endpoint = nil
 	if endpoint, ok := e.endpoints.Endpoint(l.key); ok {
-		if l.endpoint = endpoint; !l.removed.IsZero() {
+		if l.fit(endpoint, e.Now()); !l.removed.IsZero() {
 			l.removed, l.sweepAt = time.Time{}, time.Time{}
 		}
 		return
@@ -153,7 +158,7 @@ func (e *Engine) Accept(deliveries []PendingDelivery) {
 	now := e.Now()
 	for _, d := range deliveries {
 		l := e.lane(d.ID.Subscription)
-		if e.hasRoom(l, now) && !d.Position().Before(l.scanned) {
+		if e.hasRoom(l, now) && !d.Position().Before(l.scanned) && !l.ordered(&d) {
 			e.hold(l, d)
 		} else {
 			l.leave(d.Position())
@@ -218,7 +223,7 @@ func (e *Engine) arrange(l *lane) {
 	if l.opened && !l.open() {
 		e.shelve(l)
 	}
-	if !l.queued && l.ready.len() > 0 && l.inFlight < l.limit(e.MaxInFlight-e.inFlight, e.MaxInFlight) {
+	if !l.queued && e.serves(l) && !l.paceAt.After(now) {
 		l.queued = true
 		e.serve.push(l)
 		e.summon()
@@ -231,6 +236,11 @@ func (e *Engine) arrange(l *lane) {
 	e.setWake(l, now)
 }
 
+// serves tells whether the lane has something ready and room in flight.
+func (e *Engine) serves(l *lane) bool {
+	return l.ready.len() > 0 && l.inFlight < l.limit(e.MaxInFlight-e.inFlight, e.MaxInFlight)
+}
+
 // wantsLoad tells whether the lane should read from the store: its health, what fell due, or what aged out.
 func (e *Engine) wantsLoad(l *lane, now time.Time) bool {
 	if !l.opened {
@@ -239,7 +249,13 @@ func (e *Engine) wantsLoad(l *lane, now time.Time) bool {
 	if !l.sweepAt.IsZero() && !l.sweepAt.After(now) {
 		return true
 	}
-	if !l.open() || !l.due(now) {
+	if !l.open() {
+		return false
+	}
+	if len(l.successors) > 0 {
+		return true
+	}
+	if !l.due(now) {
 		return false
 	}
 	if e.held >= e.MaxHeld {
@@ -257,6 +273,10 @@ func (e *Engine) shelve(l *lane) {
 		delete(l.held, d.ID.Event)
 		l.leave(d.Position())
 	}
+	if len(l.successors) > 0 { // they are found again from the beginning
+		l.successors = nil
+		l.leave(Position{})
+	}
 }
 
 // setWake sets the time at which the lane is looked at again by itself.
@@ -267,6 +287,9 @@ func (e *Engine) setWake(l *lane, now time.Time) {
 	}
 	if l.open() && l.backlogged && l.unloaded.Due.After(now) && (wake.IsZero() || l.unloaded.Due.Before(wake)) {
 		wake = l.unloaded.Due
+	}
+	if l.paceAt.After(now) && e.serves(l) && (wake.IsZero() || l.paceAt.Before(wake)) {
+		wake = l.paceAt
 	}
 	if wake.Equal(l.wake) {
 		return

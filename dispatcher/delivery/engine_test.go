@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -467,4 +468,137 @@ func TestBacklogBeyondMemory(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOrderingByResource publishes events about few resources to an endpoint that fails and delays at random, with stops
+// in between: those of one resource arrive one at a time and in order, and a failing one holds nobody else.
+func TestOrderingByResource(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(10) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 9))
+			faults := rand.New(rand.NewPCG(seed, 10))
+			s, to := newMemoryStore(), newEndpoints()
+			orderOf := map[event.DeliveryID]uint64{}
+			inFlight := map[uint64]int{}
+			var arrived []event.DeliveryID
+			sub := to.add("a", func(ctx context.Context, r egress.Request) egress.Result {
+				to.mu.Lock()
+				order := orderOf[r.Delivery]
+				if inFlight[order]++; inFlight[order] > 1 {
+					t.Errorf("seed %d: two deliveries about one resource at once", seed)
+				}
+				wait, fails := time.Duration(faults.IntN(50))*time.Millisecond, faults.IntN(10) < 3
+				to.mu.Unlock()
+				result := slow(wait)(ctx, r)
+				to.mu.Lock()
+				defer to.mu.Unlock()
+				inFlight[order]--
+				if result.StatusCode == 200 && fails {
+					return egress.Result{StatusCode: 500, Reason: egress.ReasonStatusCode}
+				}
+				if result.StatusCode == 200 {
+					arrived = append(arrived, r.Delivery)
+				}
+				return result
+			})
+			to.edit(sub, func(e *Endpoint) { e.Ordered = true })
+			e, stop := start(t, s, to, Options{StopTimeout: time.Second})
+			const n = 300
+			for i := range n {
+				s.mu.Lock()
+				s.order = 1 + random.Uint64N(20)
+				order := s.order
+				s.mu.Unlock()
+				deliveries := s.append(fmt.Sprint(i), sub)
+				to.mu.Lock()
+				orderOf[deliveries[0].ID] = order
+				to.mu.Unlock()
+				e.Accept(deliveries)
+				if random.IntN(10) == 0 {
+					advance(time.Duration(random.IntN(2000)) * time.Millisecond)
+				}
+				if random.IntN(100) == 0 {
+					stop()
+					e, stop = start(t, s, to, Options{StopTimeout: time.Second})
+				}
+			}
+			advance(1000 * time.Hour)
+			stop()
+			if len(arrived) != n {
+				t.Errorf("seed %d: %d arrived, want %d", seed, len(arrived), n)
+			}
+			last := map[uint64]event.Key{}
+			for _, id := range arrived {
+				if before := last[orderOf[id]]; bytes.Compare(before[:], id.Event[:]) > 0 {
+					t.Errorf("seed %d: deliveries about one resource arrived out of order", seed)
+				}
+				last[orderOf[id]] = id.Event
+			}
+		})
+	}
+}
+
+func TestAFailingResourceHoldsOnlyItself(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, to := newMemoryStore(), newEndpoints()
+		var bad event.DeliveryID
+		sub := to.add("a", func(_ context.Context, r egress.Request) egress.Result {
+			if r.Delivery == bad && r.Number == 1 {
+				return egress.Result{StatusCode: 500, Reason: egress.ReasonStatusCode}
+			}
+			return egress.Result{StatusCode: 200}
+		})
+		to.edit(sub, func(e *Endpoint) { e.Ordered = true })
+		s.order = 1
+		first := s.append("bad", sub)
+		bad = first[0].ID
+		e, stop := start(t, s, to, Options{})
+		defer stop()
+		e.Accept(first)
+		for i := range 20 {
+			s.mu.Lock()
+			s.order = uint64(1 + i%4)
+			s.mu.Unlock()
+			e.Accept(s.append(fmt.Sprint(i), sub))
+		}
+		advance(time.Second)
+		if s.total(Delivered) != 15 {
+			t.Errorf("%d delivered while one resource fails, want the 15 of the others", s.total(Delivered))
+		}
+		advance(30 * time.Second)
+		if s.total(Delivered) != 21 {
+			t.Errorf("%d delivered in the end, want 21", s.total(Delivered))
+		}
+	})
+}
+
+func TestRateLimit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, to := newMemoryStore(), newEndpoints()
+		limited, free := to.add("limited", ok), to.add("free", ok)
+		to.edit(limited, func(e *Endpoint) { e.RequestsPerSecond = 40 })
+		e, stop := start(t, s, to, Options{})
+		defer stop()
+		for i := range 1000 {
+			e.Accept(s.append(fmt.Sprint(i), limited, free))
+		}
+		advance(time.Millisecond)
+		if n := len(to.to(free)); n != 1000 {
+			t.Errorf("%d attempts at the endpoint without a limit, want 1000", n)
+		}
+		began := time.Now()
+		advance(10 * time.Second)
+		if n := len(to.to(limited)); n < 395 || n > 405 {
+			t.Errorf("%d attempts in 10 s, want 400", n)
+		}
+		to.edit(limited, func(e *Endpoint) { e.RequestsPerSecond = 100 })
+		e.Use(to, true)
+		advance(3 * time.Second)
+		if n := len(to.to(limited)); n < 690 || n > 710 {
+			t.Errorf("%d attempts in %v, want 700", n, time.Since(began))
+		}
+	})
 }

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -23,7 +24,8 @@ type memoryStore struct {
 	finished map[event.DeliveryID]State
 	attempts map[event.DeliveryID][]Attempt
 	counts   map[event.SubscriptionKey]Counts
-	fail     error // of every call, while it is set
+	order    uint64 // of what is appended
+	fail     error  // of every call, while it is set
 	last     time.Time
 }
 
@@ -47,7 +49,7 @@ func (s *memoryStore) append(id string, subs ...event.SubscriptionKey) []Pending
 	s.events[e.Key] = e
 	var deliveries []PendingDelivery
 	for _, sub := range subs {
-		d := PendingDelivery{ID: event.DeliveryID{Event: e.Key, Subscription: sub}, Due: accepted, Since: accepted}
+		d := PendingDelivery{ID: event.DeliveryID{Event: e.Key, Subscription: sub}, Due: accepted, Since: accepted, Size: len(e.Body), Order: s.order}
 		s.pending[d.ID] = d
 		d.Event = e
 		deliveries = append(deliveries, d)
@@ -120,6 +122,18 @@ func (s *memoryStore) Aged(_ context.Context, sub event.SubscriptionKey, since t
 		}
 	}
 	return into, s.fail
+}
+
+func (s *memoryStore) First(_ context.Context, sub event.SubscriptionKey, order uint64) (PendingDelivery, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var first PendingDelivery
+	for id, d := range s.pending {
+		if id.Subscription == sub && d.Order == order && (first.Order == 0 || bytes.Compare(id.Event[:], first.ID.Event[:]) < 0) {
+			first = d
+		}
+	}
+	return first, first.Order != 0, s.fail
 }
 
 func (s *memoryStore) Event(_ context.Context, key event.Key) (*Event, error) {

@@ -3,6 +3,8 @@ package delivery
 import (
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/clinikapi/eventflow/api/event"
 )
 
@@ -42,6 +44,12 @@ type lane struct {
 	// settled are those whose outcome was recorded while a load was under way: what it found may be out of date.
 	settled map[event.Key]struct{}
 
+	// successors are the orders whose first delivery was finished: the next one may go.
+	successors []uint64
+
+	limiter *rate.Limiter // nil without a bound on the rate
+	paceAt  time.Time     // when the rate lets the next attempt start, if that is to come
+
 	queued    bool      // in the engine's queue of lanes to serve
 	wants     bool      // in the engine's queue of lanes to load
 	wake      time.Time // when to look at the lane again; zero if nothing is to come
@@ -58,8 +66,48 @@ func (l *lane) open() bool {
 	return l.opened && l.endpoint != nil && l.endpoint.Target != nil && !l.endpoint.Suspended && (l.gone == 0 || l.gone != l.endpoint.Generation)
 }
 
+// ordered tells whether d may have to wait for another.
+func (l *lane) ordered(d *PendingDelivery) bool {
+	return d.Order != 0 && l.endpoint != nil && l.endpoint.Ordered
+}
+
+// paceBurst is how many attempts a second's worth is divided into: so many may start at once after a pause.
+const paceBurst = 20
+
+// fit takes the endpoint's rate over.
+func (l *lane) fit(endpoint *Endpoint, now time.Time) {
+	l.endpoint = endpoint
+	perSecond := endpoint.RequestsPerSecond
+	switch {
+	case perSecond == 0:
+		l.limiter, l.paceAt = nil, time.Time{}
+	case l.limiter == nil:
+		l.limiter = rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/paceBurst))
+	case l.limiter.Limit() != rate.Limit(perSecond):
+		l.limiter.SetLimitAt(now, rate.Limit(perSecond))
+		l.limiter.SetBurstAt(now, max(1, perSecond/paceBurst))
+		l.paceAt = time.Time{}
+	}
+}
+
+// paced tells whether the rate lets an attempt start now. If it does not, paceAt says when it will.
+func (l *lane) paced(now time.Time) bool {
+	if l.limiter == nil {
+		return true
+	}
+	reservation := l.limiter.ReserveN(now, 1)
+	delay := reservation.DelayFrom(now)
+	if delay == 0 {
+		l.paceAt = time.Time{}
+		return true
+	}
+	reservation.CancelAt(now)
+	l.paceAt = now.Add(delay)
+	return false
+}
+
 // failing tells whether the circuit breaker lets only single probes through.
-func (l *lane) failing() bool { return l.failures >= breakerThreshold }
+func (l *lane) failing() bool { return l.failures >= BreakerThreshold }
 
 // limit is how many attempts the lane may have in flight, given how many of the engine's are free. As these become
 // scarce, a lane keeps a part of its own bound: those that hang cannot take what the others need.

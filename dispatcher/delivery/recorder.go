@@ -73,8 +73,11 @@ func (e *Engine) settle(batch []settlement) {
 		if l.loading && l.settled != nil {
 			l.settled[key] = struct{}{}
 		}
-		if s.outcome.State == Pending {
+		switch {
+		case s.outcome.State == Pending:
 			l.leave(Position{Due: s.outcome.Due, Event: key})
+		case l.ordered(&s.outcome.Delivery):
+			l.successors = append(l.successors, s.outcome.Delivery.Order)
 		}
 		e.arrange(l)
 	}

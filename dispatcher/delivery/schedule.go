@@ -7,9 +7,9 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
-// breakerThreshold is how many attempts in a row must fail for an endpoint to count as failing: from then on its
+// BreakerThreshold is how many attempts in a row must fail for an endpoint to count as failing: from then on its
 // deliveries go one at a time, until one succeeds.
-const breakerThreshold = 10
+const BreakerThreshold = 10
 
 // maxJitter is the part of a delay that is added at random at most, so that deliveries that failed together do not
 // return together. Nothing is ever shortened.

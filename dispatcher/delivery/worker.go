@@ -22,8 +22,7 @@ func (e *Engine) next() (*lane, PendingDelivery, *Endpoint, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for !e.stopping {
-		l := e.serve.pop()
-		if l == nil {
+		if e.serve.len() == 0 || e.sentBytes >= e.MaxInFlightBytes {
 			if e.idle >= maxIdleWorkers {
 				break
 			}
@@ -31,9 +30,9 @@ func (e *Engine) next() (*lane, PendingDelivery, *Endpoint, bool) {
 			e.work.Wait() // who wakes it has taken it from idle
 			continue
 		}
+		l := e.serve.pop()
 		l.queued = false
-		// The lane may have changed since it was queued.
-		if l.ready.len() == 0 || l.inFlight >= l.limit(e.MaxInFlight-e.inFlight, e.MaxInFlight) {
+		if !e.serves(l) || !l.paced(e.Now()) { // it may have changed since it was queued
 			e.arrange(l)
 			continue
 		}
@@ -41,6 +40,7 @@ func (e *Engine) next() (*lane, PendingDelivery, *Endpoint, bool) {
 		e.held--
 		l.inFlight++
 		e.inFlight++
+		e.sentBytes += d.Size
 		e.arrange(l)
 		return l, d, l.endpoint, true
 	}
@@ -94,9 +94,7 @@ const statusGone = 410
 // store is too far behind.
 func (e *Engine) finish(l *lane, o Outcome, result egress.Result) {
 	e.mu.Lock()
-	l.inFlight--
-	e.inFlight--
-	e.letGo(&o.Delivery)
+	e.land(l, &o.Delivery)
 	if o.Attempt != nil {
 		if result.Delivered() {
 			l.failures, l.gone = 0, 0
@@ -125,10 +123,22 @@ func (e *Engine) putBack(l *lane, d PendingDelivery, cause error) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.land(l, &d)
+	e.arrange(l)
+}
+
+// land takes d out of flight.
+func (e *Engine) land(l *lane, d *PendingDelivery) {
 	l.inFlight--
 	e.inFlight--
-	e.letGo(&d)
-	e.arrange(l)
+	full := e.sentBytes >= e.MaxInFlightBytes
+	e.sentBytes -= d.Size
+	e.letGo(d)
+	if full && e.sentBytes < e.MaxInFlightBytes {
+		for range e.serve.len() {
+			e.summon()
+		}
+	}
 }
 
 // again puts d, which is still held, back among the ready.
