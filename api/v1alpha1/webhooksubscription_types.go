@@ -59,7 +59,7 @@ type WebhookSubscriptionSpec struct {
 	// +kubebuilder:default="30s"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('1s') && duration(self) <= duration('60s')",message="must be a duration from 1s to 60s, written like 1m30s"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('1s') && duration(self) <= duration('60s')",message="must be a duration from 1s to 60s, written like 45s"
 	Timeout metav1.Duration `json:"timeout,omitzero"`
 
 	// retry is when a failed delivery is attempted again.
@@ -147,8 +147,8 @@ type Header struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[-!#$%&\\'*+.^_`|~0-9A-Za-z]+$')",message="must be an HTTP header name: letters, digits and dashes"
-	// +kubebuilder:validation:XValidation:rule="!self.lowerAscii().matches('^(host|connection|content-.*|transfer-encoding|te|trailer|upgrade|expect|keep-alive|proxy-.*|accept-encoding|x-clinik-.*|x-clinikapi-.*|webhook-.*)$')",message="is set by Event Flow or by HTTP itself"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[-!#$%&\\'*+.^_`|~0-9A-Za-z]+$')",message="must be an HTTP header name, such as X-Team"
+	// +kubebuilder:validation:XValidation:rule="!self.lowerAscii().matches('^(host|connection|content-.*|transfer-encoding|te|trailer|upgrade|expect|keep-alive|proxy-.*|accept-encoding|x-clinik-.*|x-clinikapi-.*|webhook-.*)$')",message="must not be a header that Event Flow or HTTP itself sets"
 	Name string `json:"name,omitempty"`
 
 	// value of the header, visible to anyone who may read the subscription.
@@ -196,7 +196,7 @@ type Retry struct {
 	// +kubebuilder:default="72h"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('1s') && duration(self) <= duration('168h')",message="must be a duration from 1s to 168h, written like 1m30s"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('1s') && duration(self) <= duration('168h')",message="must be a duration from 1s to 168h, written like 36h"
 	MaxAge metav1.Duration `json:"maxAge,omitzero"`
 
 	// maxAttempts gives a delivery up after that many attempts. Unset, only maxAge does.

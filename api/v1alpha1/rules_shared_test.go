@@ -1,0 +1,99 @@
+package v1alpha1_test
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+)
+
+// list is a YAML list of n items, each with its index in format.
+func list(n int, format string) string {
+	items := make([]string, n)
+	for i := range items {
+		items[i] = fmt.Sprintf(format, i)
+	}
+	return "[" + strings.Join(items, ", ") + "]"
+}
+
+// secretKeyRules are those of a SecretKeyReference at path; patch sets it.
+func secretKeyRules(path, patch string, bad map[string]string) rule {
+	set := func(name, key string) string {
+		return fmt.Sprintf(patch, fmt.Sprintf("{name: %s, key: %s}", name, key))
+	}
+	r := rule{
+		good: []string{
+			set("billing-key", "current"), set("billing.v2", "a_B-c.d"),
+			set(strings.Repeat("x", 253), strings.Repeat("k", 253)),
+		},
+		bad: map[string]string{
+			fmt.Sprintf(patch, "{name: null, key: current}"):     path + ".name: Required value",
+			fmt.Sprintf(patch, "{name: billing-key, key: null}"): path + ".key: Required value",
+			set("''", "current"):                                 path + ".name … should be at least 1 chars long",
+			set("Billing_Key", "current"):                        path + ".name … must be the name of a Secret: lower-case letters, digits, dashes and dots",
+			set(strings.Repeat("x", 254), "current"):             path + ".name … may not be more than 253 bytes",
+			set("billing-key", "''"):                             path + ".key … should be at least 1 chars long",
+			set("billing-key", "a/b"):                            path + ".key … must be a key of a Secret: letters, digits, dashes, dots and underscores",
+			set("billing-key", strings.Repeat("k", 254)):         path + ".key … may not be more than 253 bytes",
+		},
+	}
+	maps.Copy(r.bad, bad)
+	return r
+}
+
+// durationRules are those of a duration from low to high at path; patch sets it.
+func durationRules(path, patch, low, high, example string) rule {
+	set := func(value string) string { return fmt.Sprintf(patch, value) }
+	refused := fmt.Sprintf("%s … must be a duration from %s to %s, written like %s", path, low, high, example)
+	return rule{
+		good: []string{set(low), set(high), set(example), set("'" + low + "1ms'")},
+		bad: map[string]string{
+			set("999ms"):                         refused,
+			set("'-" + low + "'"):                refused,
+			set("0s"):                            refused,
+			set("'" + high + "1ms'"):             refused,
+			set("1d"):                            refused,
+			set("soon"):                          refused,
+			set("''"):                            refused,
+			set("'30'"):                          refused,
+			set("30"):                            path + " … must be of type string",
+			set(strings.Repeat("1s", 16) + "1s"): path + " … may not be more than 32 bytes",
+		},
+	}
+}
+
+// integerRules are those of an integer from low to high at path; patch sets it.
+func integerRules(path, patch string, low, high int) rule {
+	return rule{
+		good: []string{fmt.Sprintf(patch, low), fmt.Sprintf(patch, high)},
+		bad: map[string]string{
+			fmt.Sprintf(patch, low-1):  fmt.Sprintf("%s … should be greater than or equal to %d", path, low),
+			fmt.Sprintf(patch, high+1): fmt.Sprintf("%s … should be less than or equal to %d", path, high),
+		},
+	}
+}
+
+const condition = "{type: %s, status: 'True', reason: Ready, message: '', lastTransitionTime: '2026-01-15T09:15:00Z'}"
+
+var conditionRules = rule{
+	good: []string{"status: {conditions: [" + fmt.Sprintf(condition, "Ready") + ", " + fmt.Sprintf(condition, "Accepted") + "]}"},
+	bad: map[string]string{
+		"status: {conditions: [" + fmt.Sprintf(condition, "Ready") + ", " + fmt.Sprintf(condition, "Ready") + "]}": "status.conditions[1]: Duplicate value",
+		"status: {conditions: " + list(17, fmt.Sprintf(condition, "Type%d")) + "}":                                 "status.conditions … must have at most 16 items",
+	},
+}
+
+// retrying is an item of status.retrying with one field changed, or left out if it is null.
+func retrying(changed string) string {
+	fields := []string{"deliveryID: dlv_1", "eventType: patient.created", "attempts: 1", "nextAttemptTime: '2026-01-15T09:15:00Z'"}
+	name, value, _ := strings.Cut(changed, ":")
+	var kept []string
+	for _, field := range fields {
+		if !strings.HasPrefix(field, name+":") {
+			kept = append(kept, field)
+		}
+	}
+	if strings.TrimSpace(value) != "null" {
+		kept = append(kept, changed)
+	}
+	return "{" + strings.Join(kept, ", ") + "}"
+}

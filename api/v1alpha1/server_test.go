@@ -1,0 +1,259 @@
+package v1alpha1_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+)
+
+// TestTransitions changes a stored subscription.
+func TestTransitions(t *testing.T) {
+	t.Parallel()
+	stored := object(t, "WebhookSubscription", "metadata: {name: transitions}")
+	if err := apiServer.Create(t.Context(), stored); err != nil {
+		t.Fatal(err)
+	}
+	for name, r := range subscriptionTransitions {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			check(t, r, func(ctx context.Context, patch string) error {
+				changed := stored.DeepCopy()
+				merge(changed.Object, parse(t, patch))
+				return apiServer.Update(ctx, changed, client.DryRunAll)
+			})
+		})
+	}
+}
+
+// TestSubscriptionDefaults gives what is not said in every way of not saying it.
+func TestSubscriptionDefaults(t *testing.T) {
+	t.Parallel()
+	minimal := v1alpha1.WebhookSubscriptionSpec{
+		URL:     "https://billing.example.com/hooks",
+		Events:  []string{"*"},
+		Signing: v1alpha1.Signing{SecretRef: v1alpha1.SecretKeyReference{Name: "billing-key", Key: "current"}},
+	}
+	want := minimal
+	want.DispatcherRef = v1alpha1.DispatcherReference{Name: "default", Namespace: "eventflow-system"}
+	want.Timeout.Duration = 30 * time.Second
+	want.Retry = v1alpha1.Retry{
+		InitialDelay: metav1.Duration{Duration: 30 * time.Second},
+		Factor:       4,
+		MaxDelay:     metav1.Duration{Duration: 2 * time.Hour},
+		MaxAge:       metav1.Duration{Duration: 72 * time.Hour},
+	}
+	want.Delivery.MaxInFlight = 32
+	want.Payload.Mode = v1alpha1.PayloadFull
+	want.Suspend = ptr.To(false)
+
+	nulls := object(t, "WebhookSubscription", "{}")
+	for _, field := range [][]string{{"retry", "maxAttempts"}, {"retry", "factor"}, {"delivery"}, {"timeout"}, {"urlFrom"}, {"headers"}, {"suspend"}} {
+		if err := unstructured.SetNestedField(nulls.Object, nil, append([]string{"spec"}, field...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	for name, given := range map[string]client.Object{
+		"nothing":       object(t, "WebhookSubscription", "{}"),
+		"empty structs": object(t, "WebhookSubscription", "spec: {dispatcherRef: {}, retry: {}, delivery: {}, payload: {}}"),
+		"nulls":         nulls,
+		"the Go type":   &v1alpha1.WebhookSubscription{ObjectMeta: metav1.ObjectMeta{Name: "x", Namespace: metav1.NamespaceDefault}, Spec: minimal},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var got v1alpha1.WebhookSubscription
+			create(t, given, &got)
+			if diff := cmp.Diff(want, got.Spec); diff != "" {
+				t.Errorf("spec (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestDispatcherDefaults(t *testing.T) {
+	t.Parallel()
+	want := v1alpha1.WebhookDispatcherSpec{
+		Replicas:  ptr.To(int32(1)),
+		Store:     v1alpha1.Store{Embedded: &v1alpha1.EmbeddedStore{Size: resource.MustParse("10Gi")}},
+		Ingest:    v1alpha1.Ingest{Authentication: v1alpha1.IngestKubernetes, MaxEventBytes: 1 << 20},
+		Egress:    v1alpha1.Egress{AllowHTTP: ptr.To(false)},
+		Retention: v1alpha1.Retention{Delivered: metav1.Duration{Duration: 24 * time.Hour}, Failed: metav1.Duration{Duration: 720 * time.Hour}},
+	}
+	for name, given := range map[string]client.Object{
+		"nothing":       object(t, "WebhookDispatcher", "{}"),
+		"empty structs": object(t, "WebhookDispatcher", "spec: {store: {embedded: {}}, subscriptions: {}, ingest: {}, egress: {}, retention: {}}"),
+		"the Go type":   &v1alpha1.WebhookDispatcher{ObjectMeta: metav1.ObjectMeta{Name: "default", Namespace: metav1.NamespaceDefault}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var got v1alpha1.WebhookDispatcher
+			create(t, given, &got)
+			if diff := cmp.Diff(want, got.Spec); diff != "" {
+				t.Errorf("spec (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// create submits an object and reads the answer into typed, without storing anything.
+func create(t *testing.T, given, typed client.Object) {
+	t.Helper()
+	if err := apiServer.Create(t.Context(), given, client.DryRunAll); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := json.Marshal(given)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(answer, typed); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestUnknownFieldsAreRefused in each way in which people and GitOps tools apply manifests: a filter that is dropped
+// for a typing mistake would send too much.
+func TestUnknownFieldsAreRefused(t *testing.T) {
+	t.Parallel()
+	manifest := write(t, "subscription.yaml", `
+apiVersion: webhooks.clinikapi.com/v1alpha1
+kind: WebhookSubscription
+metadata: {name: typo, namespace: default}
+spec:
+  url: https://billing.example.com/hooks
+  event: [encounter.updated]
+  events: ["*"]
+  signing: {secretRef: {name: billing-key, key: current}}
+`)
+	for name, apply := range map[string][]string{
+		"client-side": {"apply", "-f", manifest},
+		"server-side": {"apply", "--server-side", "-f", manifest},
+		"server-side by a tool that validates nothing": {"apply", "--server-side", "--validate=ignore", "-f", manifest},
+		"create": {"create", "-f", manifest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			output, err := kubectl(t, apply...)
+			if err == nil || !strings.Contains(output, "spec.event") {
+				t.Errorf("want spec.event refused, got %v:\n%s", err, output)
+			}
+		})
+	}
+}
+
+// TestColumns reads what kubectl get shows of an object that has everything to show.
+func TestColumns(t *testing.T) {
+	t.Parallel()
+	namespace := "columns"
+	if output, err := kubectl(t, "create", "namespace", namespace); err != nil {
+		t.Fatal(output)
+	}
+	subscription := object(t, "WebhookSubscription", "spec: {events: [encounter.updated, appointment.*]}")
+	subscription.SetNamespace(namespace)
+	dispatcher := object(t, "WebhookDispatcher", "{}")
+	dispatcher.SetNamespace(namespace)
+	for o, status := range map[*unstructured.Unstructured]string{
+		subscription: "status: {endpoint: 'https://billing.example.com', conditions: [" + fmt.Sprintf(condition, "Accepted") + ", " + fmt.Sprintf(condition, "Ready") +
+			"], deliveries: {delivered: 12, retrying: 3, failed: 1, lastDeliveredTime: '2026-01-15T09:15:00Z'}}",
+		dispatcher: "status: {subscriptions: 7, publishURL: 'http://dispatcher', conditions: [" + fmt.Sprintf(condition, "Ready") + "]}",
+	} {
+		if err := apiServer.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		merge(o.Object, parse(t, status))
+		if err := apiServer.Status().Update(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, tt := range map[string]struct {
+		get        []string
+		wantHeader string
+		wantCells  []string
+	}{
+		"subscription": {
+			get:        []string{"whsub"},
+			wantHeader: "NAME READY REASON DELIVERED RETRYING FAILED LAST DELIVERED AGE",
+			wantCells:  []string{"billing-sync", "True", "Ready", "12", "3", "1"},
+		},
+		"subscription, wide": {
+			get:        []string{"webhooksubscriptions", "-o", "wide"},
+			wantHeader: "NAME READY REASON DELIVERED RETRYING FAILED LAST DELIVERED AGE ENDPOINT EVENTS",
+			wantCells:  []string{"https://billing.example.com", `["encounter.updated","appointment.*"]`},
+		},
+		"dispatcher": {
+			get:        []string{"whdisp"},
+			wantHeader: "NAME READY REASON SUBSCRIPTIONS AGE",
+			wantCells:  []string{"default", "True", "Ready", "7"},
+		},
+		"all of the product": {
+			get:        []string{"eventflow"},
+			wantHeader: "NAME READY REASON SUBSCRIPTIONS AGE",
+			wantCells:  []string{"webhookdispatcher.webhooks.clinikapi.com/default", "webhooksubscription.webhooks.clinikapi.com/billing-sync"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			output, err := kubectl(t, append([]string{"get", "-n", namespace}, tt.get...)...)
+			if err != nil {
+				t.Fatal(output)
+			}
+			header, rest, _ := strings.Cut(output, "\n")
+			if got := strings.Join(strings.Fields(header), " "); got != tt.wantHeader {
+				t.Errorf("columns: want %s, got %s", tt.wantHeader, got)
+			}
+			for _, cell := range tt.wantCells {
+				if !slices.Contains(strings.Fields(rest), cell) {
+					t.Errorf("want a cell %s in\n%s", cell, rest)
+				}
+			}
+		})
+	}
+}
+
+// TestExplain waits, because the API server publishes a new resource's documentation a moment after the resource.
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	want := "initialDelay is the wait after the first failed attempt"
+	var output string
+	err := wait.PollUntilContextTimeout(t.Context(), 200*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
+		output, _ = kubectl(t, "explain", "webhooksubscriptions.spec.retry.initialDelay")
+		return strings.Contains(output, want), nil
+	})
+	if err != nil {
+		t.Errorf("want %q, got:\n%s", want, output)
+	}
+}
+
+func kubectl(t *testing.T, arguments ...string) (output string, err error) {
+	t.Helper()
+	kubeconfig := write(t, "kubeconfig", string(environment.KubeConfig))
+	command := exec.CommandContext(t.Context(), environment.ControlPlane.KubectlPath, append([]string{"--kubeconfig", kubeconfig}, arguments...)...)
+	command.Env = append(os.Environ(), "HOME="+filepath.Dir(kubeconfig))
+	combined, err := command.CombinedOutput()
+	return string(combined), err
+}
+
+func write(t *testing.T, name, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}

@@ -1,0 +1,122 @@
+package v1alpha1_test
+
+import (
+	"fmt"
+	"strings"
+)
+
+var dispatcherRules = map[string]rule{
+	"name": {
+		good: []string{"metadata: {name: d}", "metadata: {name: europe-1}", fmt.Sprintf("metadata: {name: %s}", strings.Repeat("x", 40))},
+		bad: map[string]string{
+			"metadata: {name: europe.1}":                                 "<nil>: Invalid value: the name must be a DNS label of at most 40 characters, such as default: the names of its Service and its pods are made of it",
+			"metadata: {name: 1st}":                                      "<nil>: Invalid value: the name must be a DNS label of at most 40 characters",
+			fmt.Sprintf("metadata: {name: %s}", strings.Repeat("x", 41)): "<nil>: Invalid value: the name must be a DNS label of at most 40 characters",
+		},
+	},
+	"replicas": {
+		good: []string{"spec: {replicas: 0}", "spec: {replicas: 1}"},
+		bad: map[string]string{
+			"spec: {replicas: -1}":  "spec.replicas … should be greater than or equal to 0",
+			"spec: {replicas: 101}": "spec.replicas … should be less than or equal to 100",
+		},
+	},
+	"one replica with the embedded store": {
+		good: []string{"spec: {replicas: 1, store: {embedded: {size: 1Gi}}}", "spec: {replicas: 0}", "spec: {replicas: null}"},
+		bad: map[string]string{
+			"spec: {replicas: 2}":                        "spec: Invalid value … the embedded store works with at most one replica",
+			"spec: {replicas: 2, store: {embedded: {}}}": "spec: Invalid value … the embedded store works with at most one replica",
+		},
+	},
+	"exactly one store": {
+		good: []string{"spec: {store: {embedded: {}}}", "spec: {store: null}"},
+		bad:  map[string]string{"spec: {store: {}}": "spec.store: Invalid value … exactly one of the fields in [embedded] must be set"},
+	},
+	"store size": {
+		good: []string{"spec: {store: {embedded: {size: 64Mi}}}", "spec: {store: {embedded: {size: 1073741824}}}", "spec: {store: {embedded: {size: 1.5Ti}}}"},
+		bad: map[string]string{
+			"spec: {store: {embedded: {size: 63Mi}}}": "spec.store.embedded.size … must be at least 64Mi",
+			"spec: {store: {embedded: {size: 10}}}":   "spec.store.embedded.size … must be at least 64Mi",
+			"spec: {store: {embedded: {size: -1Gi}}}": "spec.store.embedded.size … must be at least 64Mi",
+			"spec: {store: {embedded: {size: big}}}":  "spec.store.embedded.size … should match '^(\\+|-)?(([0-9]+(\\.[0-9]*)?)|(\\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\\+|-)?(([0-9]+(\\.[0-9]*)?)|(\\.[0-9]+))))?$'",
+		},
+	},
+	"storage class": {
+		good: []string{"spec: {store: {embedded: {storageClassName: fast-ssd}}}"},
+		bad: map[string]string{
+			"spec: {store: {embedded: {storageClassName: ''}}}":                                        "spec.store.embedded.storageClassName … should be at least 1 chars long",
+			fmt.Sprintf("spec: {store: {embedded: {storageClassName: %s}}}", strings.Repeat("x", 254)): "spec.store.embedded.storageClassName … may not be more than 253 bytes",
+		},
+	},
+	"namespaceSelector": {
+		good: []string{"spec: {subscriptions: {namespaceSelector: {matchLabels: {tier: clinic}}}}"},
+		bad:  map[string]string{"spec: {subscriptions: {namespaceSelector: {labels: {tier: clinic}}}}": `unknown field "spec.subscriptions.namespaceSelector.labels"`},
+	},
+	"authentication": {
+		good: []string{"spec: {ingest: {authentication: Kubernetes}}", "spec: {ingest: {authentication: None}}"},
+		bad:  map[string]string{"spec: {ingest: {authentication: none}}": `spec.ingest.authentication: Unsupported value: "none": supported values: "Kubernetes", "None"`},
+	},
+	"maxEventBytes": integerRules("spec.ingest.maxEventBytes", "spec: {ingest: {maxEventBytes: %d}}", 1024, 8388608),
+	"allowedCIDRs":  cidrRules("spec.egress.allowedCIDRs"),
+	"deniedCIDRs":   cidrRules("spec.egress.deniedCIDRs"),
+	"delivered":     durationRules("spec.retention.delivered", "spec: {retention: {delivered: %s}}", "1h", "2160h", "36h"),
+	"failed":        durationRules("spec.retention.failed", "spec: {retention: {failed: %s}}", "1h", "2160h", "36h"),
+	"eventResources": {
+		good: []string{
+			"spec: {eventResources: [claim, lab-order, x12]}", "spec: {eventResources: " + list(100, "r%d") + "}",
+			fmt.Sprintf("spec: {eventResources: [%s]}", strings.Repeat("x", 63)),
+		},
+		bad: map[string]string{
+			"spec: {eventResources: []}":                                         "spec.eventResources … should have at least 1 items",
+			"spec: {eventResources: " + list(101, "r%d") + "}":                   "spec.eventResources … must have at most 100 items",
+			"spec: {eventResources: [claim, claim]}":                             "spec.eventResources[1]: Duplicate value",
+			"spec: {eventResources: ['']}":                                       "spec.eventResources[0] … should be at least 1 chars long",
+			"spec: {eventResources: [Claim]}":                                    "spec.eventResources[0] … must be lower-case letters, digits and inner dashes, such as lab-order",
+			"spec: {eventResources: [claim.created]}":                            "spec.eventResources[0] … must be lower-case letters, digits and inner dashes, such as lab-order",
+			fmt.Sprintf("spec: {eventResources: [%s]}", strings.Repeat("x", 64)): "spec.eventResources[0] … may not be more than 63 bytes",
+		},
+	},
+	"tolerations": {
+		good: []string{"spec: {template: {tolerations: [{key: phi, operator: Exists}]}}"},
+		bad: map[string]string{
+			"spec: {template: {tolerations: []}}":                               "spec.template.tolerations … should have at least 1 items",
+			"spec: {template: {tolerations: " + list(65, "{key: 'k%d'}") + "}}": "spec.template.tolerations … must have at most 64 items",
+		},
+	},
+}
+
+func cidrRules(path string) rule {
+	field := path[strings.LastIndex(path, ".")+1:]
+	set := func(value string) string { return fmt.Sprintf("spec: {egress: {%s: %s}}", field, value) }
+	return rule{
+		good: []string{set("[10.96.0.0/12, 'fd00::/8', 127.0.0.1/32]"), set(list(64, "10.0.%d.0/24"))},
+		bad: map[string]string{
+			set("[]"):                                  path + " … should have at least 1 items",
+			set(list(65, "10.0.%d.0/24")):              path + " … must have at most 64 items",
+			set("[10.0.0.0/8, 10.0.0.0/8]"):            path + "[1]: Duplicate value",
+			set("['']"):                                path + "[0] … should be at least 1 chars long",
+			set("[10.0.0.1]"):                          path + "[0] … must be a CIDR such as 10.96.0.0/12",
+			set("[10.0.0.0/33]"):                       path + "[0] … must be a CIDR such as 10.96.0.0/12",
+			set("['" + strings.Repeat("1", 44) + "']"): path + "[0] … may not be more than 43 bytes",
+		},
+	}
+}
+
+var dispatcherStatusRules = map[string]rule{
+	"observedGeneration": {
+		good: []string{"status: {observedGeneration: 1}"},
+		bad:  map[string]string{"status: {observedGeneration: 0}": "status.observedGeneration … should be greater than or equal to 1"},
+	},
+	"conditions": conditionRules,
+	"publishURL": {
+		good: []string{"status: {publishURL: 'http://eventflow-dispatcher-default.eventflow-system.svc'}"},
+		bad: map[string]string{
+			"status: {publishURL: ''}":                                        "status.publishURL … should be at least 1 chars long",
+			fmt.Sprintf("status: {publishURL: %s}", strings.Repeat("x", 513)): "status.publishURL … may not be more than 512 bytes",
+		},
+	},
+	"subscriptions": {
+		good: []string{"status: {subscriptions: 0}"},
+		bad:  map[string]string{"status: {subscriptions: -1}": "status.subscriptions … should be greater than or equal to 0"},
+	},
+}
