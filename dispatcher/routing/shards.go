@@ -212,3 +212,21 @@ func decompress(b []byte) ([]byte, error) {
 	}
 	return text, nil
 }
+
+// EncodeTable returns a whole table as it is written down: its index, and the shards that are not empty.
+func EncodeTable(revision int64, entries []*Entry) (*Index, map[int][]byte, error) {
+	divided := make(map[int][]*Entry)
+	for _, entry := range entries {
+		i := ShardOf(entry.Identity)
+		divided[i] = append(divided[i], entry)
+	}
+	index, shards := &Index{Revision: revision, Shards: make(map[int]string, len(divided))}, make(map[int][]byte, len(divided))
+	for i, part := range divided {
+		b, err := EncodeShard(part)
+		if err != nil {
+			return nil, nil, fmt.Errorf("shard %d: %w", i, err)
+		}
+		index.Shards[i], shards[i] = Hash(b), b
+	}
+	return index, shards, nil
+}

@@ -1,0 +1,165 @@
+package folder
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
+)
+
+// defaultNamespace is that of manifests which name none, as kubectl has it.
+const defaultNamespace = "default"
+
+// The reasons of problems that are not those of a subscription's condition.
+const (
+	// ReasonFileUnusable: a file cannot be read or parsed.
+	ReasonFileUnusable = "FileUnusable"
+	// ReasonDuplicate: a resource is declared more than once; the first in the order of files is used.
+	ReasonDuplicate = "Duplicate"
+)
+
+// resource names a resource within its kind.
+type resource struct{ namespace, name string }
+
+// build makes one table of what the files declare.
+type build struct {
+	policy   routing.Policy
+	previous map[string]*routing.Entry // by identity: what was routed before
+
+	secrets  map[resource]map[string][]byte
+	declared map[any]bool              // resources, and subscriptions' identities
+	entries  map[string]*routing.Entry // by identity
+	problems []routing.Problem
+}
+
+// compile turns the files' content into entries, by identity, and says what is wrong with it.
+func compile(files map[string]*file, policy routing.Policy, previous map[string]*routing.Entry) (map[string]*routing.Entry, []routing.Problem) {
+	b := &build{
+		policy:   policy,
+		previous: previous,
+		secrets:  make(map[resource]map[string][]byte),
+		declared: make(map[any]bool),
+		entries:  make(map[string]*routing.Entry),
+	}
+	names := slices.Sorted(maps.Keys(files))
+	for _, name := range names {
+		if err := files[name].err; err != nil {
+			b.problems = append(b.problems, routing.Problem{Source: name, Reason: ReasonFileUnusable, Message: err.Error()})
+		}
+		b.addSecrets(name, files[name].content)
+	}
+	for _, name := range names {
+		b.addSubscriptions(name, files[name].content)
+	}
+	for _, name := range names {
+		if f := files[name]; f.err != nil && (f.content == nil || f.partial) {
+			b.carryOver(name)
+		}
+	}
+	slices.SortStableFunc(b.problems, func(x, y routing.Problem) int {
+		return cmp.Or(cmp.Compare(x.Source, y.Source), cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Name, y.Name))
+	})
+	return b.entries, b.problems
+}
+
+func (b *build) addSecrets(source string, c *content) {
+	if c == nil {
+		return
+	}
+	for _, secret := range c.secrets {
+		id := resource{secret.Namespace, secret.Name}
+		if b.secrets[id] != nil {
+			b.report(source, id, ReasonDuplicate, "the Secret is declared twice: the first is used; remove one")
+			continue
+		}
+		b.secrets[id] = dataOf(secret)
+	}
+}
+
+// dataOf returns what an API server keeps of a Secret's data.
+func dataOf(secret *corev1.Secret) map[string][]byte {
+	data := make(map[string][]byte, len(secret.Data)+len(secret.StringData))
+	maps.Copy(data, secret.Data)
+	for key, value := range secret.StringData {
+		data[key] = []byte(value)
+	}
+	return data
+}
+
+func (b *build) addSubscriptions(source string, c *content) {
+	if c == nil {
+		return
+	}
+	for _, sub := range c.subscriptions {
+		id := resource{sub.Namespace, sub.Name}
+		identity := routing.Identity(sub)
+		if b.declared[id] || b.declared[identity] {
+			b.report(source, id, ReasonDuplicate, "the WebhookSubscription, or its uid, is declared twice: the first is used; remove one")
+			continue
+		}
+		b.declared[id], b.declared[identity] = true, true
+		b.addSubscription(source, sub)
+	}
+}
+
+func (b *build) addSubscription(source string, sub *v1alpha1.WebhookSubscription) {
+	id, identity := resource{sub.Namespace, sub.Name}, routing.Identity(sub)
+	secrets := func(name string) (map[string][]byte, bool, error) {
+		data, found := b.secrets[resource{sub.Namespace, name}]
+		return data, found, nil
+	}
+	entry, rejection, err := routing.Compile(sub, secrets, b.policy)
+	if err != nil { // no Secret in memory fails to be read
+		rejection = &routing.Rejection{Reason: v1alpha1.ReasonInvalidSpec, Message: err.Error()}
+	}
+	if rejection != nil {
+		b.report(source, id, rejection.Reason, rejection.Message)
+		entry = routing.Hold(b.previous[identity], routing.Generation(sub), rejection.Reason)
+	}
+	if entry == nil {
+		return
+	}
+	entry.Source = source
+	if before := b.previous[identity]; reflect.DeepEqual(before, entry) {
+		entry = before // so that its route stays the one it was
+	}
+	b.entries[identity] = entry
+}
+
+// carryOver keeps what an earlier process routed from a file whose last good content this one never saw.
+func (b *build) carryOver(source string) {
+	for _, identity := range slices.Sorted(maps.Keys(b.previous)) {
+		entry := b.previous[identity]
+		if entry.Source == source && b.entries[identity] == nil && !b.declared[resource{entry.Namespace, entry.Name}] {
+			b.entries[identity] = entry
+		}
+	}
+}
+
+func (b *build) report(source string, id resource, reason, message string) {
+	b.problems = append(b.problems, routing.Problem{Namespace: id.namespace, Name: id.name, Source: source, Reason: reason, Message: message})
+}
+
+// routes returns a route for each entry, by identity. Those of entries that are the same as before are the same as
+// before.
+func routes(entries, before map[string]*routing.Entry, beforeRoutes map[string]*routing.Route) (map[string]*routing.Route, error) {
+	built := make(map[string]*routing.Route, len(entries))
+	for identity, entry := range entries {
+		if route := beforeRoutes[identity]; route != nil && before[identity] == entry {
+			built[identity] = route
+			continue
+		}
+		route, err := entry.Route()
+		if err != nil {
+			return nil, fmt.Errorf("build the table: %w", err)
+		}
+		built[identity] = route
+	}
+	return built, nil
+}
