@@ -1,0 +1,88 @@
+package dispatcher
+
+import (
+	rbacv1 "k8s.io/api/rbac/v1"
+	rbacv1ac "k8s.io/client-go/applyconfigurations/rbac/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/controllers/names"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
+)
+
+// What a dispatcher's ServiceAccount is bound to, cluster-wide. Subscriptions are in every namespace, and so are those
+// who publish.
+//
+// +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhooksubscriptions/status,verbs=patch,roleName=eventflow-dispatcher-status
+// +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create,roleName=eventflow-dispatcher-auth
+// +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create,roleName=eventflow-dispatcher-auth
+
+// access is what lets a dispatcher read its routing table and write what it has to report.
+func access(d *v1alpha1.WebhookDispatcher) []object {
+	name := names.Workload(d.Name)
+	result := []object{
+		{kind: "Role", name: name, configuration: role(d)},
+		{kind: "RoleBinding", name: name, configuration: roleBinding(d), replaced: &rbacv1.RoleBinding{}},
+	}
+	for _, clusterRole := range clusterRoles(d) {
+		result = append(result, object{
+			kind:          "ClusterRoleBinding",
+			name:          names.ClusterBinding(clusterRole, client.ObjectKeyFromObject(d)),
+			configuration: clusterRoleBinding(d, clusterRole),
+			replaced:      &rbacv1.ClusterRoleBinding{},
+		})
+	}
+	return result
+}
+
+// clusterRoles are those that the dispatcher needs: whoever need not ask the API server who publishes, may not.
+func clusterRoles(d *v1alpha1.WebhookDispatcher) []string {
+	if d.Spec.Ingest.Authentication == v1alpha1.IngestNone {
+		return []string{names.StatusRole}
+	}
+	return []string{names.StatusRole, names.AuthRole}
+}
+
+// role names the Secrets of this dispatcher's table alone. Those are all it can read: nobody else's, and no others.
+func role(d *v1alpha1.WebhookDispatcher) *rbacv1ac.RoleApplyConfiguration {
+	shards := make([]string, routing.Shards)
+	for i := range shards {
+		shards[i] = routing.ShardName(d.Name, i)
+	}
+	secrets := func() *rbacv1ac.PolicyRuleApplyConfiguration {
+		return rbacv1ac.PolicyRule().WithAPIGroups("").WithResources("secrets")
+	}
+	return rbacv1ac.Role(names.Workload(d.Name), d.Namespace).
+		WithLabels(labels(d)).
+		WithOwnerReferences(owner(d)).
+		WithRules(
+			secrets().WithVerbs("get", "list", "watch").WithResourceNames(routing.IndexName(d.Name)),
+			secrets().WithVerbs("get").WithResourceNames(shards...),
+		)
+}
+
+func roleBinding(d *v1alpha1.WebhookDispatcher) *rbacv1ac.RoleBindingApplyConfiguration {
+	return rbacv1ac.RoleBinding(names.Workload(d.Name), d.Namespace).
+		WithLabels(labels(d)).
+		WithOwnerReferences(owner(d)).
+		WithSubjects(subject(d)).
+		WithRoleRef(roleRef("Role", names.Workload(d.Name)))
+}
+
+func clusterRoleBinding(d *v1alpha1.WebhookDispatcher, clusterRole string) *rbacv1ac.ClusterRoleBindingApplyConfiguration {
+	return rbacv1ac.ClusterRoleBinding(names.ClusterBinding(clusterRole, client.ObjectKeyFromObject(d))).
+		WithLabels(labels(d)).
+		WithSubjects(subject(d)).
+		WithRoleRef(roleRef("ClusterRole", clusterRole))
+}
+
+func subject(d *v1alpha1.WebhookDispatcher) *rbacv1ac.SubjectApplyConfiguration {
+	return rbacv1ac.Subject().
+		WithKind(rbacv1.ServiceAccountKind).
+		WithName(names.Workload(d.Name)).
+		WithNamespace(d.Namespace)
+}
+
+func roleRef(kind, name string) *rbacv1ac.RoleRefApplyConfiguration {
+	return rbacv1ac.RoleRef().WithAPIGroup(rbacv1.GroupName).WithKind(kind).WithName(name)
+}

@@ -1,0 +1,59 @@
+package dispatcher
+
+import (
+	"strconv"
+
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+)
+
+// The ports and the folder of a dispatcher's container.
+const (
+	httpPort  = 8080
+	opsPort   = 8081
+	storePath = "/data"
+)
+
+// arguments is the command line of a dispatcher's container.
+func arguments(d *v1alpha1.WebhookDispatcher) []string {
+	args := []string{
+		"dispatcher",
+		"--dispatcher-name=" + d.Name,
+		"--dispatcher-namespace=" + d.Namespace,
+		"--routes=kubernetes",
+		"--store=pebble:" + storePath,
+		"--listen=:" + strconv.Itoa(httpPort),
+		"--ops-listen=:" + strconv.Itoa(opsPort),
+		"--ingest-auth=" + ingestAuth(d),
+	}
+	spec := &d.Spec
+	if n := spec.Ingest.MaxEventBytes; n > 0 {
+		args = append(args, "--max-event-bytes="+strconv.Itoa(int(n)))
+	}
+	if d := spec.Retention.Delivered.Duration; d > 0 {
+		args = append(args, "--retention-delivered="+d.String())
+	}
+	if d := spec.Retention.Failed.Duration; d > 0 {
+		args = append(args, "--retention-failed="+d.String())
+	}
+	if allow := spec.Egress.AllowHTTP; allow != nil && *allow {
+		args = append(args, "--egress-allow-http")
+	}
+	for _, cidr := range spec.Egress.AllowedCIDRs {
+		args = append(args, "--egress-allow-cidr="+cidr)
+	}
+	for _, cidr := range spec.Egress.DeniedCIDRs {
+		args = append(args, "--egress-deny-cidr="+cidr)
+	}
+	for _, resource := range spec.EventResources {
+		args = append(args, "--event-resource="+resource)
+	}
+	return args
+}
+
+// ingestAuth is how the dispatcher knows who publishes, as its command line has it. Whatever is not None is checked.
+func ingestAuth(d *v1alpha1.WebhookDispatcher) string {
+	if d.Spec.Ingest.Authentication == v1alpha1.IngestNone {
+		return "none"
+	}
+	return "kubernetes"
+}

@@ -1,0 +1,194 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/controllers/names"
+	"github.com/clinikapi/eventflow/controllers/status"
+)
+
+// What the manager may do. It creates no right that it has not itself, but for the two ClusterRoles that it may bind.
+//
+// +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhookdispatchers,verbs=get;list;watch
+// +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhookdispatchers/status,verbs=patch
+// +kubebuilder:rbac:groups=apps,resources=deployments,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups="",resources=services;serviceaccounts;persistentvolumeclaims,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=roles,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=rolebindings;clusterrolebindings,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=clusterroles,verbs=bind,resourceNames=eventflow-dispatcher-status;eventflow-dispatcher-auth
+
+// Reconciler reconciles WebhookDispatchers.
+type Reconciler struct {
+	// Client reads from the cache.
+	Client client.Client
+	// Reader reads from the API server.
+	Reader client.Reader
+	// Image is what dispatchers run.
+	Image Image
+}
+
+// SetupWithManager starts the reconciler with the manager.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	byLabel := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, object client.Object) []reconcile.Request {
+		key, ok := names.Dispatcher(object)
+		if !ok {
+			return nil
+		}
+		return []reconcile.Request{{NamespacedName: key}}
+	})
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("dispatcher").
+		For(&v1alpha1.WebhookDispatcher{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Owns(&appsv1.Deployment{}).
+		Owns(&corev1.Service{}, builder.OnlyMetadata).
+		Owns(&corev1.ServiceAccount{}, builder.OnlyMetadata).
+		Owns(&rbacv1.Role{}, builder.OnlyMetadata).
+		Owns(&rbacv1.RoleBinding{}, builder.OnlyMetadata).
+		Owns(&policyv1.PodDisruptionBudget{}, builder.OnlyMetadata).
+		Watches(&corev1.PersistentVolumeClaim{}, byLabel).
+		Watches(&rbacv1.ClusterRoleBinding{}, byLabel, builder.OnlyMetadata).
+		Complete(r)
+}
+
+// Reconcile brings what one WebhookDispatcher becomes, and its status, up to date.
+func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	d := &v1alpha1.WebhookDispatcher{}
+	err := r.Client.Get(ctx, req.NamespacedName, d)
+	switch {
+	case apierrors.IsNotFound(err):
+		return reconcile.Result{}, r.sweep(ctx, req.NamespacedName)
+	case err != nil:
+		return reconcile.Result{}, fmt.Errorf("get dispatcher: %w", err)
+	case !d.DeletionTimestamp.IsZero(): // what it owns goes before it, and must not be made again
+		return reconcile.Result{}, nil
+	}
+	o, err := r.observe(ctx, d)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	applyErr := r.apply(ctx, &o)
+	return reconcile.Result{}, errors.Join(applyErr, r.updateStatus(ctx, o))
+}
+
+// observe reads what conditions follow from. The claim is read from the API server: an older one that the cache does
+// not show yet must not be taken for none.
+func (r *Reconciler) observe(ctx context.Context, d *v1alpha1.WebhookDispatcher) (observation, error) {
+	o := observation{dispatcher: d, claim: &corev1.PersistentVolumeClaim{}, deployment: &appsv1.Deployment{}}
+	err := r.Reader.Get(ctx, client.ObjectKey{Namespace: d.Namespace, Name: names.Claim(d.Name)}, o.claim)
+	if apierrors.IsNotFound(err) {
+		o.claim = nil
+	} else if err != nil {
+		return o, fmt.Errorf("get claim: %w", err)
+	}
+	err = r.Client.Get(ctx, client.ObjectKey{Namespace: d.Namespace, Name: names.Workload(d.Name)}, o.deployment)
+	if apierrors.IsNotFound(err) {
+		o.deployment = nil
+	} else if err != nil {
+		return o, fmt.Errorf("get deployment: %w", err)
+	}
+	return o, nil
+}
+
+// apply writes all that the dispatcher becomes. One that is refused does not hold up the others.
+func (r *Reconciler) apply(ctx context.Context, o *observation) error {
+	wanted, err := objects(o.dispatcher, o.claim, r.Image)
+	if err != nil {
+		return fmt.Errorf("build the objects of a dispatcher: %w", err)
+	}
+	var errs []error
+	for _, object := range wanted {
+		err := r.Client.Apply(ctx, object.configuration, client.FieldOwner(names.FieldOwner), client.ForceOwnership)
+		if err == nil {
+			continue
+		}
+		err = fmt.Errorf("apply %s %s: %w", object.kind, object.name, err)
+		if apierrors.IsInvalid(err) && object.replaced != nil {
+			err = errors.Join(err, r.remove(ctx, object.replaced, client.ObjectKey{Namespace: o.dispatcher.Namespace, Name: object.name}))
+		} else if o.refused == "" && (apierrors.IsInvalid(err) || apierrors.IsForbidden(err)) {
+			o.refused = err.Error()
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, r.unbind(ctx, o.dispatcher))...)
+}
+
+// unbind takes back the ClusterRoles that a dispatcher does not need any more.
+func (r *Reconciler) unbind(ctx context.Context, d *v1alpha1.WebhookDispatcher) error {
+	needed := make(map[string]bool)
+	for _, role := range clusterRoles(d) {
+		needed[names.ClusterBinding(role, client.ObjectKeyFromObject(d))] = true
+	}
+	return r.deleteBindings(ctx, client.ObjectKeyFromObject(d), func(name string) bool { return !needed[name] })
+}
+
+// sweep removes what Kubernetes does not collect after a dispatcher was deleted.
+func (r *Reconciler) sweep(ctx context.Context, key client.ObjectKey) error {
+	err := r.Reader.Get(ctx, key, &v1alpha1.WebhookDispatcher{})
+	if !apierrors.IsNotFound(err) { // the cache is behind and will tell once it is not
+		return err
+	}
+	return r.deleteBindings(ctx, key, func(string) bool { return true })
+}
+
+func (r *Reconciler) deleteBindings(ctx context.Context, key client.ObjectKey, chosen func(name string) bool) error {
+	bindings := &metav1.PartialObjectMetadataList{}
+	bindings.SetGroupVersionKind(rbacv1.SchemeGroupVersion.WithKind("ClusterRoleBindingList"))
+	if err := r.Client.List(ctx, bindings, client.MatchingLabels(names.Labels(names.DataPlane, key))); err != nil {
+		return fmt.Errorf("list bindings: %w", err)
+	}
+	var errs []error
+	for i := range bindings.Items {
+		name := bindings.Items[i].Name
+		if !chosen(name) {
+			continue
+		}
+		log.FromContext(ctx).Info("removing a binding that its dispatcher does not need", "binding", name)
+		errs = append(errs, r.remove(ctx, &rbacv1.ClusterRoleBinding{}, client.ObjectKey{Name: name}))
+	}
+	return errors.Join(errs...)
+}
+
+// remove deletes an object that the API server may have already deleted.
+func (r *Reconciler) remove(ctx context.Context, object client.Object, key client.ObjectKey) error {
+	object.SetName(key.Name)
+	if _, clusterWide := object.(*rbacv1.ClusterRoleBinding); !clusterWide {
+		object.SetNamespace(key.Namespace)
+	}
+	if err := r.Client.Delete(ctx, object); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("delete %s: %w", key.Name, err)
+	}
+	return nil
+}
+
+func (r *Reconciler) updateStatus(ctx context.Context, o observation) error {
+	d := o.dispatcher
+	acceptedCondition := accepted(o)
+	conditions := status.Conditions(d, d.Status.Conditions, acceptedCondition, ready(o, acceptedCondition))
+	wanted := v1alpha1.WebhookDispatcherStatus{
+		ObservedGeneration: d.Generation,
+		PublishURL:         publishURL(d),
+		Conditions:         conditions,
+	}
+	if d.Status.ObservedGeneration == wanted.ObservedGeneration && d.Status.PublishURL == wanted.PublishURL && status.Contains(d.Status.Conditions, conditions) {
+		return nil
+	}
+	return status.Apply(ctx, r.Client, d, names.FieldOwner, &wanted)
+}

@@ -1,0 +1,84 @@
+package dispatcher
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/controllers/names"
+)
+
+// DefaultName is the dispatcher that subscriptions use if they name none.
+const DefaultName = "default"
+
+// marker is a ConfigMap beside the default dispatcher that says it was taken care of: who deletes the dispatcher does
+// not want it back.
+const marker = "eventflow-default-dispatcher"
+
+// tryAgain is how long to wait after a failure: the namespace may still be on its way.
+const tryAgain = 2 * time.Second
+
+// +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhookdispatchers,verbs=create,namespace=eventflow-system
+// +kubebuilder:rbac:groups="",resources=configmaps,verbs=create,namespace=eventflow-system
+// +kubebuilder:rbac:groups="",resources=configmaps,verbs=get,resourceNames=eventflow-default-dispatcher,namespace=eventflow-system
+
+// Default creates the dispatcher that an installation starts with: once, and only if there is none at all.
+type Default struct {
+	// Client writes.
+	Client client.Client
+	// Reader reads from the API server.
+	Reader client.Reader
+	// Namespace that the dispatcher is created in.
+	Namespace string
+}
+
+// NeedLeaderElection makes one manager of several do it.
+func (d *Default) NeedLeaderElection() bool { return true }
+
+// Start creates the dispatcher, or finds that there is nothing to do. It tries again until it could tell.
+func (d *Default) Start(ctx context.Context) error {
+	logger := log.FromContext(ctx).WithValues("namespace", d.Namespace, "dispatcher", DefaultName)
+	err := wait.PollUntilContextCancel(ctx, tryAgain, true, func(ctx context.Context) (bool, error) {
+		if err := d.ensure(ctx); err != nil && ctx.Err() == nil {
+			logger.Error(err, "could not create the default dispatcher, trying again")
+			return false, nil
+		}
+		return true, nil
+	})
+	if err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+func (d *Default) ensure(ctx context.Context) error {
+	mark := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: d.Namespace, Name: marker}}
+	err := d.Reader.Get(ctx, client.ObjectKeyFromObject(mark), mark)
+	if !apierrors.IsNotFound(err) {
+		return err
+	}
+	existing := &v1alpha1.WebhookDispatcherList{}
+	if err := d.Reader.List(ctx, existing, client.Limit(1)); err != nil {
+		return fmt.Errorf("list dispatchers: %w", err)
+	}
+	if len(existing.Items) == 0 {
+		created := &v1alpha1.WebhookDispatcher{ObjectMeta: metav1.ObjectMeta{Namespace: d.Namespace, Name: DefaultName}}
+		if err := d.Client.Create(ctx, created); err != nil && !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("create dispatcher: %w", err)
+		}
+	}
+	mark.Labels = map[string]string{names.ManagedByLabel: names.ManagedBy}
+	mark.Data = map[string]string{"about": "The manager has taken care of the dispatcher \"" + DefaultName + "\". Delete this and restart the manager to have it created again."}
+	if err := d.Client.Create(ctx, mark); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("remember that the default dispatcher was created: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,170 @@
+package dispatcher
+
+import (
+	"maps"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	appsv1ac "k8s.io/client-go/applyconfigurations/apps/v1"
+	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
+	metav1ac "k8s.io/client-go/applyconfigurations/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/controllers/names"
+)
+
+const (
+	containerName = "dispatcher"
+	volumeName    = "store"
+	// nonRoot is the user and group of the image.
+	nonRoot = 65532
+	// graceSeconds is what a dispatcher needs to stop: 5 s of accepting, 20 s of finishing, and some to close the store.
+	graceSeconds = 40
+)
+
+// defaultResources are those of a dispatcher whose template names none. There is no limit of CPU: being throttled
+// delays every delivery.
+var defaultResources = corev1.ResourceRequirements{
+	Requests: corev1.ResourceList{
+		corev1.ResourceCPU:    resource.MustParse("100m"),
+		corev1.ResourceMemory: resource.MustParse("256Mi"),
+	},
+	Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Gi")},
+}
+
+// Image is what a dispatcher's container runs.
+type Image struct {
+	Name       string
+	PullPolicy corev1.PullPolicy
+}
+
+// deployment runs the pods. Strategy Recreate: two pods must never share a store, and the claim would not let them.
+func deployment(d *v1alpha1.WebhookDispatcher, image Image) (*appsv1ac.DeploymentApplyConfiguration, error) {
+	pod, err := podSpec(d, image)
+	if err != nil {
+		return nil, err
+	}
+	key := client.ObjectKeyFromObject(d)
+	template := corev1ac.PodTemplateSpec().
+		WithLabels(names.Labels(names.DataPlane, key)).
+		WithAnnotations(maps.Clone(d.Spec.Template.Annotations)).
+		WithSpec(pod)
+	return appsv1ac.Deployment(names.Workload(d.Name), d.Namespace).
+		WithLabels(names.Labels(names.DataPlane, key)).
+		WithOwnerReferences(owner(d)).
+		WithSpec(appsv1ac.DeploymentSpec().
+			WithReplicas(replicas(d)).
+			WithRevisionHistoryLimit(3).
+			WithStrategy(appsv1ac.DeploymentStrategy().WithType(appsv1.RecreateDeploymentStrategyType)).
+			WithSelector(metav1ac.LabelSelector().WithMatchLabels(names.Selector(d.Name))).
+			WithTemplate(template)), nil
+}
+
+func replicas(d *v1alpha1.WebhookDispatcher) int32 {
+	if d.Spec.Replicas == nil {
+		return 1
+	}
+	return *d.Spec.Replicas
+}
+
+func podSpec(d *v1alpha1.WebhookDispatcher, image Image) (*corev1ac.PodSpecApplyConfiguration, error) {
+	spec := corev1ac.PodSpec().
+		WithServiceAccountName(names.Workload(d.Name)).
+		WithEnableServiceLinks(false).
+		WithTerminationGracePeriodSeconds(graceSeconds).
+		WithSecurityContext(corev1ac.PodSecurityContext().
+			WithRunAsNonRoot(true).
+			WithRunAsUser(nonRoot).
+			WithRunAsGroup(nonRoot).
+			WithFSGroup(nonRoot).
+			WithFSGroupChangePolicy(corev1.FSGroupChangeOnRootMismatch). // a large store is not walked at each start
+			WithSeccompProfile(corev1ac.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))).
+		WithVolumes(corev1ac.Volume().WithName(volumeName).WithPersistentVolumeClaim(
+			corev1ac.PersistentVolumeClaimVolumeSource().WithClaimName(names.Claim(d.Name)))).
+		WithContainers(container(d, image)).
+		WithNodeSelector(d.Spec.Template.NodeSelector)
+	for i := range d.Spec.Template.Tolerations {
+		toleration := &corev1ac.TolerationApplyConfiguration{}
+		if err := convert(&d.Spec.Template.Tolerations[i], toleration); err != nil {
+			return nil, err
+		}
+		spec.WithTolerations(toleration)
+	}
+	if d.Spec.Template.Affinity != nil {
+		spec.Affinity = &corev1ac.AffinityApplyConfiguration{}
+		if err := convert(d.Spec.Template.Affinity, spec.Affinity); err != nil {
+			return nil, err
+		}
+	}
+	return spec, nil
+}
+
+func container(d *v1alpha1.WebhookDispatcher, image Image) *corev1ac.ContainerApplyConfiguration {
+	resources := d.Spec.Template.Resources
+	if resources.Requests == nil && resources.Limits == nil {
+		resources = defaultResources
+	}
+	c := corev1ac.Container().
+		WithName(containerName).
+		WithImage(image.Name).
+		WithArgs(arguments(d)...).
+		WithPorts(
+			corev1ac.ContainerPort().WithName("http").WithContainerPort(httpPort).WithProtocol(corev1.ProtocolTCP),
+			corev1ac.ContainerPort().WithName("ops").WithContainerPort(opsPort).WithProtocol(corev1.ProtocolTCP)).
+		WithResources(resourceRequirements(resources)).
+		WithVolumeMounts(corev1ac.VolumeMount().WithName(volumeName).WithMountPath(storePath)).
+		// A pod may wait 60 s for the store's lock, and then reads what was not flushed when it was killed.
+		WithStartupProbe(probe("/healthz", 2, 2, 150)).
+		WithLivenessProbe(probe("/healthz", 10, 5, 6)).
+		WithReadinessProbe(probe("/readyz", 2, 2, 2)).
+		WithSecurityContext(corev1ac.SecurityContext().
+			WithAllowPrivilegeEscalation(false).
+			WithReadOnlyRootFilesystem(true).
+			WithRunAsNonRoot(true).
+			WithCapabilities(corev1ac.Capabilities().WithDrop("ALL")))
+	if image.PullPolicy != "" {
+		c.WithImagePullPolicy(image.PullPolicy)
+	}
+	return c
+}
+
+// probe asks path on the ops port each period; durations are in seconds.
+func probe(path string, period, timeout, failures int32) *corev1ac.ProbeApplyConfiguration {
+	return corev1ac.Probe().
+		WithHTTPGet(corev1ac.HTTPGetAction().WithPath(path).WithPort(intstr.FromString("ops")).WithScheme(corev1.URISchemeHTTP)).
+		WithPeriodSeconds(period).
+		WithTimeoutSeconds(timeout).
+		WithSuccessThreshold(1).
+		WithFailureThreshold(failures)
+}
+
+func resourceRequirements(r corev1.ResourceRequirements) *corev1ac.ResourceRequirementsApplyConfiguration {
+	result := corev1ac.ResourceRequirements()
+	if r.Requests != nil {
+		result.WithRequests(r.Requests)
+	}
+	if r.Limits != nil {
+		result.WithLimits(r.Limits)
+	}
+	for _, claim := range r.Claims {
+		one := corev1ac.ResourceClaim().WithName(claim.Name)
+		if claim.Request != "" {
+			one.WithRequest(claim.Request)
+		}
+		result.WithClaims(one)
+	}
+	return result
+}
+
+// convert copies what an API object holds into its apply configuration: the same fields, each a pointer.
+func convert(object, configuration any) error {
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
+	if err != nil {
+		return err
+	}
+	return runtime.DefaultUnstructuredConverter.FromUnstructured(content, configuration)
+}

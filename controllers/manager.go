@@ -1,0 +1,120 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/controllers/dispatcher"
+	"github.com/clinikapi/eventflow/controllers/routes"
+	"github.com/clinikapi/eventflow/controllers/subscription"
+)
+
+// leaseName is the lease that the working one of several managers holds.
+const leaseName = "eventflow-manager"
+
+// Requests a second to the API server, and how many at once after a pause. The API server's own priority and fairness
+// protects it; these bounds keep one manager from taking all of its share.
+const (
+	requestsPerSecond = 200
+	requestsBurst     = 400
+)
+
+// +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,verbs=create,namespace=eventflow-system
+// +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,verbs=get;update;patch,resourceNames=eventflow-manager,namespace=eventflow-system
+// +kubebuilder:rbac:groups="";events.k8s.io,resources=events,verbs=create;patch,namespace=eventflow-system
+
+// Run works until ctx ends. It returns an error if the manager cannot start, or loses its lease.
+func Run(ctx context.Context, cluster *rest.Config, o Options) error {
+	o.complete()
+	cluster = rest.CopyConfig(cluster)
+	cluster.QPS, cluster.Burst = requestsPerSecond, requestsBurst
+	mgr, err := ctrl.NewManager(cluster, managerOptions(o))
+	if err != nil {
+		return fmt.Errorf("make the manager: %w", err)
+	}
+	image, err := dispatcherImage(ctx, mgr.GetAPIReader(), o)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(addControllers(ctx, mgr, o, image), addChecks(mgr)); err != nil {
+		return err
+	}
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("run the manager: %w", err)
+	}
+	return nil
+}
+
+func newScheme() *runtime.Scheme {
+	scheme := runtime.NewScheme()
+	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
+	utilruntime.Must(v1alpha1.AddToScheme(scheme))
+	return scheme
+}
+
+func managerOptions(o Options) ctrl.Options {
+	always := true
+	return ctrl.Options{
+		Scheme:                        newScheme(),
+		Logger:                        o.Logger,
+		Cache:                         cacheOptions(),
+		Metrics:                       metricsserver.Options{BindAddress: o.MetricsAddress},
+		HealthProbeBindAddress:        o.ProbeAddress,
+		LeaderElection:                o.LeaderElection,
+		LeaderElectionID:              leaseName,
+		LeaderElectionNamespace:       o.Namespace,
+		LeaderElectionReleaseOnCancel: true, // nothing runs any more when Start has returned
+		Controller:                    config.Controller{SkipNameValidation: &always, Logger: o.Logger},
+	}
+}
+
+func addControllers(ctx context.Context, mgr ctrl.Manager, o Options, image dispatcher.Image) error {
+	tables := routes.NewTables(mgr.GetClient(), mgr.GetAPIReader())
+	err := (&subscription.Reconciler{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Tables: tables}).SetupWithManager(ctx, mgr)
+	if err != nil {
+		return fmt.Errorf("add the controller of subscriptions: %w", err)
+	}
+	if err := (&routes.Reconciler{Client: mgr.GetClient(), Tables: tables}).SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("add the controller of routing tables: %w", err)
+	}
+	if err := (&dispatcher.Reconciler{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Image: image}).SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("add the controller of dispatchers: %w", err)
+	}
+	if !o.CreateDefaultDispatcher {
+		return nil
+	}
+	err = mgr.Add(&dispatcher.Default{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Namespace: o.DefaultDispatcherNamespace})
+	if err != nil {
+		return fmt.Errorf("add the default dispatcher: %w", err)
+	}
+	return nil
+}
+
+// addChecks makes the manager alive once it serves, and ready once its caches hold what the API server has.
+func addChecks(mgr ctrl.Manager) error {
+	err := errors.Join(
+		mgr.AddHealthzCheck("ping", healthz.Ping),
+		mgr.AddReadyzCheck("caches", func(req *http.Request) error {
+			if !mgr.GetCache().WaitForCacheSync(req.Context()) {
+				return errors.New("the caches are not synced yet")
+			}
+			return nil
+		}),
+	)
+	if err != nil {
+		return fmt.Errorf("add the health checks: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,77 @@
+// Package names is how the objects that the manager makes are named and labelled.
+package names
+
+import (
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// FieldOwner owns the fields that the manager writes.
+const FieldOwner = "eventflow-manager"
+
+// The labels of everything that the manager makes.
+const (
+	// ManagedByLabel is ManagedBy on all of it: caches are restricted by this label.
+	ManagedByLabel = "app.kubernetes.io/managed-by"
+	// ManagedBy is the value of ManagedByLabel.
+	ManagedBy = "eventflow-manager"
+	// DispatcherLabel and DispatcherNamespaceLabel name the WebhookDispatcher that an object was made for.
+	DispatcherLabel          = "webhooks.clinikapi.com/dispatcher"
+	DispatcherNamespaceLabel = "webhooks.clinikapi.com/dispatcher-namespace"
+
+	// InstanceLabel is the dispatcher's name on its pods.
+	InstanceLabel = "app.kubernetes.io/instance"
+
+	nameLabel      = "app.kubernetes.io/name"
+	componentLabel = "app.kubernetes.io/component"
+)
+
+// The components of a dispatcher, as their labels say.
+const (
+	// DataPlane is what accepts and delivers events.
+	DataPlane = "dispatcher"
+	// RoutingTable is the Secrets that a dispatcher delivers by.
+	RoutingTable = "routing-table"
+)
+
+// The ClusterRoles that a dispatcher's ServiceAccount is bound to; they are installed with the manager.
+const (
+	// StatusRole allows to patch the status of subscriptions.
+	StatusRole = "eventflow-dispatcher-status"
+	// AuthRole allows to ask who publishes, and whether they may.
+	AuthRole = "eventflow-dispatcher-auth"
+)
+
+// Workload is the name of what a dispatcher becomes in its namespace: Deployment, Service, ServiceAccount and so on.
+func Workload(dispatcher string) string { return "eventflow-dispatcher-" + dispatcher }
+
+// Claim is the name of the PersistentVolumeClaim that holds a dispatcher's embedded store.
+func Claim(dispatcher string) string { return Workload(dispatcher) + "-store" }
+
+// ClusterBinding is the name of the ClusterRoleBinding that gives a dispatcher one of the ClusterRoles. Namespaces
+// have no colon, so no two dispatchers share one.
+func ClusterBinding(role string, dispatcher client.ObjectKey) string {
+	return role + ":" + dispatcher.Namespace + ":" + dispatcher.Name
+}
+
+// Labels are the labels of an object that is made for a dispatcher.
+func Labels(component string, dispatcher client.ObjectKey) map[string]string {
+	labels := Selector(dispatcher.Name)
+	labels[componentLabel] = component
+	labels[ManagedByLabel] = ManagedBy
+	labels[DispatcherLabel] = dispatcher.Name
+	labels[DispatcherNamespaceLabel] = dispatcher.Namespace
+	return labels
+}
+
+// Selector are the labels by which a dispatcher's pods are found in its namespace. They never change: a Deployment's
+// selector is immutable.
+func Selector(dispatcher string) map[string]string {
+	return map[string]string{nameLabel: "eventflow", componentLabel: DataPlane, InstanceLabel: dispatcher}
+}
+
+// Dispatcher returns the WebhookDispatcher that an object was made for, and false if its labels name none.
+func Dispatcher(object client.Object) (client.ObjectKey, bool) {
+	labels := object.GetLabels()
+	key := client.ObjectKey{Namespace: labels[DispatcherNamespaceLabel], Name: labels[DispatcherLabel]}
+	return key, labels[ManagedByLabel] == ManagedBy && key.Name != "" && key.Namespace != ""
+}

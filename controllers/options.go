@@ -1,0 +1,48 @@
+package controllers
+
+import (
+	"os"
+
+	"github.com/go-logr/logr"
+)
+
+// DefaultNamespace is where the manager is installed, and where its default dispatcher is.
+const DefaultNamespace = "eventflow-system"
+
+// Options are the settings of a manager.
+type Options struct {
+	// MetricsAddress serves /metrics; "0" serves none.
+	MetricsAddress string
+	// ProbeAddress serves /healthz and /readyz; "0" serves none.
+	ProbeAddress string
+	// LeaderElection lets several managers run, of which one works.
+	LeaderElection bool
+	// Namespace of the lease; "" is the namespace of the manager's pod, or DefaultNamespace outside of a cluster.
+	Namespace string
+	// Pod is the name of the manager's own pod; "" takes it from the environment variable POD_NAME.
+	Pod string
+	// DispatcherImage is what dispatchers run; "" is the image of the manager's own pod.
+	DispatcherImage string
+	// CreateDefaultDispatcher creates the dispatcher "default", once, if there is none at all.
+	CreateDefaultDispatcher bool
+	// DefaultDispatcherNamespace is where it is created; "" is DefaultNamespace.
+	DefaultDispatcherNamespace string
+	// Logger takes what the manager has to say.
+	Logger logr.Logger
+}
+
+// complete fills in what is not set from the environment, as the downward API writes it, and then with defaults.
+func (o *Options) complete() {
+	if o.Pod == "" {
+		o.Pod = os.Getenv("POD_NAME")
+	}
+	if o.Namespace == "" {
+		o.Namespace = os.Getenv("POD_NAMESPACE")
+	}
+	if o.Namespace == "" {
+		o.Namespace = DefaultNamespace
+	}
+	if o.DefaultDispatcherNamespace == "" {
+		o.DefaultDispatcherNamespace = DefaultNamespace
+	}
+}

@@ -1,0 +1,17 @@
+// Package routes keeps each dispatcher's routing table: in memory, and as Secrets beside the dispatcher, one for every
+// shard that is not empty and an index that names their hashes.
+//
+//	subscription ─► Table.Put, Table.Clear ─► shards that changed ─► Secrets ─► index
+//	                      ▲                        at most once a second
+//	Secrets, at start ────┘
+//
+// The Secrets are the only memory that outlives a manager. They are read before anything is written, because they hold
+// what subscriptions alone do not tell: the last valid entry of one that is not valid now. An entry leaves the table
+// only when the API server says that its subscription is gone. A shard that cannot be read is made anew, and not before
+// every subscription that belongs into it was seen: a dispatcher takes what is missing for deleted, and cancels its
+// deliveries.
+//
+// A Secret that someone changes or deletes is written again. If writing fails, dispatchers go on by what they have, and
+// it is tried again with backoff. Shards are written before the index, and emptied ones are deleted behind it, so that
+// an index never names what is not there.
+package routes

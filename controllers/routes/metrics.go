@@ -1,0 +1,34 @@
+package routes
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+)
+
+var (
+	entries = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "eventflow_routing_table_entries",
+		Help: "Subscriptions in a dispatcher's routing table.",
+	}, dispatcherLabels)
+	shardWrites = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "eventflow_routing_table_shard_writes_total",
+		Help: "Shards of a dispatcher's routing table that were written.",
+	}, dispatcherLabels)
+	indexWrites = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "eventflow_routing_table_index_writes_total",
+		Help: "Indexes of a dispatcher's routing table that were written.",
+	}, dispatcherLabels)
+
+	dispatcherLabels = []string{"dispatcher_namespace", "dispatcher"}
+)
+
+func init() { metrics.Registry.MustRegister(entries, shardWrites, indexWrites) }
+
+// forgetMetrics drops the series of a dispatcher that is gone.
+func forgetMetrics(namespace, name string) {
+	for _, vector := range []interface {
+		DeleteLabelValues(values ...string) bool
+	}{entries, shardWrites, indexWrites} {
+		vector.DeleteLabelValues(namespace, name)
+	}
+}

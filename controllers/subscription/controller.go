@@ -1,0 +1,183 @@
+package subscription
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/controllers/names"
+	"github.com/clinikapi/eventflow/controllers/routes"
+	"github.com/clinikapi/eventflow/controllers/status"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
+)
+
+// +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhooksubscriptions,verbs=get;list;watch
+// +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhooksubscriptions/status,verbs=patch
+// +kubebuilder:rbac:groups="",resources=namespaces;secrets,verbs=get;list;watch
+
+// Reconciler reconciles WebhookSubscriptions.
+type Reconciler struct {
+	// Client reads from the cache, of Secrets and Namespaces metadata alone.
+	Client client.Client
+	// Reader reads from the API server.
+	Reader client.Reader
+	// Tables is where accepted subscriptions go.
+	Tables *routes.Tables
+
+	decided sync.Map // client.ObjectKey → decision
+}
+
+// decision is a verdict with what it follows from.
+type decision struct {
+	inputs  inputs
+	verdict verdict
+}
+
+// Reconcile brings one subscription's entry in the routing table, and its status, up to date.
+func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	sub := &v1alpha1.WebhookSubscription{}
+	err := r.Client.Get(ctx, req.NamespacedName, sub)
+	switch {
+	case apierrors.IsNotFound(err):
+		return reconcile.Result{}, r.gone(ctx, req.NamespacedName)
+	case err != nil:
+		return reconcile.Result{}, fmt.Errorf("get subscription: %w", err)
+	case !sub.DeletionTimestamp.IsZero():
+		r.forget(req.NamespacedName)
+		return reconcile.Result{}, nil
+	}
+	v, err := r.decide(ctx, sub)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	return reconcile.Result{}, r.updateStatus(ctx, sub, v)
+}
+
+// gone takes a deleted subscription out of its table. That cancels its deliveries for good, so the API server is asked:
+// a cache may not yet show what the table holds already.
+func (r *Reconciler) gone(ctx context.Context, key client.ObjectKey) error {
+	err := r.Reader.Get(ctx, key, &v1alpha1.WebhookSubscription{})
+	if apierrors.IsNotFound(err) {
+		r.forget(key)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("make sure that a subscription is gone: %w", err)
+	}
+	return nil // the cache will tell of it
+}
+
+func (r *Reconciler) forget(key client.ObjectKey) {
+	r.decided.Delete(key)
+	r.Tables.Clear(key, nil)
+}
+
+// decide finds what becomes of a subscription. If nothing changed that matters, it is what it was.
+func (r *Reconciler) decide(ctx context.Context, sub *v1alpha1.WebhookSubscription) (verdict, error) {
+	in, d, err := r.gather(ctx, sub)
+	if err != nil {
+		return verdict{}, err
+	}
+	key := client.ObjectKeyFromObject(sub)
+	if known, found := r.decided.Load(key); found && known.(decision).inputs == in {
+		return known.(decision).verdict, nil
+	}
+	home := client.ObjectKey{Namespace: sub.Spec.DispatcherRef.Namespace, Name: sub.Spec.DispatcherRef.Name}
+	r.Tables.Clear(key, &home)
+	v, err := r.place(ctx, sub, d, in)
+	if err != nil {
+		return verdict{}, err
+	}
+	r.decided.Store(key, decision{inputs: in, verdict: v})
+	return v, nil
+}
+
+// place compiles a subscription and puts it into its table; if it is not accepted, its last valid entry stays there.
+func (r *Reconciler) place(ctx context.Context, sub *v1alpha1.WebhookSubscription, d *v1alpha1.WebhookDispatcher, in inputs) (verdict, error) {
+	entry, rejection, err := r.compile(ctx, sub, d, in)
+	if err != nil {
+		return verdict{}, err
+	}
+	if entry != nil {
+		err := in.table.Put(entry)
+		if err == nil {
+			return verdict{endpoint: entry.Origin()}, nil
+		}
+		if !errors.Is(err, routes.ErrFull) {
+			return verdict{}, err
+		}
+		rejection = &routing.Rejection{Reason: v1alpha1.ReasonRoutingTableFull, Message: err.Error()}
+	}
+	if in.table != nil {
+		if err := hold(in.table, sub, rejection.Reason); err != nil {
+			return verdict{}, err
+		}
+	}
+	shown := routing.Entry{URL: sub.Spec.URL}
+	return verdict{rejection: rejection, endpoint: shown.Origin()}, nil
+}
+
+// compile returns an entry, or why there is none.
+func (r *Reconciler) compile(ctx context.Context, sub *v1alpha1.WebhookSubscription, d *v1alpha1.WebhookDispatcher, in inputs) (*routing.Entry, *routing.Rejection, error) {
+	if rejection := admit(sub, d, in.selected); rejection != nil {
+		return nil, rejection, nil
+	}
+	rules, err := policy(d)
+	if err != nil {
+		return nil, &routing.Rejection{
+			Reason:  v1alpha1.ReasonDispatcherNotFound,
+			Message: fmt.Sprintf("WebhookDispatcher %s in namespace %s is not valid; see its conditions", d.Name, d.Namespace),
+		}, nil
+	}
+	return routing.Compile(sub, r.readSecret(ctx, sub.Namespace), rules)
+}
+
+// admit tells why a dispatcher, nil if there is none, does not take a subscription.
+func admit(sub *v1alpha1.WebhookSubscription, d *v1alpha1.WebhookDispatcher, selected bool) *routing.Rejection {
+	ref := sub.Spec.DispatcherRef
+	switch {
+	case d == nil:
+		return &routing.Rejection{
+			Reason:  v1alpha1.ReasonDispatcherNotFound,
+			Message: fmt.Sprintf("WebhookDispatcher %q not found in namespace %q: create it, or create the subscription anew with another spec.dispatcherRef", ref.Name, ref.Namespace),
+		}
+	case !selected:
+		return &routing.Rejection{
+			Reason: v1alpha1.ReasonNamespaceNotSelected,
+			Message: fmt.Sprintf("WebhookDispatcher %q in namespace %q does not take subscriptions of namespace %q: label the namespace as spec.subscriptions.namespaceSelector of the dispatcher says, or change that",
+				ref.Name, ref.Namespace, sub.Namespace),
+		}
+	}
+	return nil
+}
+
+// hold keeps a subscription's last valid entry in the table, its deliveries waiting.
+func hold(table *routes.Table, sub *v1alpha1.WebhookSubscription, reason string) error {
+	identity := routing.Identity(sub)
+	held := routing.Hold(table.Get(identity), routing.Generation(sub), reason)
+	if held == nil {
+		table.Clear(client.ObjectKeyFromObject(sub), identity)
+		return nil
+	}
+	return table.Put(held)
+}
+
+// updateStatus writes the manager's part of the status, if it is not there already.
+func (r *Reconciler) updateStatus(ctx context.Context, sub *v1alpha1.WebhookSubscription, v verdict) error {
+	acceptedCondition := accepted(v)
+	wanted := v1alpha1.WebhookSubscriptionStatus{
+		ObservedGeneration: sub.Generation,
+		Endpoint:           v.endpoint,
+		Conditions:         status.Conditions(sub, sub.Status.Conditions, acceptedCondition, ready(sub, acceptedCondition)),
+	}
+	if sub.Status.ObservedGeneration == wanted.ObservedGeneration && sub.Status.Endpoint == wanted.Endpoint && status.Contains(sub.Status.Conditions, wanted.Conditions) {
+		return nil
+	}
+	return status.Apply(ctx, r.Client, sub, names.FieldOwner, &wanted)
+}

@@ -1,0 +1,92 @@
+package controllers_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/controllers"
+)
+
+// The API server that every test of this package talks to, and the manager that works on it.
+var (
+	restConfig *rest.Config
+	api        client.Client
+	manager    = &process{}
+)
+
+const testImage = "registry.example.com/eventflow:test"
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	ctrl.SetLogger(logr.Discard())
+	environment := &envtest.Environment{
+		CRDDirectoryPaths:     []string{filepath.Join("..", "config", "crd", "bases")},
+		ErrorIfCRDPathMissing: true,
+	}
+	var err error
+	restConfig, err = environment.Start()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "start the API server (KUBEBUILDER_ASSETS must name a folder with etcd and kube-apiserver): %v\n", err)
+		return 1
+	}
+	defer func() {
+		if err := environment.Stop(); err != nil {
+			fmt.Fprintf(os.Stderr, "stop the API server: %v\n", err)
+		}
+	}()
+	restConfig.QPS, restConfig.Burst = 500, 1000
+	scheme := runtime.NewScheme()
+	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
+	utilruntime.Must(v1alpha1.AddToScheme(scheme))
+	api, err = client.New(restConfig, client.Options{Scheme: scheme})
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "make a client: %v\n", err)
+		return 1
+	}
+	manager.start(controllers.Options{})
+	code := m.Run()
+	if err := manager.stop(); err != nil {
+		fmt.Fprintf(os.Stderr, "the manager failed: %v\n", err)
+		return 1
+	}
+	return code
+}
+
+// process is a manager that runs beside the tests. Tests that stop it are not parallel, so that no other one runs.
+type process struct {
+	cancel context.CancelFunc
+	done   chan error
+}
+
+func (p *process) start(o controllers.Options) {
+	ctx, cancel := context.WithCancel(context.Background())
+	p.cancel, p.done = cancel, make(chan error, 1)
+	o.MetricsAddress, o.ProbeAddress, o.DispatcherImage = "0", "0", testImage
+	go func() { p.done <- controllers.Run(ctx, restConfig, o) }()
+}
+
+func (p *process) stop() error {
+	p.cancel()
+	select {
+	case err := <-p.done:
+		return err
+	case <-time.After(30 * time.Second):
+		return errors.New("it did not stop within 30 s")
+	}
+}
