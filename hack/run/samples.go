@@ -1,0 +1,116 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	sigsyaml "sigs.k8s.io/yaml"
+)
+
+// sampleSet is config/samples.
+type sampleSet struct {
+	objects       []*unstructured.Unstructured
+	subscriptions []*unstructured.Unstructured // of objects
+	keys          []string                     // the signing keys of subscriptions
+}
+
+// kustomize builds a folder's manifests.
+func (s *session) kustomize(ctx context.Context, folder string) ([]*unstructured.Unstructured, error) {
+	text, err := s.kube(ctx, "kustomize", folder)
+	if err != nil {
+		return nil, err
+	}
+	var objects []*unstructured.Unstructured
+	reader := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(text)))
+	for {
+		document, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			return objects, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", folder, err)
+		}
+		o := &unstructured.Unstructured{}
+		if err := sigsyaml.Unmarshal(document, &o.Object); err != nil {
+			return nil, fmt.Errorf("read %s: %w", folder, err)
+		}
+		if len(o.Object) > 0 {
+			objects = append(objects, o)
+		}
+	}
+}
+
+func encode(objects []*unstructured.Unstructured) ([]byte, error) {
+	var text bytes.Buffer
+	for _, o := range objects {
+		document, err := sigsyaml.Marshal(o.Object)
+		if err != nil {
+			return nil, err
+		}
+		text.WriteString("---\n")
+		text.Write(document)
+	}
+	return text.Bytes(), nil
+}
+
+func (s *session) samples(ctx context.Context) (*sampleSet, error) {
+	objects, err := s.kustomize(ctx, filepath.Join("config", "samples"))
+	if err != nil {
+		return nil, err
+	}
+	set := &sampleSet{objects: objects}
+	secrets := make(map[string]map[string]string)
+	for _, o := range objects {
+		switch o.GetKind() {
+		case "Secret":
+			secrets[o.GetName()], _, _ = unstructured.NestedStringMap(o.Object, "stringData")
+		case "WebhookSubscription":
+			set.subscriptions = append(set.subscriptions, o)
+		}
+	}
+	for _, o := range set.subscriptions {
+		ref, _, _ := unstructured.NestedStringMap(o.Object, "spec", "signing", "secretRef")
+		key, ok := secrets[ref["name"]][ref["key"]]
+		if !ok {
+			return nil, fmt.Errorf("config/samples: the signing key of %s is not among them", o.GetName())
+		}
+		set.keys = append(set.keys, key)
+	}
+	return set, nil
+}
+
+// applySamples applies config/samples with the receiver's URL in place of their own.
+func (s *session) applySamples(ctx context.Context) error {
+	set, err := s.samples(ctx)
+	if err != nil {
+		return err
+	}
+	for _, o := range set.subscriptions {
+		unstructured.RemoveNestedField(o.Object, "spec", "urlFrom")
+		if err := unstructured.SetNestedField(o.Object, s.endpoint+"/"+o.GetName(), "spec", "url"); err != nil {
+			return err
+		}
+	}
+	text, err := encode(set.objects)
+	if err != nil {
+		return err
+	}
+	if s.cluster != "" {
+		s.cleanup(func(ctx context.Context) error {
+			_, err := s.command(ctx, bytes.NewReader(text), s.kubectl, "delete", "--ignore-not-found", "-f", "-")
+			return err
+		})
+	}
+	if err := s.apply(ctx, text); err != nil {
+		return err
+	}
+	_, err = s.kube(ctx, "--namespace="+sampleNamespace, "wait", "--for=condition=Ready", "--timeout=60s", "webhooksubscriptions", "--all")
+	return err
+}
