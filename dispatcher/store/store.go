@@ -30,6 +30,8 @@ type NewEvent struct {
 	// Digest is a hash of all that the producer sent for the event. The same namespace, id and digest again is a
 	// repetition, another digest a conflict.
 	Digest [16]byte
+	// Order is a hash of what the event's deliveries are ordered by, where a subscription asks for it; 0 if nothing.
+	Order uint64
 	// Subscriptions that it matched; each gets one delivery.
 	Subscriptions []Subscription
 }
@@ -39,6 +41,8 @@ type Subscription struct {
 	Key       event.SubscriptionKey
 	Namespace string
 	Name      string
+	// Ordered deliveries go one at a time for each order. It holds for what is appended from now on, until a replay.
+	Ordered bool
 }
 
 // Accepted is the answer to one event. A repetition gets the first answer again.

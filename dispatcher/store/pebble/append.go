@@ -206,7 +206,7 @@ func (s *Store) write(a *appending, events []store.NewEvent, answers []store.Acc
 				unknown = append(unknown, *sub)
 				_ = b.Set(append(appendSubscriptionKey(nil, spaceSubscription, sub.Key), sub.Namespace...), appendName(nil, sub.Name), nil)
 			}
-			pendings = append(pendings, a.setFresh(b, sub.Key, e.Event, at, now))
+			pendings = append(pendings, a.setFresh(b, e, sub, at, now))
 		}
 	}
 	if err := s.commit(b, pebble.Sync); err != nil {
@@ -220,21 +220,26 @@ func (s *Store) write(a *appending, events []store.NewEvent, answers []store.Acc
 	return answers, pendings, nil
 }
 
-// setFresh stores a new delivery of an event accepted at the given time, due at once.
-func (a *appending) setFresh(b *pebble.Batch, sub event.SubscriptionKey, e *delivery.Event, at, now uint64) delivery.PendingDelivery {
-	due, record := at, freshRecord
+// setFresh stores a new delivery, due at once, of an event accepted at the given time.
+func (a *appending) setFresh(b *pebble.Batch, e *store.NewEvent, sub *store.Subscription, at, now uint64) delivery.PendingDelivery {
+	h := history{pending: pending{since: at, size: len(e.Event.Body)}, due: at}
+	key := e.Event.Key
+	if sub.Ordered && e.Order != 0 {
+		h.order = e.Order
+		a.key = appendOrderKey(a.key[:0], sub.Key, h.order, key)
+		_ = b.Set(a.key, nil, nil)
+	}
 	if at > now+maxSkew {
 		// The clock was set back. It would come to the time of acceptance late, and the delivery with it.
-		h := history{pending: pending{since: at, history: true}, due: now}
-		due, record = now, h.pending.append(nil)
-		_ = b.Set(appendHistoryKey(nil, sub, e.Key), h.append(nil), nil)
+		h.history, h.due = true, now
+		_ = b.Set(appendHistoryKey(nil, sub.Key, key), h.append(nil), nil)
 	}
-	a.key = appendPendingKey(a.key[:0], sub, due, e.Key)
-	_ = b.Set(a.key, record, nil)
-	return delivery.PendingDelivery{
-		ID:  event.DeliveryID{Event: e.Key, Subscription: sub},
-		Due: moment(due), Since: moment(at), Event: e,
-	}
+	a.key = appendPendingKey(a.key[:0], sub.Key, h.due, key)
+	a.value = h.pending.append(a.value[:0])
+	_ = b.Set(a.key, a.value, nil)
+	d := h.delivery(sub.Key, key, h.due)
+	d.Event = e.Event
+	return d
 }
 
 // setEvent stores an event in a bucket of spaceEvent or spaceFailedEvent.

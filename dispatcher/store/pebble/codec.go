@@ -179,6 +179,7 @@ const (
 	flagHistory  = 1 << iota // of a pending delivery: it has a history record
 	flagReplayOf             // the delivery names another
 	flagFailure              // of counts: there was a failed attempt
+	flagOrder                // of a pending delivery: it is ordered
 )
 
 // pending is what a pending delivery's own record says.
@@ -187,34 +188,61 @@ type pending struct {
 	attempts, before int
 	// history tells that there is a history record.
 	history bool
+	order   uint64
+	size    int // of the event's body
 }
 
-func (p *pending) append(b []byte) []byte {
-	b = appendHeader(b)
-	if !p.history {
-		return append(b, 0)
+// append appends the record. That of a delivery without a history leaves out what follows from its event.
+func (p *pending) append(b []byte) []byte { return p.appendFields(appendHeader(b)) }
+
+func (p *pending) appendFields(b []byte) []byte {
+	var flags byte
+	if p.history {
+		flags |= flagHistory
 	}
-	b = append(b, flagHistory)
-	b = binary.BigEndian.AppendUint64(b, p.since)
-	b = binary.AppendUvarint(b, uint64(p.attempts))
-	return binary.AppendUvarint(b, uint64(p.before))
+	if p.order != 0 {
+		flags |= flagOrder
+	}
+	b = append(b, flags)
+	if p.history {
+		b = binary.BigEndian.AppendUint64(b, p.since)
+		b = binary.AppendUvarint(b, uint64(p.attempts))
+		b = binary.AppendUvarint(b, uint64(p.before))
+	}
+	if p.order != 0 {
+		b = binary.BigEndian.AppendUint64(b, p.order)
+	}
+	return binary.AppendUvarint(b, uint64(p.size))
+}
+
+// pending reads what appendFields wrote for a delivery of an event accepted at the given time.
+func (d *decoder) pending(at uint64) pending {
+	p := pending{since: at}
+	flags := d.byte()
+	if flags&^(flagHistory|flagOrder) != 0 {
+		d.fail(&DamagedError{Kind: d.kind})
+	}
+	if flags&flagHistory != 0 {
+		p.history, p.since, p.attempts, p.before = true, d.uint64(), d.int(), d.int()
+	}
+	if flags&flagOrder != 0 {
+		p.order = d.uint64()
+	}
+	p.size = d.int()
+	return p
 }
 
 // decodePending reads the record of a delivery of the given event.
 func decodePending(key event.Key, value []byte) (pending, error) {
-	if len(value) == len(freshRecord) && string(value) == string(freshRecord) {
-		return pending{since: accepted(key)}, nil
-	}
 	d := newDecoder(kindPending, value)
-	if d.byte() != flagHistory {
-		d.fail(&DamagedError{Kind: kindPending})
-	}
-	p := pending{history: true, since: d.uint64(), attempts: d.int(), before: d.int()}
+	p := d.pending(accepted(key))
 	return p, d.end()
 }
 
-// freshRecord is the record of a delivery that was never attempted.
-var freshRecord = (&pending{}).append(nil)
+// isFresh tells whether a pending delivery's record says that there is no history.
+func isFresh(value []byte) bool {
+	return len(value) > headerLength && value[headerLength]&flagHistory == 0
+}
 
 // history is all of a pending delivery.
 type history struct {
@@ -228,9 +256,7 @@ func (h *history) append(b []byte) []byte {
 	b = appendHeader(b)
 	b = appendReplayOf(b, h.replayOf)
 	b = binary.BigEndian.AppendUint64(b, h.due)
-	b = binary.BigEndian.AppendUint64(b, h.since)
-	b = binary.AppendUvarint(b, uint64(h.attempts))
-	b = binary.AppendUvarint(b, uint64(h.before))
+	b = h.appendFields(b)
 	return appendAttempts(b, h.list)
 }
 
@@ -238,7 +264,10 @@ func decodeHistory(value []byte) (history, error) {
 	d := newDecoder(kindHistory, value)
 	h := history{replayOf: d.replayOf()}
 	h.due = d.uint64()
-	h.pending = pending{history: true, since: d.uint64(), attempts: d.int(), before: d.int()}
+	h.pending = d.pending(0)
+	if !h.history {
+		d.fail(&DamagedError{Kind: kindHistory})
+	}
 	h.list = d.attempts()
 	return h, d.end()
 }

@@ -4,9 +4,10 @@
 //
 // A key begins with one byte that names its keyspace; numbers are big-endian, so that keys sort as their parts do.
 //
-//	p  subscription, due, event            pending delivery; empty but for a retried one's since and attempts
+//	p  subscription, due, event            pending delivery
 //	r  subscription, event                 history of a pending delivery that was attempted, replayed, or is due at
 //	                                       another time than its event was accepted: due, attempts, what it replays
+//	o  subscription, order, event          pending delivery that is ordered
 //	e  hour, event                         event, in the hour it was accepted, or moved to
 //	d  hour, namespace, event, subscription  delivered delivery, in the hour it finished
 //	f  day, namespace, event, subscription   failed or cancelled delivery, in the day it finished

@@ -86,11 +86,13 @@ func (p *pending) delivery(sub event.SubscriptionKey, key event.Key, due uint64)
 	return delivery.PendingDelivery{
 		ID:  event.DeliveryID{Event: key, Subscription: sub},
 		Due: moment(due), Since: moment(p.since), Attempts: p.attempts, AttemptsBefore: p.before,
+		Order: p.order, Size: p.size,
 	}
 }
 
 // walkFresh visits sub's deliveries without a history that were accepted before the given time, oldest first.
-func (s *Store) walkFresh(from pebble.Reader, sub event.SubscriptionKey, before uint64, visit func(event.Key) (more bool, err error)) error {
+// The value must not be kept.
+func (s *Store) walkFresh(from pebble.Reader, sub event.SubscriptionKey, before uint64, visit func(key event.Key, value []byte) (more bool, err error)) error {
 	it, err := from.NewIter(&pebble.IterOptions{
 		LowerBound: appendPendingKey(nil, sub, 0, event.Key{}),
 		UpperBound: appendPendingKey(nil, sub, before, event.Key{}),
@@ -104,16 +106,15 @@ func (s *Store) walkFresh(from pebble.Reader, sub event.SubscriptionKey, before 
 			err = &DamagedError{Kind: kindPending}
 			break
 		}
-		if string(it.Value()) == string(freshRecord) {
+		if value := it.Value(); isFresh(value) {
 			_, _, key := parsePendingKey(it.Key())
-			more, err = visit(key)
+			more, err = visit(key, value)
 		}
 	}
 	return errors.Join(err, it.Error(), it.Close())
 }
 
 // walkHistory visits sub's deliveries with a history whose events were accepted before the given time, oldest first.
-// The value must not be kept.
 func (s *Store) walkHistory(from pebble.Reader, sub event.SubscriptionKey, before uint64, visit func(key event.Key, value []byte) (more bool, err error)) error {
 	upper := appendHistoryKey(nil, sub, event.Key{})
 	for i, shift := 9, 56; shift >= 0; i, shift = i+1, shift-8 {
@@ -155,13 +156,43 @@ func (s *Store) Aged(ctx context.Context, sub event.SubscriptionKey, since time.
 	if err != nil || limit == 0 {
 		return into, err
 	}
-	err = s.walkFresh(s.db, sub, last+1, func(key event.Key) (bool, error) {
-		p := pending{since: accepted(key)}
+	err = s.walkFresh(s.db, sub, last+1, func(key event.Key, value []byte) (bool, error) {
+		p, err := decodePending(key, value)
 		into = append(into, p.delivery(sub, key, p.since))
 		limit--
-		return limit > 0, ctx.Err()
+		return limit > 0, errors.Join(err, ctx.Err())
 	})
 	return into, err
+}
+
+// First walks the subscription's deliveries with the order in the order of their events.
+func (s *Store) First(ctx context.Context, sub event.SubscriptionKey, order uint64) (delivery.PendingDelivery, bool, error) {
+	if err := s.enter(ctx); err != nil {
+		return delivery.PendingDelivery{}, false, err
+	}
+	defer s.leave()
+	if order == 0 {
+		return delivery.PendingDelivery{}, false, nil
+	}
+	prefix := appendOrderKey(nil, sub, order, event.Key{})[:orderKeyLength-len(event.Key{})]
+	it, err := s.iterate(prefix, successor(nil, prefix))
+	if err != nil {
+		return delivery.PendingDelivery{}, false, err
+	}
+	var first standing
+	id := event.DeliveryID{Subscription: sub}
+	for it.First(); it.Valid() && err == nil && !first.is; it.Next() {
+		if len(it.Key()) != orderKeyLength {
+			err = &DamagedError{Kind: kindPending}
+			break
+		}
+		id.Event = event.Key(it.Key()[len(prefix):])
+		first, err = s.pendingOf(s.db, id) // it may have finished since the iterator was made
+	}
+	if err := errors.Join(err, it.Error(), it.Close()); err != nil || !first.is {
+		return delivery.PendingDelivery{}, false, err
+	}
+	return first.delivery(sub, id.Event, first.due), true, nil
 }
 
 // OldestPending compares the oldest delivery with a history to the oldest without.
@@ -176,7 +207,7 @@ func (s *Store) OldestPending(ctx context.Context, sub event.SubscriptionKey) (t
 		return false, nil
 	})
 	if err == nil {
-		err = s.walkFresh(s.db, sub, oldest, func(key event.Key) (bool, error) {
+		err = s.walkFresh(s.db, sub, oldest, func(key event.Key, _ []byte) (bool, error) {
 			oldest = accepted(key)
 			return false, nil
 		})

@@ -143,9 +143,9 @@ func (m *move) walk(snapshot *pebble.Snapshot) error {
 			break
 		}
 		sub, _, _ := parsePendingKey(it.Key())
-		err = m.store.walkFresh(snapshot, sub, end, func(key event.Key) (bool, error) { return true, m.event(key) })
-		if err == nil {
-			err = m.store.walkHistory(snapshot, sub, end, func(key event.Key, _ []byte) (bool, error) { return true, m.event(key) })
+		visit := func(key event.Key, _ []byte) (bool, error) { return true, m.event(key) }
+		if err = m.store.walkFresh(snapshot, sub, end, visit); err == nil {
+			err = m.store.walkHistory(snapshot, sub, end, visit)
 		}
 		ok = it.SeekGE(appendPendingKey(nil, sub, math.MaxUint64, event.Key{}))
 	}

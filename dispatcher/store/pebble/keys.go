@@ -18,6 +18,7 @@ const (
 	spaceFailedEvent  = 'g'
 	spaceIdempotency  = 'i'
 	spaceMeta         = 'm'
+	spaceOrder        = 'o'
 	spacePending      = 'p'
 	spaceHistory      = 'r'
 	spaceSubscription = 's'
@@ -90,6 +91,15 @@ func appendHistoryKey(b []byte, sub event.SubscriptionKey, key event.Key) []byte
 }
 
 const historyKeyLength = 25
+
+func appendOrderKey(b []byte, sub event.SubscriptionKey, order uint64, key event.Key) []byte {
+	b = append(b, spaceOrder)
+	b = append(b, sub[:]...)
+	b = binary.BigEndian.AppendUint64(b, order)
+	return append(b, key[:]...)
+}
+
+const orderKeyLength = 33
 
 // appendEventKey appends a key of spaceEvent or spaceFailedEvent.
 func appendEventKey(b []byte, space byte, bucket uint32, key event.Key) []byte {

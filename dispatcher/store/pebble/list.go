@@ -300,7 +300,7 @@ func (l *listing) read(from *source) (wanted, more bool, err error) {
 	switch {
 	case from.space == spacePending && len(key) == pendingKeyLength:
 		_, from.due, from.id.Event = parsePendingKey(key)
-		if string(value) != string(freshRecord) {
+		if !isFresh(value) {
 			// It comes through its history. What is due later than the bound may be newer.
 			return false, from.due >= l.since, nil
 		}

@@ -118,6 +118,10 @@ func (s *Store) record(b *pebble.Batch, o *delivery.Outcome, now uint64) error {
 		s.setPending(b, id, &after)
 	case delivery.Delivered, delivery.Failed, delivery.Cancelled:
 		after.is = false
+		if before.order != 0 {
+			s.ledger.key = appendOrderKey(s.ledger.key[:0], id.Subscription, before.order, id.Event)
+			_ = b.SingleDelete(s.ledger.key, nil)
+		}
 		err = s.finish(b, o, &after, now)
 	default:
 		err = fmt.Errorf("state %d does not follow an attempt", o.State)
@@ -189,7 +193,7 @@ func (s *Store) readHistory(id event.DeliveryID, of *standing) error {
 	return nil
 }
 
-// remove takes a delivery out of those that are pending.
+// remove takes a delivery from the place where it is pending.
 func (s *Store) remove(b *pebble.Batch, id event.DeliveryID, of *standing) {
 	l := &s.ledger
 	l.key = appendPendingKey(l.key[:0], id.Subscription, of.due, id.Event)

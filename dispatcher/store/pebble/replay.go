@@ -94,7 +94,7 @@ func (s *Store) replayFailed(b *pebble.Batch, found *entry, e *delivery.Event) (
 	now := s.now()
 	s.setEvent(b, spaceEvent, &s.events, bucketOf(s.latest(now), hour), e)
 	return s.setReplayed(b, found.id, e, standing{
-		pending: pending{since: now, attempts: found.attempts, before: found.attempts, history: true},
+		pending: pending{since: now, attempts: found.attempts, before: found.attempts, history: true, size: len(e.Body)},
 		due:     now, list: found.list, replayOf: found.replayOf,
 	}), nil
 }
@@ -109,7 +109,9 @@ func (s *Store) replayDelivered(b *pebble.Batch, found *entry, e delivery.Event)
 		due = now // the clock was set back
 	}
 	id := event.DeliveryID{Event: e.Key, Subscription: found.id.Subscription}
-	return s.setReplayed(b, id, &e, standing{pending: pending{since: at, history: true}, due: due, replayOf: found.id})
+	return s.setReplayed(b, id, &e, standing{
+		pending: pending{since: at, history: true, size: len(e.Body)}, due: due, replayOf: found.id,
+	})
 }
 
 func (s *Store) setReplayed(b *pebble.Batch, id event.DeliveryID, e *delivery.Event, st standing) delivery.PendingDelivery {

@@ -48,7 +48,7 @@ func testAppend(f *fixture) {
 	var want []delivery.PendingDelivery
 	for _, sub := range []store.Subscription{a, b} {
 		id := event.DeliveryID{Event: e.Event.Key, Subscription: sub.Key}
-		want = append(want, delivery.PendingDelivery{ID: id, Due: start, Since: start, Event: e.Event})
+		want = append(want, delivery.PendingDelivery{ID: id, Due: start, Since: start, Size: len(e.Event.Body), Event: e.Event})
 	}
 	f.same("deliveries", want, deliveries)
 	for i, sub := range []store.Subscription{a, b} {
