@@ -1,0 +1,306 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/egress"
+	"github.com/clinikapi/eventflow/dispatcher/ingest"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
+	"github.com/clinikapi/eventflow/dispatcher/status"
+	"github.com/clinikapi/eventflow/dispatcher/store"
+	"github.com/clinikapi/eventflow/dispatcher/store/pebble"
+)
+
+const (
+	// lockWait is how long a starting dispatcher waits for its predecessor to leave the store.
+	lockWait = 60 * time.Second
+	// shutdownTimeout is how long requests that are under way at the stop may take.
+	shutdownTimeout = 5 * time.Second
+)
+
+// dispatcher is one data plane: the steps of an event's way, put together.
+type dispatcher struct {
+	Options
+	settings
+	registry *prometheus.Registry
+	store    store.Store
+	engine   *delivery.Engine
+	api      *ingest.Handler
+	source   routing.Source
+	statuses status.Client  // nil without Kubernetes
+	status   *status.Writer // nil without Kubernetes
+
+	failed  chan error // a part that cannot go on says so
+	table   atomic.Pointer[routing.Table]
+	ready   atomic.Bool
+	loaded  chan struct{} // closed once there is a table
+	loading sync.Once
+}
+
+// Run runs a dispatcher until ctx ends, and then stops it so that nothing is lost: it fails /readyz and goes on accepting
+// for DrainDelay, finishes the requests and attempts under way, and leaves the rest in the store. It returns an error if
+// it could not start or go on.
+func Run(ctx context.Context, options Options) error {
+	settings, err := options.check()
+	if err != nil {
+		return err
+	}
+	d := &dispatcher{Options: options, settings: settings, registry: newRegistry(), loaded: make(chan struct{}), failed: make(chan error, 1)}
+	ops, err := d.listen(d.OpsListen, http.HandlerFunc(d.serveOps), "")
+	if err != nil {
+		return fmt.Errorf("--ops-listen: %w", err)
+	}
+	defer ops.close()
+	if err := d.open(); err != nil {
+		return err
+	}
+	defer func() {
+		if err := d.store.Close(); err != nil {
+			d.Logger.Error(err, "Closing the store failed; what was acknowledged is safe")
+		}
+	}()
+	api, err := d.listen(d.Listen, d.api, d.TLSCertFile)
+	if err != nil {
+		return fmt.Errorf("--listen: %w", err)
+	}
+	defer api.close()
+	return d.run(ctx, api, ops)
+}
+
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+// open opens the store and makes the parts that work on it.
+func (d *dispatcher) open() error {
+	clients, err := d.connect()
+	if err != nil {
+		return err
+	}
+	sender, err := egress.New(egress.Options{
+		Version: d.Version, AllowHTTP: d.EgressAllowHTTP, AllowedCIDRs: d.allow, DeniedCIDRs: d.deny, MaxIdleConns: d.MaxInFlight,
+	})
+	if err != nil {
+		return fmt.Errorf("set egress up: %w", err)
+	}
+	now := steadyClock()
+	d.store, err = pebble.Open(d.storeDir, pebble.Options{
+		Logger: d.Logger.WithName("store"), LockWait: lockWait, Now: now,
+		Retention: pebble.Retention{Delivered: d.RetentionDelivered, Failed: d.RetentionFailed},
+	})
+	if err != nil {
+		return err
+	}
+	d.engine = delivery.New(delivery.Options{
+		Store: d.store, Sender: sender, Logger: d.Logger.WithName("delivery"), Registerer: d.registry,
+		Changed: d.changed, MaxInFlight: d.MaxInFlight, Now: now,
+	})
+	d.source = d.newSource(clients)
+	if err = d.openAPI(clients); err != nil {
+		return errors.Join(err, d.store.Close())
+	}
+	return nil
+}
+
+// connect finds the cluster, if the options need one, and makes what writes statuses to it.
+func (d *dispatcher) connect() (kubernetes.Interface, error) {
+	if d.Routes != routesKubernetes && d.IngestAuth != authKubernetes {
+		return nil, nil
+	}
+	config, err := clusterConfig(d.Kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	if d.Routes == routesKubernetes {
+		if d.statuses, err = status.NewClient(config); err != nil {
+			return nil, err
+		}
+	}
+	clients, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make a client of the cluster: %w", err)
+	}
+	return clients, nil
+}
+
+// openAPI makes the API, and what tells Kubernetes of deliveries.
+func (d *dispatcher) openAPI(clients kubernetes.Interface) error {
+	if d.statuses != nil {
+		d.status = status.New(d.store, d.statuses, d.Logger.WithName("status"))
+	}
+	var authorizer ingest.Authorizer = ingest.None{}
+	if d.IngestAuth == authKubernetes {
+		authorizer = ingest.NewKubernetes(clients)
+	}
+	var err error
+	d.api, err = ingest.New(ingest.Options{
+		Store: d.store, Routes: d.table.Load, Accept: d.engine.Accept, Catalog: d.catalog, Authorizer: authorizer,
+		MaxEventBytes: d.MaxEventBytes, Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
+	})
+	return err
+}
+
+// changed passes on that something became of a subscription's deliveries.
+func (d *dispatcher) changed(key event.SubscriptionKey) {
+	if d.status != nil {
+		d.status.Changed(key)
+	}
+}
+
+// run delivers until ctx ends or a part fails, and then stops the parts from the outside in.
+func (d *dispatcher) run(ctx context.Context, api, ops *server) error {
+	var source, engine, reporting sync.WaitGroup
+	sourceCtx, stopSource := context.WithCancel(context.WithoutCancel(ctx))
+	engineCtx, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
+	statusCtx, stopStatus := context.WithCancel(context.WithoutCancel(ctx))
+	defer func() {
+		stopSource()
+		source.Wait()
+		stopEngine()
+		engine.Wait()
+		stopStatus()
+		reporting.Wait()
+	}()
+	source.Go(func() { d.report(d.source.Run(sourceCtx, d.use)) })
+	if d.status != nil {
+		reporting.Go(func() { d.status.Run(statusCtx) })
+	}
+
+	select {
+	case <-d.loaded:
+	case err := <-d.failed:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+	engine.Go(func() { d.report(d.engine.Run(engineCtx)) })
+	d.ready.Store(true)
+	d.Logger.Info("Dispatcher ready", "api", api.address(), "ops", ops.address(), "subscriptions", d.table.Load().Len())
+	if d.Started != nil {
+		d.Started(api.address(), ops.address())
+	}
+	select {
+	case err := <-d.failed:
+		return err
+	case <-ctx.Done():
+	}
+	return d.drain(api)
+}
+
+// report notes that a part ended with err, if that is not nil; the first one counts.
+func (d *dispatcher) report(err error) {
+	if err == nil {
+		return
+	}
+	select {
+	case d.failed <- err:
+	default:
+	}
+}
+
+// drain lets clients leave and requests finish.
+func (d *dispatcher) drain(api *server) error {
+	d.Logger.Info("Stopping", "drainDelay", d.DrainDelay)
+	d.ready.Store(false)
+	d.api.Drain()
+	<-time.After(d.DrainDelay)
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer cancel()
+	if err := api.Shutdown(ctx); err != nil {
+		d.Logger.Info("Some requests were still under way at the stop; they were not acknowledged")
+	}
+	return nil
+}
+
+// use makes table the one to match and deliver by, everywhere at once.
+func (d *dispatcher) use(table *routing.Table) {
+	for _, p := range table.Problems {
+		d.Logger.Info("A manifest is not routed as it is written", "source", p.Source, "namespace", p.Namespace, "name", p.Name, "reason", p.Reason, "message", p.Message)
+	}
+	d.engine.Use(endpoints{table}, !table.Stale)
+	d.table.Store(table)
+	if d.status != nil && !table.Stale {
+		d.status.Use(table)
+	}
+	d.loading.Do(func() { close(d.loaded) })
+}
+
+// endpoints shows the engine the part of a table that it delivers by.
+type endpoints struct{ table *routing.Table }
+
+// Endpoint returns where the subscription's deliveries go.
+func (e endpoints) Endpoint(key event.SubscriptionKey) (*delivery.Endpoint, bool) {
+	route, ok := e.table.Get(key)
+	if !ok {
+		return nil, false
+	}
+	return route.Endpoint, true
+}
+
+// steadyClock returns a wall clock that does not jump: due times and ages are kept on it, and a step of the machine's
+// clock must neither delay what is due nor age what is young. A restart takes the machine's word anew.
+func steadyClock() func() time.Time {
+	start := time.Now()
+	return func() time.Time { return start.Add(time.Since(start)) }
+}
+
+// server is a listening HTTP server.
+type server struct {
+	*http.Server
+	listener net.Listener
+	served   sync.WaitGroup
+}
+
+// listen begins to serve handler at address, with the API's certificate if certFile is given.
+func (d *dispatcher) listen(address string, handler http.Handler, certFile string) (*server, error) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{Server: ingest.NewServer(handler, d.Logger.WithName("http")), listener: listener}
+	if certFile != "" {
+		if s.TLSConfig, err = reloadedCertificate(d.TLSCertFile, d.TLSKeyFile, d.Logger); err != nil {
+			_ = listener.Close()
+			return nil, err
+		}
+	}
+	s.served.Go(func() { d.report(s.serve()) })
+	return s, nil
+}
+
+func (s *server) address() string { return s.listener.Addr().String() }
+
+// serve answers until the server is closed.
+func (s *server) serve() error {
+	var err error
+	if s.TLSConfig != nil {
+		err = s.ServeTLS(s.listener, "", "")
+	} else {
+		err = s.Serve(s.listener)
+	}
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (s *server) close() {
+	_ = s.listener.Close()
+	_ = s.Close()
+	s.served.Wait()
+}

@@ -1,0 +1,141 @@
+package dispatcher
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/pflag"
+
+	"github.com/clinikapi/eventflow/api/event"
+)
+
+// Options are what a dispatcher is told on its command line.
+type Options struct {
+	// Routes is "kubernetes", or a folder of manifests.
+	Routes string
+	// Store is "pebble:DIR".
+	Store string
+	// Listen and OpsListen are the addresses of the API and of health and metrics.
+	Listen, OpsListen string
+	// IngestAuth is "kubernetes" or "none".
+	IngestAuth string
+	// TLSCertFile and TLSKeyFile hold the API's certificate; it is read again when it changes. Without, the API speaks
+	// plain HTTP.
+	TLSCertFile, TLSKeyFile string
+	// EgressAllowHTTP, EgressAllowCIDRs and EgressDenyCIDRs are what deliveries may reach beside public https.
+	EgressAllowHTTP                   bool
+	EgressAllowCIDRs, EgressDenyCIDRs []string
+	// EventResources are a site's own, added to the clinical ones.
+	EventResources []string
+	// MaxEventBytes bounds one event's JSON.
+	MaxEventBytes int
+	// MaxInFlight bounds the attempts under way over all subscriptions.
+	MaxInFlight int
+	// RetentionDelivered and RetentionFailed are how long finished deliveries are kept.
+	RetentionDelivered, RetentionFailed time.Duration
+	// Name and Namespace are those of the WebhookDispatcher that this process is of, with Routes "kubernetes".
+	Name, Namespace string
+	// Kubeconfig is a file; "" means that of the environment or of the pod.
+	Kubeconfig string
+	// DrainDelay is how long a stopping dispatcher accepts events while its clients and Services learn that it stops.
+	DrainDelay time.Duration
+
+	// Version is sent as the User-Agent's.
+	Version string
+	Logger  logr.Logger
+	// Started is told the addresses that are listened on, once /readyz is 200; nil for nobody. Ports may be 0.
+	Started func(api, ops string)
+}
+
+// routesKubernetes and authKubernetes, authNone are words of the command line.
+const (
+	routesKubernetes = "kubernetes"
+	authKubernetes   = "kubernetes"
+	authNone         = "none"
+	storePebble      = "pebble:"
+)
+
+// AddFlags binds the options to flags, and sets their defaults.
+func (o *Options) AddFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&o.Routes, "routes", "", "where subscriptions come from: kubernetes, or a folder of WebhookSubscription and Secret manifests (required)")
+	flags.StringVar(&o.Store, "store", "", "where events are kept: pebble:DIR (required)")
+	flags.StringVar(&o.Listen, "listen", ":8080", "address of the publish API")
+	flags.StringVar(&o.OpsListen, "ops-listen", ":8081", "address of /healthz, /readyz and /metrics")
+	flags.StringVar(&o.IngestAuth, "ingest-auth", authKubernetes, "who may publish: kubernetes (service account tokens, by RBAC) or none (everyone who reaches the address)")
+	flags.StringVar(&o.TLSCertFile, "tls-cert-file", "", "certificate of the publish API, PEM; read again when it changes")
+	flags.StringVar(&o.TLSKeyFile, "tls-key-file", "", "key of that certificate, PEM")
+	flags.BoolVar(&o.EgressAllowHTTP, "egress-allow-http", false, "allow endpoints without TLS")
+	flags.StringSliceVar(&o.EgressAllowCIDRs, "egress-allow-cidr", nil, "address range that deliveries may reach although it is private or special; may be repeated")
+	flags.StringSliceVar(&o.EgressDenyCIDRs, "egress-deny-cidr", nil, "address range that deliveries may not reach whatever allows it; may be repeated")
+	flags.StringSliceVar(&o.EventResources, "event-resource", nil, "a resource of the site's own, beside the clinical ones; may be repeated")
+	flags.IntVar(&o.MaxEventBytes, "max-event-bytes", 1<<20, "bound on one event's JSON")
+	flags.IntVar(&o.MaxInFlight, "max-in-flight", 1024, "bound on the attempts under way over all subscriptions")
+	flags.DurationVar(&o.RetentionDelivered, "retention-delivered", 24*time.Hour, "how long a delivered delivery is kept")
+	flags.DurationVar(&o.RetentionFailed, "retention-failed", 720*time.Hour, "how long a failed delivery is kept")
+	flags.StringVar(&o.Name, "dispatcher-name", "default", "name of the WebhookDispatcher that this process is of")
+	flags.StringVar(&o.Namespace, "dispatcher-namespace", "eventflow-system", "namespace of the WebhookDispatcher that this process is of")
+	flags.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file; without, $KUBECONFIG or the pod's service account")
+	flags.DurationVar(&o.DrainDelay, "drain-delay", 5*time.Second, "how long to accept events after the signal to stop, so that clients can leave")
+}
+
+// settings are options that were understood.
+type settings struct {
+	catalog     *event.Catalog
+	storeDir    string
+	allow, deny []netip.Prefix
+}
+
+// check returns the settings, or an error that names the flag to mend.
+func (o *Options) check() (settings, error) {
+	var s settings
+	var found bool
+	if s.storeDir, found = strings.CutPrefix(o.Store, storePebble); !found || s.storeDir == "" {
+		return s, fmt.Errorf("--store=%q: want pebble:DIR", o.Store)
+	}
+	if o.Routes == "" {
+		return s, errors.New("--routes is missing: want kubernetes, or a folder of manifests")
+	}
+	if o.Routes != routesKubernetes {
+		if info, err := os.Stat(o.Routes); err != nil || !info.IsDir() {
+			return s, fmt.Errorf("--routes=%q: want kubernetes, or an existing folder of manifests", o.Routes)
+		}
+	}
+	if o.IngestAuth != authKubernetes && o.IngestAuth != authNone {
+		return s, fmt.Errorf("--ingest-auth=%q: want kubernetes or none", o.IngestAuth)
+	}
+	if (o.TLSCertFile == "") != (o.TLSKeyFile == "") {
+		return s, errors.New("--tls-cert-file and --tls-key-file go together")
+	}
+	if o.MaxInFlight < 1 {
+		return s, fmt.Errorf("--max-in-flight=%d: want at least 1", o.MaxInFlight)
+	}
+	if o.RetentionDelivered < time.Hour || o.RetentionFailed < time.Hour {
+		return s, errors.New("--retention-delivered and --retention-failed: want at least 1h")
+	}
+	var err error
+	if s.catalog, err = event.NewCatalog(o.EventResources...); err != nil {
+		return s, fmt.Errorf("--event-resource: %w", err)
+	}
+	if s.allow, err = prefixes("egress-allow-cidr", o.EgressAllowCIDRs); err != nil {
+		return s, err
+	}
+	s.deny, err = prefixes("egress-deny-cidr", o.EgressDenyCIDRs)
+	return s, err
+}
+
+func prefixes(flag string, texts []string) ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for _, text := range texts {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("--%s=%q: want an address range such as 10.96.0.0/12", flag, text)
+		}
+		all = append(all, prefix)
+	}
+	return all, nil
+}
