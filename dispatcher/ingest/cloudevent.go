@@ -230,8 +230,11 @@ func (p *parser) binary(header http.Header, body []byte, in *incoming) error {
 			return newProblem(malformed, "header ce-%s stands more than once", attribute)
 		}
 		value, err := url.PathUnescape(values[0]) // HTTP binding, section 3.1.3.2
-		if err != nil || !utf8.ValidString(value) {
-			return newProblem(malformed, "header ce-%s must be percent-encoded UTF-8", attribute)
+		if err != nil {
+			value = values[0] // the SDK for Go sends a percent sign as it is
+		}
+		if !utf8.ValidString(value) {
+			return newProblem(malformed, "header ce-%s must be UTF-8, percent-encoded where it is not ASCII", attribute)
 		}
 		if attribute == "time" {
 			if err := in.setTimestamp([]byte(value), "ce-time"); err != nil {

@@ -110,12 +110,16 @@ func (m *memory) List(_ context.Context, q store.Query) ([]store.Record, error) 
 		at := id.Event.Accepted()
 		if r.Namespace == q.Namespace && (q.Subscription == "" || q.Subscription == r.Subscription) && (q.State == 0 || q.State == r.State) &&
 			(q.Since.IsZero() || !at.Before(q.Since)) && (q.Until.IsZero() || at.Before(q.Until)) &&
-			(q.Before == event.DeliveryID{} || id.String() < q.Before.String()) {
+			(q.Before == event.DeliveryID{} || compareIDs(id, q.Before) < 0) {
 			found = append(found, *r)
 		}
 	}
-	slices.SortFunc(found, func(a, b store.Record) int { return strings.Compare(b.ID.String(), a.ID.String()) })
+	slices.SortFunc(found, func(a, b store.Record) int { return compareIDs(b.ID, a.ID) })
 	return found[:min(len(found), q.Limit)], nil
+}
+
+func compareIDs(a, b event.DeliveryID) int {
+	return cmp.Or(bytes.Compare(a.Event[:], b.Event[:]), bytes.Compare(a.Subscription[:], b.Subscription[:]))
 }
 
 func (m *memory) Replay(_ context.Context, namespace string, id event.DeliveryID) (delivery.PendingDelivery, error) {
