@@ -49,6 +49,7 @@ func withDefaults(spec v1alpha1.WebhookSubscriptionSpec) v1alpha1.WebhookSubscri
 	setDefault(&spec.Retry.MaxAge, metav1.Duration{Duration: 72 * time.Hour})
 	setDefault(&spec.Retry.Factor, 4)
 	setDefault(&spec.Delivery.MaxInFlight, 32)
+	setDefault(&spec.Delivery.Ordering, v1alpha1.OrderingNone)
 	setDefault(&spec.Payload.Mode, v1alpha1.PayloadFull)
 	if spec.Suspend == nil {
 		spec.Suspend = new(bool)

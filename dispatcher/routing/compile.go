@@ -149,6 +149,10 @@ func (c *compiler) compileLimits() error {
 	c.entry.Thin = spec.Payload.Mode == v1alpha1.PayloadThin
 	c.entry.Suspended = *spec.Suspend
 	c.entry.MaxInFlight = int(spec.Delivery.MaxInFlight)
+	c.entry.Ordered = spec.Delivery.Ordering == v1alpha1.OrderingByResource
+	if limit := spec.Delivery.RateLimit; limit != nil {
+		c.entry.RequestsPerSecond = int(limit.RequestsPerSecond)
+	}
 	c.entry.Retry = Retry{
 		Initial: spec.Retry.InitialDelay.Duration,
 		Max:     spec.Retry.MaxDelay.Duration,

@@ -35,7 +35,10 @@ type Entry struct {
 	Thin        bool          `json:"thin,omitzero"`
 	Retry       Retry         `json:"retry"`
 	MaxInFlight int           `json:"maxInFlight"`
-	Suspended   bool          `json:"suspended,omitzero"`
+	Ordered     bool          `json:"ordered,omitzero"`
+	// RequestsPerSecond is 0 without a limit.
+	RequestsPerSecond int  `json:"requestsPerSecond,omitzero"`
+	Suspended         bool `json:"suspended,omitzero"`
 	// Waiting is the reason of Accepted=False for which deliveries wait, "" while the subscription is accepted.
 	Waiting string `json:"waiting,omitempty"`
 	// Source is the file that the manifest stands in, "" if it came from an API server.
@@ -69,8 +72,9 @@ func (e *Entry) Route() (*Route, error) {
 				Factor: e.Retry.Factor, MaxAttempts: e.Retry.MaxAttempts,
 			},
 			MaxInFlight: e.MaxInFlight,
-			Suspended:   e.Suspended,
-			Generation:  e.Generation,
+			Ordered:     e.Ordered, RequestsPerSecond: e.RequestsPerSecond,
+			Suspended:  e.Suspended,
+			Generation: e.Generation,
 		},
 	}
 	err := e.checkBounds()
@@ -96,7 +100,7 @@ func (e *Entry) Origin() string {
 }
 
 func (e *Entry) checkBounds() error {
-	if e.MaxInFlight < 1 || e.Retry.Initial <= 0 || e.Retry.Max <= 0 || e.Retry.MaxAge <= 0 || e.Retry.Factor < 1 || e.Retry.MaxAttempts < 0 {
+	if e.MaxInFlight < 1 || e.RequestsPerSecond < 0 || e.Retry.Initial <= 0 || e.Retry.Max <= 0 || e.Retry.MaxAge <= 0 || e.Retry.Factor < 1 || e.Retry.MaxAttempts < 0 {
 		return errors.New("a limit is missing or negative")
 	}
 	return nil

@@ -1,0 +1,99 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/clinikapi/eventflow/dispatcher/routing"
+)
+
+// update makes s.shards those that the index names, and returns what it got for that. What it got is kept if it fails
+// for others: the next index is likely to name it.
+func (s *Source) update(ctx context.Context, index *routing.Index) (blobs map[int][]byte, err error) {
+	var wanted []int
+	for i, hash := range index.Shards {
+		if s.shards[i].hash != hash {
+			wanted = append(wanted, i)
+		}
+	}
+	blobs = make(map[int][]byte, len(wanted))
+	for i, result := range s.getAll(ctx, wanted) {
+		if result.err == nil {
+			s.shards[i], blobs[i] = result.shard, result.blob
+			if result.hash != index.Shards[i] {
+				result.err = errAhead
+			}
+		}
+		if err == nil || result.err != nil && !errors.Is(result.err, errAhead) {
+			err = result.err
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	for i := range s.shards {
+		if index.Shards[i] == "" {
+			s.shards[i] = shard{}
+		}
+	}
+	return blobs, nil
+}
+
+// result is what came of getting one shard.
+type result struct {
+	shard
+	blob []byte
+	err  error
+}
+
+// getAll gets the wanted shards, a few at a time.
+func (s *Source) getAll(ctx context.Context, wanted []int) map[int]*result {
+	results := make(map[int]*result, len(wanted))
+	var running sync.WaitGroup
+	slots := make(chan struct{}, parallelGets)
+	for _, i := range wanted {
+		into := &result{}
+		results[i] = into
+		slots <- struct{}{}
+		running.Go(func() {
+			defer func() { <-slots }()
+			if into.blob, into.err = s.get(ctx, i); into.err == nil {
+				into.shard, into.err = decode(into.blob)
+			}
+			if into.err != nil {
+				into.err = fmt.Errorf("read shard %d: %w", i, into.err)
+			}
+		})
+	}
+	running.Wait()
+	return results
+}
+
+func (s *Source) get(ctx context.Context, i int) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	secret, err := s.cfg.Secrets.Get(ctx, routing.ShardName(s.cfg.Dispatcher, i), metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("get Secret %s: %w", routing.ShardName(s.cfg.Dispatcher, i), err)
+	}
+	return secret.Data[routing.ShardKey], nil
+}
+
+// decode returns the shard that is written as blob.
+func decode(blob []byte) (shard, error) {
+	entries, err := routing.DecodeShard(blob)
+	if err != nil {
+		return shard{}, err
+	}
+	routes := make([]*routing.Route, len(entries))
+	for i, entry := range entries {
+		if routes[i], err = entry.Route(); err != nil {
+			return shard{}, err
+		}
+	}
+	return shard{hash: routing.Hash(blob), routes: routes}, nil
+}
