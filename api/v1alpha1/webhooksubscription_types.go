@@ -214,6 +214,38 @@ type Delivery struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=256
 	MaxInFlight int32 `json:"maxInFlight,omitempty"`
+
+	// ordering is None, or ByResource for one delivery at a time about each resource (the same resource type and
+	// data.resourceId), in the order in which the events were accepted. A failing delivery then holds back those about
+	// its own resource, and no others. It holds for events that are published after it was set.
+	// +optional
+	// +kubebuilder:default=None
+	Ordering Ordering `json:"ordering,omitempty"`
+
+	// rateLimit bounds how many attempts start in a second. Deliveries beyond it wait; none is lost.
+	// +optional
+	RateLimit *RateLimit `json:"rateLimit,omitempty"`
+}
+
+// Ordering is what deliveries are ordered by.
+// +kubebuilder:validation:Enum=None;ByResource
+type Ordering string
+
+// The orderings.
+const (
+	// OrderingNone delivers whatever is due.
+	OrderingNone Ordering = "None"
+	// OrderingByResource delivers what happened to one resource one after the other.
+	OrderingByResource Ordering = "ByResource"
+)
+
+// RateLimit bounds a rate.
+type RateLimit struct {
+	// requestsPerSecond that start at most.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10000
+	RequestsPerSecond int32 `json:"requestsPerSecond,omitempty"`
 }
 
 // PayloadMode is how much of an event a delivery carries.

@@ -156,10 +156,17 @@ func (s *scratch) prepare(namespace string, table *routing.Table, header http.He
 		if err := s.body.reserve(size); err != nil {
 			return err
 		}
-		from := len(s.matched)
+		from, ordered := len(s.matched), false
 		s.routes = table.Match(namespace, in.eventType, s.routes[:0])
 		for _, route := range s.routes {
-			s.matched = append(s.matched, store.Subscription{Key: route.Key, Namespace: route.Namespace, Name: route.Name})
+			ordered = ordered || route.Endpoint.Ordered
+			s.matched = append(s.matched, store.Subscription{
+				Key: route.Key, Namespace: route.Namespace, Name: route.Name, Ordered: route.Endpoint.Ordered,
+			})
+		}
+		order := uint64(0)
+		if ordered {
+			order = s.parser.order(namespace, in)
 		}
 		s.events = append(s.events, store.NewEvent{
 			Event: &delivery.Event{
@@ -170,6 +177,7 @@ func (s *scratch) prepare(namespace string, table *routing.Table, header http.He
 				Traceparent: in.traceparent,
 			},
 			Digest:        s.parser.digest(in),
+			Order:         order,
 			Subscriptions: s.matched[from:len(s.matched):len(s.matched)], // a later growth leaves these where they are
 		})
 	}

@@ -258,6 +258,10 @@ func checkLimits(spec v1alpha1.WebhookSubscriptionSpec) error {
 		return reject(v1alpha1.ReasonInvalidSpec, "spec.retry.maxAttempts: must be from 1 to 10000")
 	case spec.Delivery.MaxInFlight < 1 || spec.Delivery.MaxInFlight > 256:
 		return reject(v1alpha1.ReasonInvalidSpec, "spec.delivery.maxInFlight: must be from 1 to 256")
+	case spec.Delivery.Ordering != v1alpha1.OrderingNone && spec.Delivery.Ordering != v1alpha1.OrderingByResource:
+		return reject(v1alpha1.ReasonInvalidSpec, "spec.delivery.ordering: must be None or ByResource")
+	case spec.Delivery.RateLimit != nil && (spec.Delivery.RateLimit.RequestsPerSecond < 1 || spec.Delivery.RateLimit.RequestsPerSecond > 10000):
+		return reject(v1alpha1.ReasonInvalidSpec, "spec.delivery.rateLimit.requestsPerSecond: must be from 1 to 10000")
 	case spec.Payload.Mode != v1alpha1.PayloadFull && spec.Payload.Mode != v1alpha1.PayloadThin:
 		return reject(v1alpha1.ReasonInvalidSpec, "spec.payload.mode: must be Full or Thin")
 	}
