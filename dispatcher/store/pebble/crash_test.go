@@ -1,0 +1,23 @@
+package pebble_test
+
+import (
+	"flag"
+	"testing"
+
+	"github.com/clinikapi/eventflow/dispatcher/store/storetest"
+)
+
+var (
+	histories    = flag.Int("histories", 1000, "random histories with power failures to run; 100 with -short")
+	firstHistory = flag.Int("history", 1, "number of the first of them")
+)
+
+// TestPowerFailure cuts the power of a file system that loses what was not synced.
+func TestPowerFailure(t *testing.T) {
+	t.Parallel()
+	n := *histories
+	if testing.Short() {
+		n = min(n, 100)
+	}
+	storetest.RunCrashes(t, memory, *firstHistory, n)
+}
