@@ -20,6 +20,7 @@ import (
 
 // inputs is all that a verdict follows from. Equal inputs make equal verdicts.
 type inputs struct {
+	subscription         types.UID // another one may have taken its name
 	generation           int64
 	dispatcher           types.UID // "" if there is none
 	dispatcherGeneration int64
@@ -31,7 +32,7 @@ type inputs struct {
 
 // gather finds a subscription's inputs, and the dispatcher they are of, from the cache alone.
 func (r *Reconciler) gather(ctx context.Context, sub *v1alpha1.WebhookSubscription) (inputs, *v1alpha1.WebhookDispatcher, error) {
-	in := inputs{generation: sub.Generation}
+	in := inputs{subscription: sub.UID, generation: sub.Generation}
 	d := &v1alpha1.WebhookDispatcher{}
 	key := client.ObjectKey{Namespace: sub.Spec.DispatcherRef.Namespace, Name: sub.Spec.DispatcherRef.Name}
 	if err := r.Client.Get(ctx, key, d); client.IgnoreNotFound(err) != nil {

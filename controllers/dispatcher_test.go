@@ -1,0 +1,261 @@
+package controllers_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
+)
+
+const workload = "eventflow-dispatcher-main"
+
+// in names an object of a namespace, to be read into.
+func in[T client.Object](namespace, name string, object T) T {
+	object.SetNamespace(namespace)
+	object.SetName(name)
+	return object
+}
+
+// appears waits until an object exists and passes check.
+func appears[T client.Object](t *testing.T, object T, check func(T) error) T {
+	t.Helper()
+	eventually(t, func(ctx context.Context) error {
+		if err := api.Get(ctx, client.ObjectKeyFromObject(object), object); err != nil {
+			return err
+		}
+		return check(object)
+	})
+	return object
+}
+
+func exists[T client.Object](T) error { return nil }
+
+func bindingName(role, namespace string) string { return role + ":" + namespace + ":main" }
+
+func TestDispatcherBecomesWorkload(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	d := dispatcher(t, ns, func(d *v1alpha1.WebhookDispatcher) {
+		d.Spec.Template.NodeSelector = map[string]string{"disk": "ssd"}
+		d.Spec.Template.Tolerations = []corev1.Toleration{{Key: "dedicated", Operator: corev1.TolerationOpExists}}
+		d.Spec.Template.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{}}
+	})
+	become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
+	become(t, d, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonPending)
+	if want := "http://" + workload + "." + ns + ".svc"; d.Status.PublishURL != want {
+		t.Errorf("publishURL %q, want %q", d.Status.PublishURL, want)
+	}
+
+	deployment := appears(t, in(ns, workload, &appsv1.Deployment{}), exists)
+	pod := deployment.Spec.Template.Spec
+	if got := pod.Containers[0].Image; got != testImage {
+		t.Errorf("image %q, want %q", got, testImage)
+	}
+	if deployment.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType || pod.NodeSelector["disk"] != "ssd" ||
+		len(pod.Tolerations) != 1 || pod.Tolerations[0].Key != "dedicated" || pod.Affinity.PodAntiAffinity == nil {
+		t.Errorf("the Deployment lacks its strategy or something of the template: %+v", deployment.Spec)
+	}
+	if !metav1.IsControlledBy(deployment, d) {
+		t.Error("the Deployment is not owned by its dispatcher")
+	}
+	claim := appears(t, in(ns, workload+"-store", &corev1.PersistentVolumeClaim{}), exists)
+	if len(claim.OwnerReferences) != 0 || !slices.Equal(claim.Spec.AccessModes, []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOncePod}) {
+		t.Errorf("the claim is owned, or has access modes %v", claim.Spec.AccessModes)
+	}
+	role := appears(t, in(ns, workload, &rbacv1.Role{}), exists)
+	if rules := role.Rules; len(rules) != 2 || len(rules[0].ResourceNames) != 1 || len(rules[1].ResourceNames) != routing.Shards {
+		t.Errorf("the Role allows more than the Secrets of the table: %+v", rules)
+	}
+	appears(t, in(ns, workload, &policyv1.PodDisruptionBudget{}), func(b *policyv1.PodDisruptionBudget) error {
+		if b.Spec.MaxUnavailable == nil || b.Spec.MaxUnavailable.IntValue() != 1 {
+			return fmt.Errorf("maxUnavailable is %v", b.Spec.MaxUnavailable)
+		}
+		return nil
+	})
+	names(t, ns) // a dispatcher with no subscription has a table all the same: without one it answers 503
+}
+
+func TestDispatcherReadyFollowsDeployment(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	d := dispatcher(t, ns)
+	deployment := appears(t, in(ns, workload, &appsv1.Deployment{}), exists)
+	report := func(replicas int32) {
+		t.Helper()
+		eventually(t, func(ctx context.Context) error {
+			if err := api.Get(ctx, client.ObjectKeyFromObject(deployment), deployment); err != nil {
+				return err
+			}
+			deployment.Status = appsv1.DeploymentStatus{
+				ObservedGeneration: deployment.Generation,
+				Replicas:           replicas, UpdatedReplicas: replicas, ReadyReplicas: replicas, AvailableReplicas: replicas,
+			}
+			return api.Status().Update(ctx, deployment)
+		})
+	}
+	report(1)
+	become(t, d, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonReady)
+	report(0)
+	become(t, d, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonPending)
+	change(t, d, func(d *v1alpha1.WebhookDispatcher) { d.Spec.Replicas = ptr.To(int32(0)) })
+	become(t, d, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSuspended)
+}
+
+func TestDriftIsRepaired(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	d := dispatcher(t, ns)
+	become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
+
+	deployment := appears(t, in(ns, workload, &appsv1.Deployment{}), exists)
+	change(t, deployment, func(d *appsv1.Deployment) {
+		d.Spec.Template.Spec.Containers[0].Args = []string{"dispatcher", "--ingest-auth=none"}
+		d.Spec.Replicas = ptr.To(int32(3))
+		delete(d.Labels, "app.kubernetes.io/managed-by")
+	})
+	appears(t, deployment, func(d *appsv1.Deployment) error {
+		args := d.Spec.Template.Spec.Containers[0].Args
+		if !slices.Contains(args, "--ingest-auth=kubernetes") || *d.Spec.Replicas != 1 || d.Labels["app.kubernetes.io/managed-by"] == "" {
+			return fmt.Errorf("args %v, replicas %d, labels %v", args, *d.Spec.Replicas, d.Labels)
+		}
+		return nil
+	})
+
+	service := appears(t, in(ns, workload, &corev1.Service{}), exists)
+	change(t, service, func(s *corev1.Service) { s.Spec.Selector = map[string]string{"app": "thief"} })
+	appears(t, service, func(s *corev1.Service) error {
+		if s.Spec.Selector["app.kubernetes.io/instance"] != "main" {
+			return fmt.Errorf("selector %v", s.Spec.Selector)
+		}
+		return nil
+	})
+
+	role := appears(t, in(ns, workload, &rbacv1.Role{}), exists)
+	change(t, role, func(r *rbacv1.Role) { r.Rules[0].ResourceNames = nil })
+	appears(t, role, func(r *rbacv1.Role) error {
+		if len(r.Rules[0].ResourceNames) != 1 {
+			return fmt.Errorf("the Role still reads every Secret")
+		}
+		return nil
+	})
+
+	for _, object := range []client.Object{
+		in(ns, workload, &corev1.ServiceAccount{}),
+		in(ns, workload, &rbacv1.RoleBinding{}),
+		in(ns, workload, &policyv1.PodDisruptionBudget{}),
+		in("", bindingName("eventflow-dispatcher-status", ns), &rbacv1.ClusterRoleBinding{}),
+		service, role, deployment,
+	} {
+		appears(t, object, exists)
+		uid := object.GetUID()
+		remove(t, object)
+		appears(t, object, func(o client.Object) error {
+			if o.GetUID() == uid {
+				return fmt.Errorf("%T is still the old one", o)
+			}
+			return nil
+		})
+	}
+}
+
+func TestBindingToAnotherRoleIsReplaced(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	name := bindingName("eventflow-dispatcher-status", ns)
+	create(t, &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"},
+	})
+	dispatcher(t, ns)
+	appears(t, in("", name, &rbacv1.ClusterRoleBinding{}), func(b *rbacv1.ClusterRoleBinding) error {
+		if b.RoleRef.Name != "eventflow-dispatcher-status" {
+			return fmt.Errorf("it binds %s", b.RoleRef.Name)
+		}
+		return nil
+	})
+}
+
+func TestDispatcherWithoutAuthenticationMayNotAsk(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	d := dispatcher(t, ns)
+	auth := in("", bindingName("eventflow-dispatcher-auth", ns), &rbacv1.ClusterRoleBinding{})
+	appears(t, auth, exists)
+	change(t, d, func(d *v1alpha1.WebhookDispatcher) { d.Spec.Ingest.Authentication = v1alpha1.IngestNone })
+	absent(t, auth)
+	appears(t, in("", bindingName("eventflow-dispatcher-status", ns), &rbacv1.ClusterRoleBinding{}), exists)
+}
+
+func TestStoreSurvivesItsDispatcher(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	d := dispatcher(t, ns)
+	claim := appears(t, in(ns, workload+"-store", &corev1.PersistentVolumeClaim{}), exists)
+	bindings := []client.Object{
+		in("", bindingName("eventflow-dispatcher-status", ns), &rbacv1.ClusterRoleBinding{}),
+		in("", bindingName("eventflow-dispatcher-auth", ns), &rbacv1.ClusterRoleBinding{}),
+	}
+	for _, binding := range bindings {
+		appears(t, binding, exists)
+	}
+	remove(t, d)
+	for _, binding := range bindings {
+		absent(t, binding)
+	}
+	uid := claim.UID
+	again := dispatcher(t, ns)
+	become(t, again, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
+	appears(t, claim, func(c *corev1.PersistentVolumeClaim) error {
+		if c.UID != uid || len(c.OwnerReferences) != 0 || !c.DeletionTimestamp.IsZero() {
+			t.Error("the claim was deleted, made anew, or is owned")
+		}
+		return nil
+	})
+}
+
+func TestStoreGrowsAndNeverShrinks(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	d := dispatcher(t, ns, func(d *v1alpha1.WebhookDispatcher) {
+		d.Spec.Store.Embedded = &v1alpha1.EmbeddedStore{Size: resource.MustParse("2Gi")}
+	})
+	become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
+	claim := in(ns, workload+"-store", &corev1.PersistentVolumeClaim{})
+	has := func(size string) func(*corev1.PersistentVolumeClaim) error {
+		return func(c *corev1.PersistentVolumeClaim) error {
+			if got := c.Spec.Resources.Requests[corev1.ResourceStorage]; got.Cmp(resource.MustParse(size)) != 0 {
+				return fmt.Errorf("the claim has %s, want %s", got.String(), size)
+			}
+			return nil
+		}
+	}
+	appears(t, claim, has("2Gi"))
+	change(t, d, func(d *v1alpha1.WebhookDispatcher) { d.Spec.Store.Embedded.Size = resource.MustParse("1Gi") })
+	c := become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonStoreImmutable)
+	if !strings.Contains(c.Message, "2Gi") {
+		t.Errorf("message %q does not say what to set the size to", c.Message)
+	}
+	become(t, d, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonStoreImmutable)
+	appears(t, claim, has("2Gi"))
+
+	// No volume, no growth: the API server refuses it, and the condition says what it said.
+	change(t, d, func(d *v1alpha1.WebhookDispatcher) { d.Spec.Store.Embedded.Size = resource.MustParse("4Gi") })
+	become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
+	c = become(t, d, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonNotReady)
+	if !strings.Contains(c.Message, "PersistentVolumeClaim") {
+		t.Errorf("message %q does not say what was refused", c.Message)
+	}
+}
