@@ -59,7 +59,7 @@ func TestSubscriptionDefaults(t *testing.T) {
 		MaxDelay:     metav1.Duration{Duration: 2 * time.Hour},
 		MaxAge:       metav1.Duration{Duration: 72 * time.Hour},
 	}
-	want.Delivery.MaxInFlight = 32
+	want.Delivery = v1alpha1.Delivery{MaxInFlight: 32, Ordering: v1alpha1.OrderingNone}
 	want.Payload.Mode = v1alpha1.PayloadFull
 	want.Suspend = ptr.To(false)
 

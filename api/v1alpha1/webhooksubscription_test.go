@@ -172,6 +172,18 @@ var subscriptionRules = map[string]rule{
 	"factor":      integerRules("spec.retry.factor", "spec: {retry: {factor: %d}}", 1, 10),
 	"maxAttempts": integerRules("spec.retry.maxAttempts", "spec: {retry: {maxAttempts: %d}}", 1, 10000),
 	"maxInFlight": integerRules("spec.delivery.maxInFlight", "spec: {delivery: {maxInFlight: %d}}", 1, 256),
+	"ordering": {
+		good: []string{"spec: {delivery: {ordering: None}}", "spec: {delivery: {ordering: ByResource}}"},
+		bad:  map[string]string{"spec: {delivery: {ordering: fifo}}": `spec.delivery.ordering: Unsupported value: "fifo": supported values: "None", "ByResource"`},
+	},
+	"rateLimit": {
+		good: []string{"spec: {delivery: {rateLimit: {requestsPerSecond: 1}}}", "spec: {delivery: {rateLimit: {requestsPerSecond: 10000}}}"},
+		bad: map[string]string{
+			"spec: {delivery: {rateLimit: {}}}":                         "spec.delivery.rateLimit.requestsPerSecond: Required value",
+			"spec: {delivery: {rateLimit: {requestsPerSecond: 0}}}":     "spec.delivery.rateLimit.requestsPerSecond … should be greater than or equal to 1",
+			"spec: {delivery: {rateLimit: {requestsPerSecond: 10001}}}": "spec.delivery.rateLimit.requestsPerSecond … should be less than or equal to 10000",
+		},
+	},
 	"payload": {
 		good: []string{"spec: {payload: {mode: Full}}", "spec: {payload: {mode: Thin}}"},
 		bad:  map[string]string{"spec: {payload: {mode: thin}}": `spec.payload.mode: Unsupported value: "thin": supported values: "Full", "Thin"`},
