@@ -71,7 +71,7 @@ e2e: ## Deliver an event on the cluster that KUBECONFIG names
 
 .PHONY: run
 run: ## Start everything on this machine, publish the samples' events, show what arrives
-	@CLUSTER=$(CLUSTER) hack/run
+	@go run ./hack/run -cluster=$(CLUSTER)
 
 .PHONY: build
 build: ## Build bin/eventflow, a static binary
