@@ -35,13 +35,14 @@ const (
 type dispatcher struct {
 	Options
 	settings
-	registry *prometheus.Registry
-	store    store.Store
-	engine   *delivery.Engine
-	api      *ingest.Handler
-	source   routing.Source
-	statuses status.Client  // nil without Kubernetes
-	status   *status.Writer // nil without Kubernetes
+	registry   *prometheus.Registry
+	store      store.Store
+	engine     *delivery.Engine
+	api        *ingest.Handler
+	source     routing.Source
+	namespaces *namespaces
+	statuses   status.Client  // nil without Kubernetes
+	status     *status.Writer // nil without Kubernetes
 
 	failed  chan error // a part that cannot go on says so
 	table   atomic.Pointer[routing.Table]
@@ -110,7 +111,7 @@ func (d *dispatcher) open() error {
 		Store: d.store, Sender: sender, Logger: d.Logger.WithName("delivery"), Registerer: d.registry,
 		Changed: d.changed, MaxInFlight: d.MaxInFlight, Now: now,
 	})
-	d.source = d.newSource(clients)
+	d.source, d.namespaces = d.newSource(clients), newNamespaces(clients)
 	if err = d.openAPI(clients); err != nil {
 		return errors.Join(err, d.store.Close())
 	}
@@ -150,7 +151,7 @@ func (d *dispatcher) openAPI(clients kubernetes.Interface) error {
 	var err error
 	d.api, err = ingest.New(ingest.Options{
 		Store: d.store, Routes: d.table.Load, Accept: d.engine.Accept, Catalog: d.catalog, Authorizer: authorizer,
-		MaxEventBytes: d.MaxEventBytes, Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
+		NamespaceKnown: d.namespaceKnown, MaxEventBytes: d.MaxEventBytes, Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
 	})
 	return err
 }

@@ -21,7 +21,9 @@ type Table struct {
 
 	routes []*Route
 	byKey  map[event.SubscriptionKey]*Route
-	spans  map[selector]span
+	// namespaces are those of the routes.
+	namespaces map[string]struct{}
+	spans      map[selector]span
 	// matches holds the routes of every selector, one span behind the other: a slice of its own for each would cost
 	// more than what it holds.
 	matches []*Route
@@ -49,8 +51,9 @@ type span struct{ from, to uint32 }
 // NewTable returns the table of the given routes. It fails if two routes have the same key.
 func NewTable(routes []*Route) (*Table, error) {
 	t := &Table{
-		routes: slices.Clone(routes),
-		byKey:  make(map[event.SubscriptionKey]*Route, len(routes)),
+		routes:     slices.Clone(routes),
+		byKey:      make(map[event.SubscriptionKey]*Route, len(routes)),
+		namespaces: make(map[string]struct{}),
 	}
 	total := 0
 	for _, route := range routes {
@@ -58,6 +61,7 @@ func NewTable(routes []*Route) (*Table, error) {
 			return nil, fmt.Errorf("build the routing table: subscriptions %s/%s and %s/%s have the same key", other.Namespace, other.Name, route.Namespace, route.Name)
 		}
 		t.byKey[route.Key] = route
+		t.namespaces[route.Namespace] = struct{}{}
 		total += len(route.Patterns)
 	}
 	t.index(total)
@@ -117,6 +121,14 @@ func (t *Table) Match(namespace string, typ event.Type, into []*Route) []*Route 
 func (t *Table) Get(key event.SubscriptionKey) (*Route, bool) {
 	route, ok := t.byKey[key]
 	return route, ok
+}
+
+// HasNamespace tells whether a namespace has a subscription: one that is routed, or one with a problem.
+func (t *Table) HasNamespace(namespace string) bool {
+	if _, ok := t.namespaces[namespace]; ok {
+		return true
+	}
+	return slices.ContainsFunc(t.Problems, func(p Problem) bool { return p.Namespace == namespace })
 }
 
 // All yields every route once, in the order in which the table was given them.
