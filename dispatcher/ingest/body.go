@@ -93,6 +93,7 @@ func (b *bodyBuffer) read(r *http.Request, limit int) error {
 	if err := b.grow(); err != nil {
 		return err
 	}
+	r.Header.Del("Expect") // reading tells the client to send, and discard has to know
 	for {
 		if len(b.bytes) == cap(b.bytes) || len(b.bytes) >= limit {
 			more, err := b.probe(r.Body, limit)

@@ -227,7 +227,7 @@ func newTable(t testing.TB, subscriptions ...string) *routing.Table {
 		namespace, name, _ := strings.Cut(identity, "/")
 		routes = append(routes, &routing.Route{
 			Identity: identity, Namespace: namespace, Name: name, Key: event.NewSubscriptionKey(identity),
-			Patterns: []event.Pattern{event.Pattern(pattern)},
+			Patterns: []event.Pattern{event.Pattern(pattern)}, Endpoint: &delivery.Endpoint{},
 		})
 	}
 	table, err := routing.NewTable(routes)

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"bytes"
 	"log"
 	"net/http"
 	"time"
@@ -28,14 +29,19 @@ func NewServer(handler http.Handler, logger logr.Logger) *http.Server {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          log.New(serverLog{logger.V(1)}, "", 0),
+		ErrorLog:          log.New(serverLog{logger}, "", 0),
 	}
 }
 
-// serverLog makes one entry of each line that net/http logs.
+// serverLog makes one entry of each line that net/http logs: of what clients do wrong where much is logged, of a panic
+// always.
 type serverLog struct{ logger logr.Logger }
 
 func (l serverLog) Write(line []byte) (int, error) {
-	l.logger.Info("The HTTP server dropped a connection", "reason", string(line))
+	if bytes.HasPrefix(line, []byte("http: panic")) {
+		l.logger.Error(nil, "A request made the dispatcher panic", "stack", string(line))
+	} else {
+		l.logger.V(1).Info("A connection failed", "reason", string(line))
+	}
 	return len(line), nil
 }

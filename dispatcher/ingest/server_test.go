@@ -226,6 +226,18 @@ func TestServerLimits(t *testing.T) {
 	}
 }
 
+// TestServerLog shows a panic to everyone, and a broken connection to who asks for much.
+func TestServerLog(t *testing.T) {
+	t.Parallel()
+	var lines []string
+	server := NewServer(http.NotFoundHandler(), funcr.New(func(_, args string) { lines = append(lines, args) }, funcr.Options{}))
+	server.ErrorLog.Print("http: TLS handshake error from 127.0.0.1:1: EOF")
+	server.ErrorLog.Print("http: panic serving 127.0.0.1:1: index out of range")
+	if len(lines) != 1 || !strings.Contains(lines[0], "index out of range") {
+		t.Errorf("logged %q", lines)
+	}
+}
+
 // TestMetrics counts requests and events.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
