@@ -8,11 +8,15 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -257,5 +261,48 @@ func TestStoreGrowsAndNeverShrinks(t *testing.T) {
 	c = become(t, d, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonNotReady)
 	if !strings.Contains(c.Message, "PersistentVolumeClaim") {
 		t.Errorf("message %q does not say what was refused", c.Message)
+	}
+}
+
+// TestDispatcherReadsItsTableAlone asks as a dispatcher's pod.
+func TestDispatcherReadsItsTableAlone(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	dispatcher(t, ns)
+	secret(t, ns, "key", map[string]string{"current": "s3cret"})
+	sub := create(t, subscription(ns, "billing"))
+	names(t, ns, "billing")
+	appears(t, in("", bindingName("eventflow-dispatcher-auth", ns), &rbacv1.ClusterRoleBinding{}), exists)
+
+	config := rest.CopyConfig(restConfig)
+	config.Impersonate.UserName = "system:serviceaccount:" + ns + ":" + workload
+	pod, err := client.New(config, client.Options{Scheme: api.Scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(name string) error {
+		return pod.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: name}, &corev1.Secret{})
+	}
+	eventually(t, func(context.Context) error { return read(routing.IndexName("main")) }) // RBAC takes a moment
+	if err := read(routing.ShardName("main", routing.ShardOf(string(sub.UID)))); err != nil {
+		t.Errorf("it cannot read its shard: %v", err)
+	}
+	byName := client.MatchingFields{"metadata.name": routing.IndexName("main")}
+	if err := pod.List(t.Context(), &corev1.SecretList{}, client.InNamespace(ns), byName); err != nil {
+		t.Errorf("it cannot list its index by name: %v", err)
+	}
+	if err := read("key"); !apierrors.IsForbidden(err) {
+		t.Errorf("it can read a subscription's Secret (%v)", err)
+	}
+	if err := pod.List(t.Context(), &corev1.SecretList{}, client.InNamespace(ns)); !apierrors.IsForbidden(err) {
+		t.Errorf("it can list Secrets (%v)", err)
+	}
+	patch := client.RawPatch(types.MergePatchType, []byte(`{"status":{"deliveries":{"delivered":1}}}`))
+	if err := pod.Status().Patch(t.Context(), sub, patch); err != nil {
+		t.Errorf("it cannot write a subscription's status: %v", err)
+	}
+	review := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: "x"}}
+	if err := pod.Create(t.Context(), review); err != nil {
+		t.Errorf("it cannot ask who publishes: %v", err)
 	}
 }

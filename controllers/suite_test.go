@@ -6,10 +6,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -17,16 +22,19 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/yaml"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/controllers"
 )
 
-// The API server that every test of this package talks to, and the manager that works on it.
+// The API server that every test of this package talks to, and the manager that works on it with no more rights than
+// config/rbac gives it.
 var (
-	restConfig *rest.Config
-	api        client.Client
-	manager    = &process{}
+	restConfig    *rest.Config
+	managerConfig *rest.Config
+	api           client.Client
+	manager       = &process{}
 )
 
 const testImage = "registry.example.com/eventflow:test"
@@ -59,6 +67,10 @@ func run(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "make a client: %v\n", err)
 		return 1
 	}
+	if err := authorize(environment); err != nil {
+		fmt.Fprintf(os.Stderr, "let the manager in: %v\n", err)
+		return 1
+	}
 	manager.start(controllers.Options{})
 	code := m.Run()
 	if err := manager.stop(); err != nil {
@@ -66,6 +78,53 @@ func run(m *testing.M) int {
 		return 1
 	}
 	return code
+}
+
+// managerUser is who the manager is to the API server.
+const managerUser = "eventflow-manager"
+
+// authorize installs the roles as they are shipped, and gives the manager's to managerUser.
+func authorize(environment *envtest.Environment) error {
+	ctx := context.Background()
+	text, err := os.ReadFile(filepath.Join("..", "config", "rbac", "role.yaml"))
+	if err != nil {
+		return err
+	}
+	if err := api.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: controllers.DefaultNamespace}}); err != nil {
+		return err
+	}
+	for _, document := range strings.Split(string(text), "\n---\n") {
+		role := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal([]byte(document), role); err != nil {
+			return err
+		}
+		if err := api.Create(ctx, role); err != nil {
+			return err
+		}
+		if role.GetName() != managerUser {
+			continue
+		}
+		if err := bind(ctx, role.GetKind(), role.GetNamespace()); err != nil {
+			return err
+		}
+	}
+	user, err := environment.AddUser(envtest.User{Name: managerUser}, restConfig)
+	if err != nil {
+		return err
+	}
+	managerConfig = user.Config()
+	return nil
+}
+
+// bind gives managerUser the shipped Role, in its namespace, or ClusterRole.
+func bind(ctx context.Context, kind, namespace string) error {
+	meta := metav1.ObjectMeta{Name: managerUser, Namespace: namespace}
+	ref := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: kind, Name: managerUser}
+	subjects := []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: managerUser}}
+	if kind == "ClusterRole" {
+		return api.Create(ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: meta, RoleRef: ref, Subjects: subjects})
+	}
+	return api.Create(ctx, &rbacv1.RoleBinding{ObjectMeta: meta, RoleRef: ref, Subjects: subjects})
 }
 
 // process is a manager that runs beside the tests. Tests that stop it are not parallel, so that no other one runs.
@@ -78,7 +137,7 @@ func (p *process) start(o controllers.Options) {
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel, p.done = cancel, make(chan error, 1)
 	o.MetricsAddress, o.ProbeAddress, o.DispatcherImage = "0", "0", testImage
-	go func() { p.done <- controllers.Run(ctx, restConfig, o) }()
+	go func() { p.done <- controllers.Run(ctx, managerConfig, o) }()
 }
 
 func (p *process) stop() error {

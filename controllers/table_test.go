@@ -7,7 +7,9 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/controllers"
@@ -185,7 +187,7 @@ func TestDefaultDispatcher(t *testing.T) {
 	for i := range existing.Items {
 		remove(t, &existing.Items[i])
 	}
-	ns := namespace(t)
+	ns := managed(t)
 	withDefault(ns)
 	d := in(ns, "default", &v1alpha1.WebhookDispatcher{})
 	appears(t, d, exists)
@@ -199,7 +201,7 @@ func TestDefaultDispatcher(t *testing.T) {
 	become(t, in(ns, "main", &v1alpha1.WebhookDispatcher{}), v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
 	absent(t, d)
 
-	elsewhere := namespace(t)
+	elsewhere := managed(t)
 	withDefault(elsewhere)
 	appears(t, in(elsewhere, "eventflow-default-dispatcher", &corev1.ConfigMap{}), exists)
 	absent(t, in(elsewhere, "default", &v1alpha1.WebhookDispatcher{}))
@@ -208,4 +210,19 @@ func TestDefaultDispatcher(t *testing.T) {
 		t.Fatal(err)
 	}
 	manager.start(controllers.Options{})
+}
+
+// managed is a namespace in which the manager has the rights that it is given where it is installed.
+func managed(t *testing.T) string {
+	t.Helper()
+	ns := namespace(t)
+	role := &rbacv1.Role{}
+	if err := api.Get(t.Context(), client.ObjectKey{Namespace: controllers.DefaultNamespace, Name: managerUser}, role); err != nil {
+		t.Fatal(err)
+	}
+	create(t, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: managerUser}, Rules: role.Rules})
+	if err := bind(t.Context(), "Role", ns); err != nil {
+		t.Fatal(err)
+	}
+	return ns
 }

@@ -13,9 +13,10 @@ import (
 // What a dispatcher's ServiceAccount is bound to, cluster-wide. Subscriptions are in every namespace, and so are those
 // who publish.
 //
-// +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhooksubscriptions/status,verbs=patch,roleName=eventflow-dispatcher-status
+// +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhooksubscriptions/status,verbs=get;patch,roleName=eventflow-dispatcher-status
 // +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create,roleName=eventflow-dispatcher-auth
 // +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create,roleName=eventflow-dispatcher-auth
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get,roleName=eventflow-dispatcher-auth
 
 // access is what lets a dispatcher read its routing table and write what it has to report.
 func access(d *v1alpha1.WebhookDispatcher) []object {
