@@ -53,9 +53,9 @@ func (s *session) demonstrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.say("\n$ kubectl --namespace=%s get webhooksubscriptions\n%s", sampleNamespace, table)
+	s.say("\n$ kubectl --namespace=%s get webhooksubscriptions\n%s", sampleNamespace, bytes.TrimRight(table, "\n"))
 	if !s.once {
-		s.say("%s", s.instructions())
+		s.say("\n%s", s.instructions())
 	}
 	return nil
 }

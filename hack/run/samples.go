@@ -112,5 +112,17 @@ func (s *session) applySamples(ctx context.Context) error {
 		return err
 	}
 	_, err = s.kube(ctx, "--namespace="+sampleNamespace, "wait", "--for=condition=Ready", "--timeout=60s", "webhooksubscriptions", "--all")
+	if err != nil && ctx.Err() == nil {
+		s.showConditions(ctx)
+	}
 	return err
+}
+
+// showConditions shows what the subscriptions say of themselves.
+func (s *session) showConditions(ctx context.Context) {
+	conditions, err := s.kube(ctx, "--namespace="+sampleNamespace, "get", "webhooksubscriptions", "-o",
+		`jsonpath={range .items[*]}{.metadata.name}{range .status.conditions[*]}{"\n  "}{.type}={.status} {.reason}: {.message}{end}{"\n"}{end}`)
+	if err == nil {
+		s.say("--- what the subscriptions say:\n%s", conditions)
+	}
 }
