@@ -30,7 +30,7 @@ const (
 	maxSecretHeaderValue = 8192 // a value from a Secret meets no schema; tokens can be long
 	maxSecretName        = 253
 	maxSecretKey         = 253
-	maxReferenceName     = 63
+	maxDispatcherName    = 40
 )
 
 var (
@@ -101,8 +101,12 @@ func (c *compiler) checkShape() error {
 }
 
 func checkReferences(spec v1alpha1.WebhookSubscriptionSpec) error {
-	if len(spec.DispatcherRef.Name) > maxReferenceName || len(spec.DispatcherRef.Namespace) > maxReferenceName {
-		return reject(v1alpha1.ReasonInvalidSpec, "spec.dispatcherRef: a name has at most %d characters", maxReferenceName)
+	dispatcher := spec.DispatcherRef
+	if len(dispatcher.Name) > maxDispatcherName || len(validation.IsDNS1123Label(dispatcher.Name)) > 0 {
+		return reject(v1alpha1.ReasonInvalidSpec, "spec.dispatcherRef.name: want a DNS label of at most %d characters, such as default", maxDispatcherName)
+	}
+	if len(validation.IsDNS1123Label(dispatcher.Namespace)) > 0 {
+		return reject(v1alpha1.ReasonInvalidSpec, "spec.dispatcherRef.namespace: want a DNS label, such as eventflow-system")
 	}
 	if err := checkReference("spec.signing.secretRef", spec.Signing.SecretRef); err != nil {
 		return err
@@ -120,8 +124,8 @@ func checkReferences(spec v1alpha1.WebhookSubscriptionSpec) error {
 
 func checkReference(where string, ref v1alpha1.SecretKeyReference) error {
 	switch {
-	case ref.Name == "" || len(ref.Name) > maxSecretName:
-		return reject(v1alpha1.ReasonInvalidSpec, "%s.name: name a Secret, in at most %d characters", where, maxSecretName)
+	case len(validation.IsDNS1123Subdomain(ref.Name)) > 0:
+		return reject(v1alpha1.ReasonInvalidSpec, "%s.name: name a Secret: lower-case letters, digits, dashes and dots, at most %d", where, maxSecretName)
 	case ref.Key == "" || len(ref.Key) > maxSecretKey || !secretKeyRule.MatchString(ref.Key):
 		return reject(v1alpha1.ReasonInvalidSpec, "%s.key: name a key of the Secret: letters, digits, '-', '.' and '_', at most %d", where, maxSecretKey)
 	}
@@ -147,8 +151,9 @@ func checkURLChoice(spec v1alpha1.WebhookSubscriptionSpec) error {
 	return nil
 }
 
-// checkURL tells what is wrong with a URL, without showing it.
-func checkURL(text, where string, allowHTTP bool) error {
+// checkURL tells what is wrong with a URL, without showing it. Only one that comes from a Secret may hold a user name and
+// password.
+func checkURL(text, where string, secret, allowHTTP bool) error {
 	invalid := func(format string, args ...any) error {
 		return reject(v1alpha1.ReasonInvalidURL, where+": "+format, args...)
 	}
@@ -165,8 +170,8 @@ func checkURL(text, where string, allowHTTP bool) error {
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.Opaque != "" {
 		return invalid("want an absolute http or https URL, such as https://example.com/hooks")
 	}
-	if u.User != nil {
-		return invalid("the URL must not hold a user name or password: send them in a header, taken from a Secret (spec.headers[].valueFrom)")
+	if u.User != nil && !secret {
+		return invalid("the URL must not hold a user name or password: put the URL into a Secret and name it in spec.urlFrom")
 	}
 	if port := u.Port(); port != "" {
 		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {

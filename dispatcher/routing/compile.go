@@ -175,7 +175,7 @@ func (c *compiler) compileURL() error {
 		}
 		text = string(value)
 	}
-	if err := checkURL(text, where, c.policy.AllowHTTP); err != nil {
+	if err := checkURL(text, where, c.spec.URLFrom != nil, c.policy.AllowHTTP); err != nil {
 		return err
 	}
 	c.entry.URL = text

@@ -236,7 +236,6 @@ func TestCompileRejectsURLs(t *testing.T) {
 		"Secret's key":  {urlFrom("billing", "absent"), "SecretKeyMissing", `Secret "billing" in namespace "clinic-a" has no key "absent"`},
 		"from: http":    {urlFrom("billing", "http"), "HTTPNotAllowed", "spec.urlFrom"},
 		"from: newline": {urlFrom("billing", "trailing"), "InvalidURL", "newline at its end"},
-		"from: user":    {urlFrom("billing", "user"), "InvalidURL", "user name"},
 		"from: empty":   {urlFrom("billing", "none"), "InvalidURL", "absolute"},
 		"from: no name": {urlFrom("", "url"), "InvalidSpec", "spec.urlFrom.secretKeyRef.name"},
 	} {
@@ -314,7 +313,10 @@ func TestCompileRejectsEventsAndKeys(t *testing.T) {
 		"previous Secret":     {previous("absent", "current"), "SecretNotFound", "spec.signing.previousSecretRef"},
 		"previous key":        {previous("billing-key", "broken"), "SecretKeyInvalid", "spec.signing.previousSecretRef"},
 		"previous, no key":    {previous("billing-key", ""), "InvalidSpec", "spec.signing.previousSecretRef.key"},
-		"dispatcher's name":   {func(s *spec) { s.DispatcherRef.Name = strings.Repeat("a", 64) }, "InvalidSpec", "spec.dispatcherRef"},
+		"upper Secret's name": {key("Billing_Key", "current"), "InvalidSpec", "spec.signing.secretRef.name"},
+		"dispatcher's name":   {func(s *spec) { s.DispatcherRef.Name = strings.Repeat("a", 41) }, "InvalidSpec", "spec.dispatcherRef.name"},
+		"dispatcher, upper":   {func(s *spec) { s.DispatcherRef.Name = "Europe" }, "InvalidSpec", "spec.dispatcherRef.name"},
+		"its namespace":       {func(s *spec) { s.DispatcherRef.Namespace = "a.b" }, "InvalidSpec", "spec.dispatcherRef.namespace"},
 		"spec before Secrets": {func(s *spec) { s.Signing.SecretRef.Name = "absent"; s.Retry.Factor = 11 }, "InvalidSpec", "spec.retry.factor"},
 	} {
 		t.Run(name, tc.run)
@@ -400,6 +402,19 @@ func TestHold(t *testing.T) {
 	}
 	if Hold(nil, 4, v1alpha1.ReasonSecretNotFound) != nil {
 		t.Error("a subscription that was never accepted has an entry")
+	}
+}
+
+func TestURLFromASecretMayHoldAPassword(t *testing.T) {
+	t.Parallel()
+	sub := minimal()
+	sub.Spec.URL, sub.Spec.URLFrom = "", from("billing", "user")
+	entry, rejection, err := Compile(sub, secretsOf(clinicSecrets()), Policy{Catalog: catalog(t)})
+	if err != nil || rejection != nil {
+		t.Fatalf("got %v, %v", rejection, err)
+	}
+	if got := entry.Origin(); got != "https://hooks.example.com" {
+		t.Errorf("origin %q shows more than scheme, host and port", got)
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 type Table struct {
 	// Revision of the table, as its source counts; larger is newer.
 	Revision int64
-	// Stale is set if the table was read from disk, because its source could not be reached or read yet. It may lack
-	// subscriptions that exist, and so must not be taken as the deletion of those that it lacks.
+	// Stale is set if the table may lack subscriptions that exist, and so must not be taken as the deletion of those
+	// that it lacks: it was read from disk, because its source could not be read yet, or a part of its source cannot be.
 	Stale bool
 	// Problems are what the source found that keeps manifests from being routed as they are written.
 	Problems []Problem

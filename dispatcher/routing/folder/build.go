@@ -38,6 +38,16 @@ type build struct {
 	problems []routing.Problem
 }
 
+// incomplete tells whether a file may declare what nobody could read yet.
+func incomplete(files map[string]*file) bool {
+	for _, f := range files {
+		if f.content == nil || f.partial {
+			return true
+		}
+	}
+	return false
+}
+
 // compile turns the files' content into entries, by identity, and says what is wrong with it.
 func compile(files map[string]*file, policy routing.Policy, previous map[string]*routing.Entry) (map[string]*routing.Entry, []routing.Problem) {
 	b := &build{

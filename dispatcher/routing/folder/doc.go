@@ -10,7 +10,8 @@
 //
 // A file is taken once it has stayed as it is for a moment, and a file that disappeared is given up likewise: one that
 // is just being written must not look like the deletion of what it does not hold yet. What cannot be used is reported,
-// in the log and in the table's Problems: a file that does not parse keeps its last good content; a subscription that
+// in the log and in the table's Problems: a file that does not parse keeps its last good content (while there is none, what
+// parses of it is used, and the table is marked as one that may lack subscriptions); a subscription that
 // is not accepted goes on matching by its last valid spec, across restarts too if a routing.LastGood is given; a folder
 // that cannot be read keeps the last table.
 package folder

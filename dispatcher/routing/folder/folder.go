@@ -194,7 +194,7 @@ func (s *Source) rebuild(deliver func(*routing.Table)) {
 		s.revision++
 		s.save()
 	}
-	s.deliver(deliver, false)
+	s.deliver(deliver, incomplete(s.scanner.files))
 }
 
 func (s *Source) deliver(deliver func(*routing.Table), stale bool) {

@@ -301,6 +301,13 @@ func TestFolderReportsWhatItRefusesAndIsReadyAllTheSame(t *testing.T) {
 		if log := f.log.String(); !strings.Contains(log, `"kinds"="Namespace"`) || strings.Count(log, "not usable") != 4 {
 			t.Errorf("got\n%s", log)
 		}
+		if !table.Stale {
+			t.Error("a table that lacks what d.yaml may declare is said to be complete")
+		}
+		f.remove("d.yaml")
+		if table = f.table(); table.Stale {
+			t.Error("a complete table is said to lack something")
+		}
 	})
 }
 
@@ -452,7 +459,7 @@ func TestRestartFindsTheLastGoodTable(t *testing.T) {
 		"deleted":       {func(f *follower) { f.remove("billing.yaml") }, nil, nil, false},
 		"not accepted":  {func(f *follower) { f.write("billing.yaml", strings.Replace(subscriptionYAML, "https", "http", 1)) }, []wantRoute{waits}, []string{"billing.yaml HTTPNotAllowed"}, false},
 		"Secret gone":   {func(f *follower) { f.remove("key.yaml") }, []wantRoute{waits}, []string{"billing.yaml SecretNotFound"}, false},
-		"does not read": {func(f *follower) { f.write("billing.yaml", "[") }, []wantRoute{billing}, []string{"billing.yaml FileUnusable"}, false},
+		"does not read": {func(f *follower) { f.write("billing.yaml", "[") }, []wantRoute{billing}, []string{"billing.yaml FileUnusable"}, true},
 		"folder gone": {func(f *follower) {
 			if err := os.RemoveAll(f.dir); err != nil {
 				f.t.Error(err)

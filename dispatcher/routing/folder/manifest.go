@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -35,8 +36,14 @@ type manifest struct {
 	Items      []json.RawMessage `json:"items"`
 }
 
-// maxListDepth bounds lists of lists.
-const maxListDepth = 3
+const (
+	// maxListDepth bounds lists of lists.
+	maxListDepth = 3
+	// maxDurationLength is that of the schema, as is durationRule.
+	maxDurationLength = 32
+)
+
+var durationRule = regexp.MustCompile(`^([0-9]+([.][0-9]+)?(ms|s|m|h))+$`)
 
 // parse reads a file's text. Where it cannot read all of it, it returns what it could, and why.
 func parse(name string, text []byte) (*content, error) {
@@ -144,7 +151,7 @@ func (c *content) addSubscription(document []byte) error {
 	if sub.Namespace == "" {
 		sub.Namespace = defaultNamespace
 	}
-	if err := checkZeros(document, sub); err != nil {
+	if err := checkWritten(document, sub); err != nil {
 		return fmt.Errorf("WebhookSubscription %s/%s: %w", sub.Namespace, sub.Name, err)
 	}
 	c.subscriptions = append(c.subscriptions, sub)
@@ -184,9 +191,9 @@ func withoutValue(err error) error {
 	return err
 }
 
-// checkZeros refuses what a schema would and a decoded spec does not tell from its absence: a number that is 0, a text
-// or list that is empty. Taken as absent, "maxAge: 0s" would mean 72 h.
-func checkZeros(document []byte, sub *v1alpha1.WebhookSubscription) error {
+// checkWritten refuses what the schema does and a decoded spec does not show any more, such as a number that is 0 or a
+// text that is empty. Taken as absent, "maxAge: 0s" would mean 72 h.
+func checkWritten(document []byte, sub *v1alpha1.WebhookSubscription) error {
 	var written, kept struct {
 		Spec map[string]any `json:"spec"`
 	}
@@ -197,7 +204,20 @@ func checkZeros(document []byte, sub *v1alpha1.WebhookSubscription) error {
 	if err := errors.Join(json.Unmarshal(document, &written), json.Unmarshal(again, &kept)); err != nil {
 		return fmt.Errorf("compare the spec: %w", withoutValue(err))
 	}
-	return missing("spec", written.Spec, kept.Spec)
+	return errors.Join(missing("spec", written.Spec, kept.Spec), checkDurations(written.Spec))
+}
+
+// checkDurations refuses the units that the schema does: what works in a folder must work with kubectl apply.
+func checkDurations(spec map[string]any) error {
+	retry, _ := spec["retry"].(map[string]any)
+	for name, value := range map[string]any{
+		"timeout": spec["timeout"], "retry.initialDelay": retry["initialDelay"], "retry.maxDelay": retry["maxDelay"], "retry.maxAge": retry["maxAge"],
+	} {
+		if text, ok := value.(string); ok && (len(text) > maxDurationLength || !durationRule.MatchString(text)) {
+			return fmt.Errorf("spec.%s must be a duration such as 1m30s, in ms, s, m and h", name)
+		}
+	}
+	return nil
 }
 
 // missing returns an error that names the first field of written that is not in kept, unless it is null or an object with
