@@ -57,6 +57,8 @@ func (e *Engine) wakeDue() time.Duration {
 // nextSweep is when to search the lane for deliveries to finish without an attempt; zero if there is no need to.
 func (e *Engine) nextSweep(l *lane, now time.Time) time.Time {
 	switch {
+	case l.closed:
+		return time.Time{}
 	case l.loading || l.endpoint == nil:
 		return l.sweepAt // it was set when the endpoint went, and after each search
 	case !l.opened || !l.backlogged || (l.open() && !l.failing()):
@@ -82,6 +84,7 @@ func (e *Engine) loadLanes() {
 		err := e.loadLane(l)
 		l.loading = false
 		l.settled = nil
+		e.calmed()
 		if err != nil && e.attempts.Err() == nil {
 			e.Logger.Error(err, "Reading a subscription's deliveries failed; trying again", "pause", storeRetry)
 			e.unlocked(func() { pause(e.attempts, storeRetry) })
@@ -243,7 +246,7 @@ func (e *Engine) sweep(l *lane, now time.Time) error {
 	for _, d := range found {
 		if _, held := l.held[d.ID.Event]; !held {
 			l.held[d.ID.Event] = struct{}{}
-			finished = append(finished, settlement{lane: l, outcome: Outcome{Delivery: d, State: state}})
+			finished = append(finished, settlement{lane: l, outcome: Outcome{Delivery: d, State: state, Epoch: l.lease.Epoch}})
 		}
 	}
 	e.unlocked(func() {

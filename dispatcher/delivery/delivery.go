@@ -91,6 +91,8 @@ type Outcome struct {
 	Due time.Time
 	// Gone is set if the endpoint answered 410: the generation of the spec that stops here.
 	Gone int64
+	// Epoch of the lease under which the delivery was taken up.
+	Epoch int64
 }
 
 // Counts sums up a subscription's deliveries over its life. They are kept in the store, with the outcomes they count.
@@ -130,11 +132,41 @@ func (p Position) Before(q Position) bool {
 // Position is where the delivery stands among those of its subscription.
 func (d *PendingDelivery) Position() Position { return Position{Due: d.Due, Event: d.ID.Event} }
 
+// Shards is how many parts subscriptions are divided into. A process works on whole shards, those that it has a lease of.
+const Shards = 64
+
+// ShardOf is the shard of a subscription. The keys of one shard are a range.
+func ShardOf(key event.SubscriptionKey) int { return int(key[0]) * Shards / 256 }
+
+// Lease is the right to work on the deliveries of a shard's subscriptions.
+type Lease struct {
+	Shard int
+	// Epoch grows each time the shard changes hands: the store refuses outcomes of an older one.
+	Epoch int64
+}
+
+// Owner is told by a store what to work on. The engine is one.
+type Owner interface {
+	// Take begins the work on a shard.
+	Take(lease Lease)
+	// Release ends it in good order: it starts no attempt any more, and returns once none is in flight and every
+	// outcome is recorded, or ctx ended.
+	Release(ctx context.Context, shard int)
+	// Lose ends it at once, because the lease was lost.
+	Lose(shard int)
+	// Notice says that a subscription of an owned shard has something due that was stored elsewhere.
+	Notice(b Backlog)
+}
+
 // Store is what the engine needs of a store. Every method may be called from many goroutines at once, blocks while the
 // store is slow, and fails only if the context ended or the store cannot go on.
 type Store interface {
-	// Backlogs calls yield for each subscription with something pending.
-	Backlogs(ctx context.Context, yield func(Backlog) error) error
+	// Own tells owner what to work on, until ctx ends; it has given everything back when it returns. A store that only
+	// one process can open gives it all shards at once.
+	Own(ctx context.Context, owner Owner) error
+
+	// Backlogs calls yield for each subscription of a shard that has something pending.
+	Backlogs(ctx context.Context, shard int, yield func(Backlog) error) error
 
 	// Due appends to into the deliveries of sub that are pending at or after from and due at or before until, earliest
 	// first, at most limit. next is the place of the first that it did not return, whenever that is due; ok is false
@@ -152,7 +184,8 @@ type Store interface {
 	Event(ctx context.Context, key event.Key) (*Event, error)
 
 	// Record writes outcomes, all or none. They need not be durable when it returns: a lost outcome means a repeated
-	// attempt. An outcome of a delivery that is not pending any more is dropped.
+	// attempt. An outcome of a delivery that is not pending any more is dropped, and so is one whose Epoch is not that of
+	// its shard's lease.
 	Record(ctx context.Context, outcomes []Outcome) error
 
 	// Counts returns the subscription's counts; zero if it has none yet.

@@ -88,7 +88,8 @@ type Engine struct {
 
 	mu        sync.Mutex
 	endpoints Endpoints
-	complete  bool // whether a subscription that endpoints lacks does not exist
+	complete  bool          // whether a subscription that endpoints lacks does not exist
+	leases    map[int]Lease // by shard
 	lanes     map[event.SubscriptionKey]*lane
 	serve     fifo // lanes with something ready and room in flight, in turn
 	load      fifo // lanes with something due in the store
@@ -100,24 +101,27 @@ type Engine struct {
 	workers   int
 	idle      int // workers that wait and were not called yet
 	stopping  bool
+	releases  int           // shards that are being given back
 	work      *sync.Cond    // an idle worker is wanted
 	loadWork  *sync.Cond    // a loader is wanted
+	quiet     *sync.Cond    // an attempt ended, or an outcome was recorded, while a shard is given back
 	poke      chan struct{} // the earliest wake-up changed
 
 	runs     sync.WaitGroup  // workers, loaders, the waker
 	attempts context.Context // ends when attempts in flight are to be given up
 }
 
-// New returns an engine that does nothing until Run; deliveries may be handed to Accept before that.
+// New returns an engine that does nothing until Run.
 func New(options Options) *Engine {
 	options.applyDefaults()
 	e := &Engine{
 		Options:  options,
 		outcomes: make(chan settlement, recordBatch*2),
+		leases:   make(map[int]Lease),
 		lanes:    make(map[event.SubscriptionKey]*lane),
 		poke:     make(chan struct{}, 1),
 	}
-	e.work, e.loadWork = sync.NewCond(&e.mu), sync.NewCond(&e.mu)
+	e.work, e.loadWork, e.quiet = sync.NewCond(&e.mu), sync.NewCond(&e.mu), sync.NewCond(&e.mu)
 	e.metrics = newMetrics(e, options.Registerer)
 	return e
 }
@@ -157,6 +161,9 @@ func (e *Engine) Accept(deliveries []PendingDelivery) {
 	defer e.mu.Unlock()
 	now := e.Now()
 	for _, d := range deliveries {
+		if _, owned := e.leases[ShardOf(d.ID.Subscription)]; !owned {
+			continue // its owner finds it in the store
+		}
 		l := e.lane(d.ID.Subscription)
 		if e.hasRoom(l, now) && !d.Position().Before(l.scanned) && !l.ordered(&d) {
 			e.hold(l, d)
@@ -178,6 +185,7 @@ func (e *Engine) lane(key event.SubscriptionKey) *lane {
 	l, ok := e.lanes[key]
 	if !ok {
 		l = newLane(key)
+		l.lease = e.leases[ShardOf(key)]
 		e.lanes[key] = l
 		if e.endpoints != nil {
 			e.refit(l)
@@ -220,7 +228,7 @@ func (e *Engine) letGo(d *PendingDelivery) {
 // arrange puts the lane into the queues it belongs into now, and sets its wake-up. Call it after every change.
 func (e *Engine) arrange(l *lane) {
 	now := e.Now()
-	if l.opened && !l.open() {
+	if l.closed || l.opened && !l.open() {
 		e.shelve(l)
 	}
 	if !l.queued && e.serves(l) && !l.paceAt.After(now) {
@@ -243,6 +251,9 @@ func (e *Engine) serves(l *lane) bool {
 
 // wantsLoad tells whether the lane should read from the store: its health, what fell due, or what aged out.
 func (e *Engine) wantsLoad(l *lane, now time.Time) bool {
+	if l.closed {
+		return false
+	}
 	if !l.opened {
 		return true
 	}
@@ -328,7 +339,8 @@ func (e *Engine) summon() {
 }
 
 // Run delivers until ctx ends. Then it starts no attempt any more, gives those in flight StopTimeout to finish, records
-// their outcomes, and returns. Whatever is still pending stays in the store. Use must have been called before.
+// their outcomes, gives its shards back, and returns. Whatever is still pending stays in the store. Use must have been
+// called before.
 func (e *Engine) Run(ctx context.Context) error {
 	if e.endpoints == nil {
 		return errors.New("run the delivery engine: it has no endpoints yet")
@@ -337,16 +349,29 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer abort()
 	recorded := make(chan struct{})
 	go func() { e.record(attempts); close(recorded) }()
-
+	owning, disown := context.WithCancel(context.WithoutCancel(ctx))
+	defer disown()
+	owned := make(chan error, 1)
 	e.start(attempts)
-	err := e.resume(ctx)
-	if err == nil {
-		e.wakeLanes(ctx)
+	go func() { owned <- e.Store.Own(owning, e) }()
+
+	var err error
+	waking, sleep := context.WithCancel(ctx)
+	defer sleep()
+	woken := make(chan struct{})
+	go func() { e.wakeLanes(waking); close(woken) }()
+	select {
+	case <-ctx.Done():
+	case err = <-owned:
+		owned <- nil
 	}
+	sleep()
+	<-woken
 	e.stop(abort)
 	close(e.outcomes)
 	<-recorded
-	return err
+	disown()
+	return errors.Join(err, <-owned)
 }
 
 // start lets workers and loaders begin.
@@ -359,27 +384,6 @@ func (e *Engine) start(attempts context.Context) {
 	}
 	for range e.serve.len() {
 		e.summon()
-	}
-}
-
-// resume makes a lane for each subscription that has something pending from before.
-func (e *Engine) resume(ctx context.Context) error {
-	for {
-		err := e.Store.Backlogs(ctx, func(b Backlog) error {
-			e.mu.Lock()
-			defer e.mu.Unlock()
-			l := e.lane(b.Subscription)
-			l.leave(Position{Due: b.Due})
-			e.arrange(l)
-			return nil
-		})
-		if err == nil || ctx.Err() != nil {
-			return nil
-		}
-		e.Logger.Error(err, "Reading what is pending failed; trying again")
-		if !pause(ctx, storeRetry) {
-			return nil
-		}
 	}
 }
 

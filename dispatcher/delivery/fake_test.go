@@ -24,8 +24,10 @@ type memoryStore struct {
 	finished map[event.DeliveryID]State
 	attempts map[event.DeliveryID][]Attempt
 	counts   map[event.SubscriptionKey]Counts
-	order    uint64 // of what is appended
-	fail     error  // of every call, while it is set
+	order    uint64        // of what is appended
+	epochs   map[int]int64 // of leases, by shard, where it is not 1
+	owned    chan Owner
+	fail     error // of every call, while it is set
 	last     time.Time
 }
 
@@ -33,6 +35,7 @@ func newMemoryStore() *memoryStore {
 	return &memoryStore{
 		events: map[event.Key]*Event{}, pending: map[event.DeliveryID]PendingDelivery{}, finished: map[event.DeliveryID]State{},
 		attempts: map[event.DeliveryID][]Attempt{}, counts: map[event.SubscriptionKey]Counts{},
+		epochs: map[int]int64{}, owned: make(chan Owner, 1000),
 	}
 }
 
@@ -57,7 +60,16 @@ func (s *memoryStore) append(id string, subs ...event.SubscriptionKey) []Pending
 	return deliveries
 }
 
-func (s *memoryStore) Backlogs(_ context.Context, yield func(Backlog) error) error {
+func (s *memoryStore) Own(ctx context.Context, owner Owner) error {
+	s.owned <- owner
+	for shard := range Shards {
+		owner.Take(Lease{Shard: shard, Epoch: 1})
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (s *memoryStore) Backlogs(_ context.Context, shard int, yield func(Backlog) error) error {
 	s.mu.Lock()
 	if s.fail != nil {
 		defer s.mu.Unlock()
@@ -65,6 +77,9 @@ func (s *memoryStore) Backlogs(_ context.Context, yield func(Backlog) error) err
 	}
 	earliest := map[event.SubscriptionKey]time.Time{}
 	for id, d := range s.pending {
+		if ShardOf(id.Subscription) != shard {
+			continue
+		}
 		if due, ok := earliest[id.Subscription]; !ok || d.Due.Before(due) {
 			earliest[id.Subscription] = d.Due
 		}
@@ -159,7 +174,11 @@ func (s *memoryStore) Record(_ context.Context, outcomes []Outcome) error {
 	}
 	for _, o := range outcomes {
 		d, ok := s.pending[o.Delivery.ID]
-		if !ok {
+		epoch, changed := s.epochs[ShardOf(o.Delivery.ID.Subscription)]
+		if !changed {
+			epoch = 1
+		}
+		if !ok || o.Epoch != epoch {
 			continue
 		}
 		c := s.counts[d.ID.Subscription]

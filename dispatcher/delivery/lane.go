@@ -22,6 +22,8 @@ type lane struct {
 	key      event.SubscriptionKey
 	endpoint *Endpoint // nil once the subscription is gone
 	removed  time.Time // when that was seen
+	lease    Lease
+	closed   bool // its shard was given back or lost: the lane is not the engine's any more
 
 	// opened is set once the lane's health was read from the store.
 	opened   bool
@@ -63,7 +65,7 @@ func newLane(key event.SubscriptionKey) *lane {
 
 // open tells whether deliveries may go out at all.
 func (l *lane) open() bool {
-	return l.opened && l.endpoint != nil && l.endpoint.Target != nil && !l.endpoint.Suspended && (l.gone == 0 || l.gone != l.endpoint.Generation)
+	return l.opened && !l.closed && l.endpoint != nil && l.endpoint.Target != nil && !l.endpoint.Suspended && (l.gone == 0 || l.gone != l.endpoint.Generation)
 }
 
 // ordered tells whether d may have to wait for another.

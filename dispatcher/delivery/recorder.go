@@ -81,6 +81,7 @@ func (e *Engine) settle(batch []settlement) {
 		}
 		e.arrange(l)
 	}
+	e.calmed()
 	e.mu.Unlock()
 	for _, s := range batch {
 		e.Changed(s.lane.key)

@@ -105,9 +105,9 @@ func (e *Engine) finish(l *lane, o Outcome, result egress.Result) {
 			l.gone = o.Gone
 		}
 	}
+	o.Delivery.Event, o.Epoch = nil, l.lease.Epoch
 	e.arrange(l)
 	e.mu.Unlock()
-	o.Delivery.Event = nil
 	e.outcomes <- settlement{lane: l, outcome: o}
 }
 
@@ -119,11 +119,15 @@ func (e *Engine) putBack(l *lane, d PendingDelivery, cause error) {
 			e.finish(l, Outcome{Delivery: d, State: Failed}, egress.Result{})
 			return
 		}
-		time.AfterFunc(storeRetry, func() { e.again(l, d) })
+		time.AfterFunc(storeRetry, func() { e.again(l, d) }) // until then it is held
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.land(l, &d)
+	if cause == nil {
+		delete(l.held, d.ID.Event)
+		l.leave(d.Position())
+	}
 	e.arrange(l)
 }
 
@@ -134,6 +138,7 @@ func (e *Engine) land(l *lane, d *PendingDelivery) {
 	full := e.sentBytes >= e.MaxInFlightBytes
 	e.sentBytes -= d.Size
 	e.letGo(d)
+	e.calmed()
 	if full && e.sentBytes < e.MaxInFlightBytes {
 		for range e.serve.len() {
 			e.summon()
@@ -145,7 +150,9 @@ func (e *Engine) land(l *lane, d *PendingDelivery) {
 func (e *Engine) again(l *lane, d PendingDelivery) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.stopping {
+	if e.stopping || l.closed {
+		delete(l.held, d.ID.Event)
+		e.calmed()
 		return
 	}
 	d.Event = nil

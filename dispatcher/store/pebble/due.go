@@ -15,13 +15,25 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
+// Own gives owner every shard: nobody else has the directory open.
+func (s *Store) Own(ctx context.Context, owner delivery.Owner) error {
+	for shard := range delivery.Shards {
+		owner.Take(delivery.Lease{Shard: shard, Epoch: onlyEpoch})
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// onlyEpoch is that of every lease.
+const onlyEpoch = 1
+
 // Backlogs skips from one subscription to the next.
-func (s *Store) Backlogs(ctx context.Context, yield func(delivery.Backlog) error) error {
+func (s *Store) Backlogs(ctx context.Context, shard int, yield func(delivery.Backlog) error) error {
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
 	defer s.leave()
-	it, err := s.iterate([]byte{spacePending}, []byte{spacePending + 1})
+	it, err := s.iterate(shardBounds(shard))
 	if err != nil {
 		return err
 	}
@@ -37,6 +49,16 @@ func (s *Store) Backlogs(ctx context.Context, yield func(delivery.Backlog) error
 		ok = it.SeekGE(appendPendingKey(nil, sub, math.MaxUint64, event.Key{}))
 	}
 	return errors.Join(err, it.Error(), it.Close())
+}
+
+// shardBounds are the bounds of the pending deliveries of a shard's subscriptions.
+func shardBounds(shard int) (lower, upper []byte) {
+	const width = 256 / delivery.Shards
+	upper = []byte{spacePending, byte((shard + 1) * width)}
+	if shard == delivery.Shards-1 {
+		upper = []byte{spacePending + 1}
+	}
+	return []byte{spacePending, byte(shard * width)}, upper
 }
 
 // iterate returns an iterator over the keys between the bounds.

@@ -100,6 +100,16 @@ type fixture struct {
 	next  int
 }
 
+// Backlogs is that of every shard.
+func (f *fixture) Backlogs(ctx context.Context, yield func(delivery.Backlog) error) error {
+	for shard := range delivery.Shards {
+		if err := f.Store.Backlogs(ctx, shard, yield); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func newFixture(t *testing.T, harness Harness) *fixture {
 	t.Helper()
 	f := &fixture{T: t, ctx: t.Context(), clock: &clock{now: start}}
