@@ -25,7 +25,6 @@ type apiServer struct {
 	allow                     map[Access]bool
 	audiences                 []string // that tokens are meant for
 	down                      error
-	wait                      chan struct{} // reviews wait for it, if set
 	tokenReviews, accessCount atomic.Int32
 	lastAccess                *authorizationv1.SubjectAccessReviewSpec
 }
@@ -42,9 +41,6 @@ func newAPIServer(allow ...Access) *apiServer {
 
 func (s *apiServer) reviewToken(action clienttesting.Action) (bool, runtime.Object, error) {
 	s.tokenReviews.Add(1)
-	if s.wait != nil {
-		<-s.wait
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.down != nil {
@@ -186,8 +182,10 @@ func TestKubernetesAsksOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		server := newAPIServer(publishA)
-		server.wait = make(chan struct{})
 		k := NewKubernetes(server)
+		if !k.slots.TryAcquire(maxReviews) { // so that the review waits
+			t.Fatal("no slots")
+		}
 		first, leave := context.WithCancel(t.Context())
 		results := make(chan error, 100)
 		go func() { results <- k.Authorize(first, "Bearer good-ehr", publishA) }()
@@ -200,7 +198,8 @@ func TestKubernetesAsksOnce(t *testing.T) {
 		if err := <-results; !errors.Is(err, context.Canceled) {
 			t.Errorf("who left got %v", err)
 		}
-		close(server.wait)
+		synctest.Wait()
+		k.slots.Release(maxReviews)
 		for range cap(results) - 1 {
 			if err := <-results; err != nil {
 				t.Error(err)
@@ -217,10 +216,8 @@ func TestKubernetesReviewTimesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := newAPIServer(publishA)
 		k := NewKubernetes(server)
-		for range maxReviews { // all slots are taken by reviews that hang
-			if !k.slots.TryAcquire(1) {
-				t.Fatal("no slot")
-			}
+		if !k.slots.TryAcquire(maxReviews) { // as reviews that hang would
+			t.Fatal("no slots")
 		}
 		started := time.Now()
 		err := k.Authorize(t.Context(), "Bearer good-ehr", publishA)
@@ -239,8 +236,8 @@ func TestKubernetesKeepsNoToken(t *testing.T) {
 			t.Errorf("a key is a %T", key)
 		}
 	}
-	for range maxCachedReviews + 100 {
-		k.users.Add(tokenHash{byte(len(k.users.Keys())), byte(len(k.users.Keys()) >> 8)}, nil, time.Minute)
+	for i := range maxCachedReviews + 100 {
+		k.users.Add(tokenHash{byte(i), byte(i >> 8)}, nil, time.Minute)
 	}
 	if kept := len(k.users.Keys()); kept > maxCachedReviews {
 		t.Errorf("%d answers are kept", kept)
@@ -281,7 +278,7 @@ func TestAuthorization(t *testing.T) {
 			}
 			wantProblem(t, f.do(method, path, body, "Authorization: Bearer good-ehr", "Authorization: Bearer good-ehr"), unauthenticated)
 			other := strings.Replace(path, "clinic-a", "clinic-b", 1)
-			wantProblem(t, f.do(method, other, body, "Authorization: Bearer good-ehr"), forbidden, `"ehr"`, tc.needs.Verb, tc.needs.Resource, `"clinic-b"`, "Role")
+			wantProblem(t, f.do(method, other, body, "Authorization: Bearer good-ehr"), forbidden, `"ehr"`, tc.needs.Verb, tc.needs.Resource, `"clinic-b"`, "Role", `verbs ["`+tc.needs.Verb+`"]`)
 			server.set(func() { server.down = errors.New("down") })
 			w = f.do(method, path, body, "Authorization: Bearer good-else")
 			wantProblem(t, w, unavailable)

@@ -1,10 +1,12 @@
 package ingest
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -38,6 +40,19 @@ func TestPublish(t *testing.T) {
 	handed := f.handed()
 	if len(handed) != 2 || handed[0].Event != e || handed[0].ID.Subscription != event.NewSubscriptionKey("clinic-a/patients") {
 		t.Errorf("the engine was handed %+v", handed)
+	}
+}
+
+// TestPublishOutlivesItsClient stores what was sent although nobody waits for the answer, and hands on what it stored.
+func TestPublishOutlivesItsClient(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/v1/namespaces/clinic-a/events", strings.NewReader(`{"type":"patient.created","data":{}}`))
+	f.ServeHTTP(httptest.NewRecorder(), r)
+	if stored, handed := len(f.store.stored()), len(f.handed()); stored != 1 || handed != 2 {
+		t.Errorf("stored %d, handed on %d", stored, handed)
 	}
 }
 

@@ -49,17 +49,14 @@ type replayAnswer struct {
 	Continue string `json:"continue"`
 }
 
-// replayMany delivers again what a query selects, newest first, until all is done or the request has done its share.
+// replayMany delivers again what a query selects, newest first, until all is done or the request has done its share. It
+// only ever goes on to older deliveries, and so does not meet the new ones that replays of delivered ones are.
 func (h *Handler) replayMany(w http.ResponseWriter, r *http.Request, namespace string) (status int, err error) {
 	query, err := h.parseReplay(r, namespace)
 	if err != nil {
 		return 0, err
 	}
 	started := time.Now()
-	original := query
-	if query.Until.IsZero() || query.Until.After(started) {
-		query.Until = started // what is replayed may be a new delivery, and must not be met again
-	}
 	query.Limit = replayPageSize
 	answer := replayAnswer{}
 	for seen := 0; ; {
@@ -73,7 +70,7 @@ func (h *Handler) replayMany(w http.ResponseWriter, r *http.Request, namespace s
 		}
 		seen += page.seen
 		if err != nil || seen >= maxReplays || time.Since(started) >= maxReplayTime {
-			answer.Continue = continueToken("replay", &original, query.Before)
+			answer.Continue = continueToken("replay", &query, query.Before)
 			break
 		}
 	}

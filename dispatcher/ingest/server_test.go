@@ -211,6 +211,37 @@ func TestSlowBodiesHoldLittle(t *testing.T) {
 	clients.Wait()
 }
 
+// TestBodyBufferKeepsToBudget refuses to grow before it does.
+func TestBodyBufferKeepsToBudget(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		limit    int64
+		body     int
+		wantRead int
+		wantErr  bool
+	}{
+		"fits":            {int64(bufferSizes[0]), bufferSizes[0], bufferSizes[0], false},
+		"nothing fits":    {int64(bufferSizes[0]) - 1, 1, 0, true},
+		"does not grow":   {int64(bufferSizes[0] + bufferSizes[1] - 1), bufferSizes[0] + 1, bufferSizes[0], true},
+		"grows":           {int64(bufferSizes[0] + bufferSizes[1]), bufferSizes[0] + 1, bufferSizes[0] + 1, false},
+		"grows only once": {int64(bufferSizes[1] + bufferSizes[2] - 1), bufferSizes[1] + 1, bufferSizes[1], true},
+	} {
+		b := bodyBuffer{budget: &budget{limit: tc.limit}}
+		r, err := http.NewRequest("POST", "/", strings.NewReader(strings.Repeat("x", tc.body)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = b.read(r, maxRequestBytes)
+		if len(b.bytes) != tc.wantRead || (err != nil) != tc.wantErr || (err != nil && asProblem(err).kind != overloaded) {
+			t.Errorf("%s: read %d bytes, %v", name, len(b.bytes), err)
+		}
+		b.release()
+		if used := b.budget.used.Load(); used != 0 {
+			t.Errorf("%s: %d bytes stay reserved", name, used)
+		}
+	}
+}
+
 // discardAnswer is a ResponseWriter that keeps nothing.
 type discardAnswer struct{}
 
