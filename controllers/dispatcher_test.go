@@ -128,12 +128,13 @@ func TestDriftIsRepaired(t *testing.T) {
 	change(t, deployment, func(d *appsv1.Deployment) {
 		d.Spec.Template.Spec.Containers[0].Args = []string{"dispatcher", "--ingest-auth=none"}
 		d.Spec.Replicas = ptr.To(int32(3))
+		d.Spec.Strategy = appsv1.DeploymentStrategy{Type: appsv1.RollingUpdateDeploymentStrategyType}
 		delete(d.Labels, "app.kubernetes.io/managed-by")
 	})
 	appears(t, deployment, func(d *appsv1.Deployment) error {
 		args := d.Spec.Template.Spec.Containers[0].Args
-		if !slices.Contains(args, "--ingest-auth=kubernetes") || *d.Spec.Replicas != 1 || d.Labels["app.kubernetes.io/managed-by"] == "" {
-			return fmt.Errorf("args %v, replicas %d, labels %v", args, *d.Spec.Replicas, d.Labels)
+		if !slices.Contains(args, "--ingest-auth=kubernetes") || *d.Spec.Replicas != 1 || d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType || d.Labels["app.kubernetes.io/managed-by"] == "" {
+			return fmt.Errorf("args %v, replicas %d, strategy %s, labels %v", args, *d.Spec.Replicas, d.Spec.Strategy.Type, d.Labels)
 		}
 		return nil
 	})

@@ -27,8 +27,8 @@ const leaseName = "eventflow-manager"
 // Requests a second to the API server, and how many at once after a pause. The API server's own priority and fairness
 // protects it; these bounds keep one manager from taking all of its share.
 const (
-	requestsPerSecond = 200
-	requestsBurst     = 400
+	requestsPerSecond = 500
+	requestsBurst     = 1000
 )
 
 // +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,verbs=create,namespace=eventflow-system

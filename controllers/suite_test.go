@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -42,6 +43,17 @@ const testImage = "registry.example.com/eventflow:test"
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	code := runWithServer(m)
+	// A watch that is stopped while an event is on its way leaves this one behind.
+	upstream := goleak.IgnoreTopFunction("k8s.io/apimachinery/pkg/watch.(*filteredWatch).loop")
+	if err := goleak.Find(upstream); err != nil && code == 0 {
+		fmt.Fprintf(os.Stderr, "the manager left something running: %v\n", err)
+		return 1
+	}
+	return code
+}
+
+func runWithServer(m *testing.M) int {
 	ctrl.SetLogger(logr.Discard())
 	environment := &envtest.Environment{
 		CRDDirectoryPaths:     []string{filepath.Join("..", "config", "crd", "bases")},

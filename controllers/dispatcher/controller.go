@@ -11,15 +11,18 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/controllers/backoff"
 	"github.com/clinikapi/eventflow/controllers/names"
 	"github.com/clinikapi/eventflow/controllers/status"
 )
@@ -65,6 +68,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Owns(&policyv1.PodDisruptionBudget{}, builder.OnlyMetadata).
 		Watches(&corev1.PersistentVolumeClaim{}, byLabel).
 		Watches(&rbacv1.ClusterRoleBinding{}, byLabel, builder.OnlyMetadata).
+		WithOptions(controller.Options{RateLimiter: backoff.RateLimiter()}).
 		Complete(r)
 }
 
@@ -85,26 +89,38 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, err
 	}
 	applyErr := r.apply(ctx, &o)
+	// As it is now: an older one would say that what was just applied is up already.
+	if o.deployment, err = r.deployment(ctx, d); err != nil {
+		return reconcile.Result{}, errors.Join(applyErr, err)
+	}
 	return reconcile.Result{}, errors.Join(applyErr, r.updateStatus(ctx, o))
 }
 
-// observe reads what conditions follow from. The claim is read from the API server: an older one that the cache does
-// not show yet must not be taken for none.
+// observe reads what a dispatcher became, from the API server: an older claim or Deployment that the cache does not show
+// yet must not be taken for none.
 func (r *Reconciler) observe(ctx context.Context, d *v1alpha1.WebhookDispatcher) (observation, error) {
-	o := observation{dispatcher: d, claim: &corev1.PersistentVolumeClaim{}, deployment: &appsv1.Deployment{}}
+	o := observation{dispatcher: d, claim: &corev1.PersistentVolumeClaim{}}
 	err := r.Reader.Get(ctx, client.ObjectKey{Namespace: d.Namespace, Name: names.Claim(d.Name)}, o.claim)
 	if apierrors.IsNotFound(err) {
 		o.claim = nil
 	} else if err != nil {
 		return o, fmt.Errorf("get claim: %w", err)
 	}
-	err = r.Client.Get(ctx, client.ObjectKey{Namespace: d.Namespace, Name: names.Workload(d.Name)}, o.deployment)
+	o.deployment, err = r.deployment(ctx, d)
+	return o, err
+}
+
+// deployment returns a dispatcher's Deployment, nil if there is none.
+func (r *Reconciler) deployment(ctx context.Context, d *v1alpha1.WebhookDispatcher) (*appsv1.Deployment, error) {
+	found := &appsv1.Deployment{}
+	err := r.Reader.Get(ctx, client.ObjectKey{Namespace: d.Namespace, Name: names.Workload(d.Name)}, found)
 	if apierrors.IsNotFound(err) {
-		o.deployment = nil
-	} else if err != nil {
-		return o, fmt.Errorf("get deployment: %w", err)
+		return nil, nil
 	}
-	return o, nil
+	if err != nil {
+		return nil, fmt.Errorf("get deployment: %w", err)
+	}
+	return found, nil
 }
 
 // apply writes all that the dispatcher becomes. One that is refused does not hold up the others.
@@ -113,7 +129,7 @@ func (r *Reconciler) apply(ctx context.Context, o *observation) error {
 	if err != nil {
 		return fmt.Errorf("build the objects of a dispatcher: %w", err)
 	}
-	var errs []error
+	errs := []error{r.clearRollingUpdate(ctx, o.deployment)}
 	for _, object := range wanted {
 		err := r.Client.Apply(ctx, object.configuration, client.FieldOwner(names.FieldOwner), client.ForceOwnership)
 		if err == nil {
@@ -128,6 +144,19 @@ func (r *Reconciler) apply(ctx context.Context, o *observation) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(append(errs, r.unbind(ctx, o.dispatcher))...)
+}
+
+// clearRollingUpdate removes what strategy Recreate must not have and apply cannot take away: the parameters of a rolling
+// update, which someone set.
+func (r *Reconciler) clearRollingUpdate(ctx context.Context, existing *appsv1.Deployment) error {
+	if existing == nil || existing.Spec.Strategy.RollingUpdate == nil {
+		return nil
+	}
+	patch := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"strategy":{"type":"Recreate","rollingUpdate":null}}}`))
+	if err := r.Client.Patch(ctx, existing, patch, client.FieldOwner(names.FieldOwner)); err != nil {
+		return fmt.Errorf("set the strategy of a deployment back: %w", err)
+	}
+	return nil
 }
 
 // unbind takes back the ClusterRoles that a dispatcher does not need any more.

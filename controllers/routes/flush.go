@@ -112,7 +112,7 @@ func (t *Table) writeShard(ctx context.Context, to storage, taken snapshot) erro
 // encode returns the shard's bytes. If its entries do not all fit, it leaves changes away until they do, and has the
 // subscriptions looked at that this concerns.
 func (t *Table) encode(taken snapshot) ([]byte, error) {
-	data, err := routing.EncodeShard(slices.Collect(maps.Values(taken.entries)))
+	data, err := t.encodeShard(slices.Collect(maps.Values(taken.entries)))
 	if !errors.Is(err, routing.ErrShardFull) {
 		return data, err
 	}
@@ -129,7 +129,7 @@ func (t *Table) encode(taken snapshot) ([]byte, error) {
 				entries[identity] = taken.before[identity]
 			}
 		}
-		return routing.EncodeShard(slices.Collect(maps.Values(entries)))
+		return t.encodeShard(slices.Collect(maps.Values(entries)))
 	}
 	fits, most := 0, len(grown)
 	if data, err = with(0); err != nil {

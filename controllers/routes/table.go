@@ -30,6 +30,8 @@ type Table struct {
 	next    time.Time // the earliest time of the next flush
 	written int       // Secrets written so far
 
+	encodeShard func([]*routing.Entry) ([]byte, error) // routing.EncodeShard, or one with less room
+
 	changed func()                    // something is to be written
 	review  func(...client.ObjectKey) // subscriptions to be reconciled: their entries do not fit, or may fit again
 }
@@ -69,11 +71,12 @@ type writtenIndex struct {
 
 func newTable(dispatcher client.ObjectKey, changed func(), review func(...client.ObjectKey)) *Table {
 	t := &Table{
-		dispatcher: dispatcher,
-		byName:     make(map[client.ObjectKey]string),
-		suspects:   make(map[string]string),
-		changed:    changed,
-		review:     review,
+		dispatcher:  dispatcher,
+		byName:      make(map[client.ObjectKey]string),
+		suspects:    make(map[string]string),
+		encodeShard: routing.EncodeShard,
+		changed:     changed,
+		review:      review,
 	}
 	for i := range t.shards {
 		t.shards[i] = shard{

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/controllers/backoff"
 	"github.com/clinikapi/eventflow/controllers/routes"
 	"github.com/clinikapi/eventflow/controllers/status"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
@@ -47,7 +48,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.within), builder.OnlyMetadata, builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		Watches(&v1alpha1.WebhookDispatcher{}, handler.EnqueueRequestsFromMapFunc(r.deliveredBy), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WatchesRawSource(r.Tables.Review.Source()).
-		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: backoff.RateLimiter()}).
 		Complete(r)
 }
 

@@ -1,0 +1,210 @@
+package dispatcher
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+)
+
+// observed is a dispatcher that runs as it should.
+func observed() observation {
+	return observation{
+		dispatcher: &v1alpha1.WebhookDispatcher{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "eventflow-system", Name: "main"},
+			Spec: v1alpha1.WebhookDispatcherSpec{
+				Replicas: ptr.To(int32(1)),
+				Store:    v1alpha1.Store{Embedded: &v1alpha1.EmbeddedStore{Size: resource.MustParse("10Gi")}},
+			},
+		},
+		claim: &corev1.PersistentVolumeClaim{
+			ObjectMeta: metav1.ObjectMeta{Name: "claim"},
+			Spec: corev1.PersistentVolumeClaimSpec{
+				StorageClassName: ptr.To("fast"),
+				Resources:        corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("10Gi")}},
+			},
+		},
+		deployment: &appsv1.Deployment{
+			ObjectMeta: metav1.ObjectMeta{Generation: 4},
+			Status:     appsv1.DeploymentStatus{ObservedGeneration: 4, Replicas: 1, UpdatedReplicas: 1, AvailableReplicas: 1},
+		},
+	}
+}
+
+func TestConditions(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		edit         func(*observation)
+		wantAccepted string // reason
+		wantReady    string // reason
+		wantWords    string // in the message of Ready
+	}{
+		"up": {func(*observation) {}, v1alpha1.ReasonAccepted, v1alpha1.ReasonReady, "up"},
+		"no claim yet": {
+			func(o *observation) { o.claim = nil }, v1alpha1.ReasonAccepted, v1alpha1.ReasonReady, "",
+		},
+		"larger store": {
+			func(o *observation) { o.dispatcher.Spec.Store.Embedded.Size = resource.MustParse("20Gi") },
+			v1alpha1.ReasonAccepted, v1alpha1.ReasonReady, "",
+		},
+		"same size, written differently": {
+			func(o *observation) { o.dispatcher.Spec.Store.Embedded.Size = resource.MustParse("10240Mi") },
+			v1alpha1.ReasonAccepted, v1alpha1.ReasonReady, "",
+		},
+		"smaller store": {
+			func(o *observation) { o.dispatcher.Spec.Store.Embedded.Size = resource.MustParse("5Gi") },
+			v1alpha1.ReasonStoreImmutable, v1alpha1.ReasonStoreImmutable, "back to 10Gi",
+		},
+		"same class": {
+			func(o *observation) { o.dispatcher.Spec.Store.Embedded.StorageClassName = "fast" },
+			v1alpha1.ReasonAccepted, v1alpha1.ReasonReady, "",
+		},
+		"other class": {
+			func(o *observation) { o.dispatcher.Spec.Store.Embedded.StorageClassName = "slow" },
+			v1alpha1.ReasonStoreImmutable, v1alpha1.ReasonStoreImmutable, `"slow"`,
+		},
+		"resource is no label": {
+			func(o *observation) { o.dispatcher.Spec.EventResources = []string{"Invoice"} },
+			v1alpha1.ReasonInvalidSpec, v1alpha1.ReasonInvalidSpec, "Invoice",
+		},
+		"selector is none": {
+			func(o *observation) {
+				o.dispatcher.Spec.Subscriptions.NamespaceSelector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "tier", Operator: "Near"}}
+			},
+			v1alpha1.ReasonInvalidSpec, v1alpha1.ReasonInvalidSpec, "Near",
+		},
+		"refused by the API server": {
+			func(o *observation) { o.refused = "apply PersistentVolumeClaim: forbidden" },
+			v1alpha1.ReasonAccepted, v1alpha1.ReasonNotReady, "forbidden",
+		},
+		"no replicas wanted": {
+			func(o *observation) { o.dispatcher.Spec.Replicas = ptr.To(int32(0)) },
+			v1alpha1.ReasonAccepted, v1alpha1.ReasonSuspended, "replicas",
+		},
+		"no deployment yet": {
+			func(o *observation) { o.deployment = nil }, v1alpha1.ReasonAccepted, v1alpha1.ReasonPending, "",
+		},
+		"deployment not observed": {
+			func(o *observation) { o.deployment.Generation = 5 }, v1alpha1.ReasonAccepted, v1alpha1.ReasonPending, "kubectl",
+		},
+		"pods not available": {
+			func(o *observation) { o.deployment.Status.AvailableReplicas = 0 },
+			v1alpha1.ReasonAccepted, v1alpha1.ReasonPending, "kubectl",
+		},
+		"old pods still there": {
+			func(o *observation) { o.deployment.Status.UpdatedReplicas = 0 },
+			v1alpha1.ReasonAccepted, v1alpha1.ReasonPending, "kubectl",
+		},
+		"pods refused": {
+			func(o *observation) {
+				o.deployment.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Message: "exceeded quota"}}
+			},
+			v1alpha1.ReasonAccepted, v1alpha1.ReasonNotReady, "exceeded quota",
+		},
+		"rollout stuck": {
+			func(o *observation) {
+				o.deployment.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse}}
+			},
+			v1alpha1.ReasonAccepted, v1alpha1.ReasonNotReady, "kubectl",
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := observed()
+			test.edit(&o)
+			a := accepted(o)
+			if a.Reason != test.wantAccepted || (a.Status == metav1.ConditionTrue) != (a.Reason == v1alpha1.ReasonAccepted) {
+				t.Errorf("Accepted=%s (%s), want reason %s", a.Status, a.Reason, test.wantAccepted)
+			}
+			r := ready(o, a)
+			if r.Reason != test.wantReady || (r.Status == metav1.ConditionTrue) != (r.Reason == v1alpha1.ReasonReady) || !strings.Contains(r.Message, test.wantWords) {
+				t.Errorf("Ready=%s (%s) %q, want reason %s and %q", r.Status, r.Reason, r.Message, test.wantReady, test.wantWords)
+			}
+		})
+	}
+}
+
+func TestArguments(t *testing.T) {
+	t.Parallel()
+	base := []string{
+		"dispatcher", "--dispatcher-name=main", "--dispatcher-namespace=eventflow-system",
+		"--routes=kubernetes", "--store=pebble:/data", "--listen=:8080", "--ops-listen=:8081",
+	}
+	tests := map[string]struct {
+		spec v1alpha1.WebhookDispatcherSpec
+		want []string
+	}{
+		"nothing set": {v1alpha1.WebhookDispatcherSpec{}, []string{"--ingest-auth=kubernetes"}},
+		"everything set": {
+			v1alpha1.WebhookDispatcherSpec{
+				Ingest: v1alpha1.Ingest{Authentication: v1alpha1.IngestNone, MaxEventBytes: 2048},
+				Retention: v1alpha1.Retention{
+					Delivered: metav1.Duration{Duration: 24 * time.Hour},
+					Failed:    metav1.Duration{Duration: 720 * time.Hour},
+				},
+				Egress: v1alpha1.Egress{
+					AllowHTTP:    ptr.To(true),
+					AllowedCIDRs: []string{"10.96.0.0/12", "fd00::/8"},
+					DeniedCIDRs:  []string{"10.96.0.1/32"},
+				},
+				EventResources: []string{"claim", "invoice"},
+			},
+			[]string{
+				"--ingest-auth=none", "--max-event-bytes=2048", "--retention-delivered=24h0m0s", "--retention-failed=720h0m0s",
+				"--egress-allow-http", "--egress-allow-cidr=10.96.0.0/12", "--egress-allow-cidr=fd00::/8", "--egress-deny-cidr=10.96.0.1/32",
+				"--event-resource=claim", "--event-resource=invoice",
+			},
+		},
+		"http not allowed":              {v1alpha1.WebhookDispatcherSpec{Egress: v1alpha1.Egress{AllowHTTP: ptr.To(false)}}, []string{"--ingest-auth=kubernetes"}},
+		"an authentication of tomorrow": {v1alpha1.WebhookDispatcherSpec{Ingest: v1alpha1.Ingest{Authentication: "Future"}}, []string{"--ingest-auth=kubernetes"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := observed().dispatcher
+			d.Spec = test.spec
+			if got, want := arguments(d), slices.Concat(base, test.want); !slices.Equal(got, want) {
+				t.Errorf("arguments\n%v, want\n%v", got, want)
+			}
+		})
+	}
+}
+
+func TestPodIsRestricted(t *testing.T) {
+	t.Parallel()
+	d := observed().dispatcher
+	d.Spec.Template.Resources = corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")}}
+	configuration, err := deployment(d, Image{Name: "eventflow:test", PullPolicy: corev1.PullNever})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got appsv1.Deployment
+	if err := convert(configuration, &got); err != nil {
+		t.Fatal(err)
+	}
+	pod, container := got.Spec.Template.Spec, got.Spec.Template.Spec.Containers[0]
+	for what, ok := range map[string]bool{
+		"runs as a user other than root":    *pod.SecurityContext.RunAsNonRoot && *pod.SecurityContext.RunAsUser == nonRoot && *pod.SecurityContext.FSGroup == nonRoot,
+		"has the default seccomp profile":   pod.SecurityContext.SeccompProfile.Type == corev1.SeccompProfileTypeRuntimeDefault,
+		"cannot gain privileges":            !*container.SecurityContext.AllowPrivilegeEscalation && slices.Equal(container.SecurityContext.Capabilities.Drop, []corev1.Capability{"ALL"}),
+		"cannot write its image":            *container.SecurityContext.ReadOnlyRootFilesystem,
+		"has 40 s to stop":                  *pod.TerminationGracePeriodSeconds == 40,
+		"may start for more than 60 s":      container.StartupProbe.PeriodSeconds*container.StartupProbe.FailureThreshold > 120,
+		"has the resources of the template": container.Resources.Requests.Cpu().String() == "2" && container.Resources.Limits == nil,
+		"pulls as the manager's pod does":   container.ImagePullPolicy == corev1.PullNever,
+		"keeps its store on the claim":      pod.Volumes[0].PersistentVolumeClaim.ClaimName == "eventflow-dispatcher-main-store" && container.VolumeMounts[0].MountPath == storePath,
+	} {
+		if !ok {
+			t.Errorf("it is not so that the pod %s", what)
+		}
+	}
+}
