@@ -229,6 +229,10 @@ func TestClusterSurvivesWatches(t *testing.T) {
 				f.next(fmt.Sprint("a=https://a/", i))
 			}
 			f.nothing()
+			f.stop()
+			if name == "expired" && strings.Contains(f.log.String(), "not read") {
+				t.Errorf("what is no failure was logged as one:\n%s", f.log.String())
+			}
 		})
 	}
 }

@@ -600,8 +600,8 @@ func TestNotices(t *testing.T) {
 			t.Fatal(err)
 		}
 		n.follow()
-		if !n.active() {
-			t.Fatal("does not watch")
+		if info, err := os.Stat(dir); err != nil || !n.active() || !os.SameFile(info, n.watched) {
+			t.Fatal("does not watch the folder that has the name", err)
 		}
 		notice()
 		if err := os.Rename(dir, fmt.Sprint(dir, time.Now().UnixNano())); err != nil {
