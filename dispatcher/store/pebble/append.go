@@ -2,6 +2,7 @@ package pebble
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -69,8 +70,11 @@ type appending struct {
 	// fresh are the indexes of the events that were not accepted before.
 	fresh []int
 	first map[identity]int // index of an id's first event in the call, if there are several events
-	key   []byte
-	value []byte
+	// lookup finds ids, within bounds.
+	lookup *pebble.Iterator
+	bounds []byte
+	key    []byte
+	value  []byte
 }
 
 var appendings = sync.Pool{New: func() any { return &appending{first: map[identity]int{}} }}
@@ -109,25 +113,35 @@ func (s *Store) Append(ctx context.Context, events []store.NewEvent) ([]store.Ac
 func (s *Store) append(a *appending, events []store.NewEvent) ([]store.Accepted, []delivery.PendingDelivery, error) {
 	now := s.latest(s.now())
 	answers := make([]store.Accepted, len(events))
-	deliveries := 0
-	clear(a.first)
-	for i := range events {
-		if err := s.recall(a, events, i, now, answers); err != nil {
-			return nil, nil, err
-		}
-		if !answers[i].Repeated {
-			a.fresh = append(a.fresh, i)
-			deliveries += len(events[i].Subscriptions)
-		}
+	if err := s.lookUp(a, now); err != nil {
+		return nil, nil, err
+	}
+	err := a.recallAll(events, now, answers)
+	if err = errors.Join(err, a.lookup.Close()); err != nil {
+		return nil, nil, err
 	}
 	if len(a.fresh) == 0 {
 		return answers, nil, nil
 	}
-	return s.write(a, events, answers, deliveries)
+	return s.write(a, events, answers)
+}
+
+// recallAll answers the events that were accepted before, and lists the others.
+func (a *appending) recallAll(events []store.NewEvent, now uint64, answers []store.Accepted) error {
+	clear(a.first)
+	for i := range events {
+		if err := a.recall(events, i, now, answers); err != nil {
+			return err
+		}
+		if !answers[i].Repeated {
+			a.fresh = append(a.fresh, i)
+		}
+	}
+	return nil
 }
 
 // recall answers the i-th event if it was accepted before, by this call or another; else with what will be stored.
-func (s *Store) recall(a *appending, events []store.NewEvent, i int, now uint64, answers []store.Accepted) error {
+func (a *appending) recall(events []store.NewEvent, i int, now uint64, answers []store.Accepted) error {
 	e := &events[i]
 	answers[i] = store.Accepted{ID: e.Event.ID, Deliveries: len(e.Subscriptions)}
 	if len(events) > 1 {
@@ -142,7 +156,7 @@ func (s *Store) recall(a *appending, events []store.NewEvent, i int, now uint64,
 			return nil
 		}
 	}
-	before, found, err := s.remembered(a, a.ids[i], now)
+	before, found, err := a.remembered(a.ids[i], now)
 	switch {
 	case err != nil:
 		return err
@@ -157,36 +171,44 @@ func (s *Store) recall(a *appending, events []store.NewEvent, i int, now uint64,
 }
 
 // remembered looks for an acceptance within the last 24 hours, in the two days that they touch.
-func (s *Store) remembered(a *appending, id identity, now uint64) (acceptance, bool, error) {
+func (a *appending) remembered(id identity, now uint64) (acceptance, bool, error) {
 	today := bucketOf(now, day)
-	for bucket := today; bucket+1 >= today; bucket-- {
-		var before acceptance
-		found := false
+	for _, bucket := range [...]uint32{today, max(today, 1) - 1} {
 		a.key = appendIdempotencyKey(a.key[:0], bucket, id)
-		err := get(s.db, a.key, func(value []byte) (err error) {
-			if value != nil {
-				before, err = decodeAcceptance(value)
-				found = true
-			}
-			return err
-		})
-		if err != nil {
-			return before, false, err
+		if !a.lookup.SeekPrefixGE(a.key) {
+			continue
 		}
-		if found && before.accepted+remembered > now {
-			return before, true, nil
-		}
-		if bucket == 0 {
-			break
+		before, err := decodeAcceptance(a.lookup.Value())
+		if err != nil || before.accepted+remembered > now {
+			return before, err == nil, err
 		}
 	}
-	return acceptance{}, false, nil
+	return acceptance{}, false, a.lookup.Error()
+}
+
+// lookUp opens the iterator that remembered uses. Ids are hardly ever found, so it asks the filters of the lowest level,
+// too, which Pebble skips otherwise: a look into its blocks for each event would cost more than to store the event.
+func (s *Store) lookUp(a *appending, now uint64) error {
+	today := bucketOf(now, day)
+	a.bounds = appendBucketKey(a.bounds[:0], spaceIdempotency, max(today, 1)-1)
+	a.bounds = appendBucketKey(a.bounds, spaceIdempotency, today+1)
+	half := len(a.bounds) / 2
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: a.bounds[:half], UpperBound: a.bounds[half:], UseL6Filters: true})
+	if err != nil {
+		return fmt.Errorf("read the store: %w", err)
+	}
+	a.lookup = it
+	return nil
 }
 
 // write stores the fresh events and their deliveries.
-func (s *Store) write(a *appending, events []store.NewEvent, answers []store.Accepted, deliveries int) ([]store.Accepted, []delivery.PendingDelivery, error) {
+func (s *Store) write(a *appending, events []store.NewEvent, answers []store.Accepted) ([]store.Accepted, []delivery.PendingDelivery, error) {
 	first, now := s.acceptances(len(a.fresh))
 	b := s.db.NewBatch()
+	deliveries := 0
+	for _, i := range a.fresh {
+		deliveries += len(events[i].Subscriptions)
+	}
 	pendings := make([]delivery.PendingDelivery, 0, deliveries)
 	var unknown []store.Subscription
 	for n, i := range a.fresh {

@@ -60,8 +60,8 @@ type decoder struct {
 	err    error
 }
 
-func newDecoder(kind string, value []byte) *decoder {
-	d := &decoder{rest: value, kind: kind}
+func newDecoder(kind string, value []byte) decoder {
+	d := decoder{rest: value, kind: kind}
 	header := d.bytes(headerLength)
 	switch {
 	case d.failed:

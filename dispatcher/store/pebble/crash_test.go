@@ -8,7 +8,7 @@ import (
 )
 
 var (
-	histories    = flag.Int("histories", 1000, "random histories with power failures to run; 100 with -short")
+	histories    = flag.Int("histories", 200, "random histories with power failures to run; a quarter of them with -short")
 	firstHistory = flag.Int("history", 1, "number of the first of them")
 )
 
@@ -17,7 +17,7 @@ func TestPowerFailure(t *testing.T) {
 	t.Parallel()
 	n := *histories
 	if testing.Short() {
-		n = min(n, 100)
+		n /= 4
 	}
 	storetest.RunCrashes(t, memory, *firstHistory, n)
 }

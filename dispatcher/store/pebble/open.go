@@ -29,6 +29,7 @@ const lockPause = 50 * time.Millisecond
 func Open(dir string, options Options) (*Store, error) {
 	s := &Store{options: options.withDefaults(), dir: dir}
 	s.life.idle = make(chan struct{})
+	s.unsynced = make(chan struct{}, 1)
 	s.claims.held = map[identity]*claim{}
 	s.subscriptions.known = map[event.SubscriptionKey]subscription{}
 	s.subscriptions.namespaces = map[string]map[event.SubscriptionKey]string{}
@@ -38,8 +39,9 @@ func Open(dir string, options Options) (*Store, error) {
 	}
 	s.closing, s.close = context.WithCancel(context.Background())
 	s.checkSpace()
-	s.work.Add(1)
+	s.work.Add(2)
 	go s.watch()
+	go s.syncOutcomes()
 	return s, nil
 }
 

@@ -77,7 +77,7 @@ func exit(err error) {
 const (
 	memTableSize = 16 << 20
 	// cacheSize holds the index and filter blocks that are in use and what was just written; payloads are read once.
-	cacheSize = 16 << 20
+	cacheSize = 48 << 20
 	maxFiles  = 500
 )
 
@@ -104,7 +104,6 @@ func (s *Store) engineOptions() *pebble.Options {
 	}
 	o.Levels[0].FilterPolicy = bloom.FilterPolicy(10)
 	o.Levels[0].BlockSize = 16 << 10
-	o.Levels[0].IndexBlockSize = 64 << 10
 	return o
 }
 

@@ -1,6 +1,8 @@
 package pebble_test
 
 import (
+	"hash/crc32"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -19,8 +21,9 @@ func TestConformance(t *testing.T) {
 }
 
 // memory keeps stores in a file system that can lose what was not synced.
-func memory(_ testing.TB, settings storetest.Settings) storetest.Place {
+func memory(t testing.TB, settings storetest.Settings) storetest.Place {
 	fs := vfs.NewCrashableMem()
+	random := rand.New(rand.NewPCG(uint64(crc32.ChecksumIEEE([]byte(t.Name()))), 0))
 	return storetest.Place{
 		Open: func() (store.Store, error) {
 			s, err := pebble.Open("data", pebble.Options{
@@ -31,7 +34,9 @@ func memory(_ testing.TB, settings storetest.Settings) storetest.Place {
 			}
 			return s, nil
 		},
-		Crash:  func() { fs = fs.CrashClone(vfs.CrashCloneCfg{}) },
+		Crash: func() { // some of what was not synced may be there all the same
+			fs = fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 50 * random.IntN(3), RNG: random})
+		},
 		Expire: func(s store.Store) error { return s.(*pebble.Store).Expire(settings.Now()) },
 		Fill: func(s store.Store, full bool) {
 			usage := vfs.DiskUsage{AvailBytes: 1 << 40, TotalBytes: 1 << 40}

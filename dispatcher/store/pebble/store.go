@@ -35,6 +35,8 @@ type Store struct {
 	closing context.Context
 	close   context.CancelFunc
 	work    sync.WaitGroup // the background goroutines
+	// unsynced holds something while outcomes wait for a sync.
+	unsynced chan struct{}
 
 	clock struct {
 		sync.Mutex

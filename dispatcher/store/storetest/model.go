@@ -315,7 +315,9 @@ func (m *model) check() {
 			}
 		}
 		slices.SortFunc(want, func(a, b delivery.PendingDelivery) int { return 1 - 2*btoi(a.Position().Before(b.Position())) })
-		m.same("pending of "+sub.Name, want, bare(m.pending(sub)...))
+		if got := bare(m.pending(sub)...); !slices.EqualFunc(want, got, samePending) {
+			m.same("pending of "+sub.Name, want, got)
+		}
 		m.same("counts of "+sub.Name, c, m.fixture.counts(sub))
 		m.checkFirst(sub, want)
 		m.checkOldest(sub, want)
@@ -368,14 +370,36 @@ func (m *model) checkRecords() {
 			m.Fatalf("Get(%s), which is %s: %v", k.id, k.standing.state, err)
 		}
 		r := k.record(sub)
-		m.same("record", r, got)
+		m.sameRecords("record", []store.Record{r}, []store.Record{got})
 		r.Attempts = nil
 		want[sub.Namespace] = append(want[sub.Namespace], r)
 	}
 	for namespace, records := range want {
 		slices.SortFunc(records, func(a, b store.Record) int { return -slices.Compare([]byte(a.ID.String()), []byte(b.ID.String())) })
-		m.same("list", records, m.list(store.Query{Namespace: namespace, Limit: 1 << 20}))
+		m.sameRecords("list", records, m.list(store.Query{Namespace: namespace, Limit: 1 << 20}))
 	}
+}
+
+// sameRecords is same without reflection as long as nothing differs: a history compares very many.
+func (m *model) sameRecords(what string, want, got []store.Record) {
+	m.Helper()
+	same := slices.EqualFunc(want, got, func(a, b store.Record) bool {
+		return a.ID == b.ID && a.EventID == b.EventID && a.Type == b.Type && a.Namespace == b.Namespace && a.Subscription == b.Subscription &&
+			a.State == b.State && a.Created.Equal(b.Created) && a.AttemptCount == b.AttemptCount && a.Due.Equal(b.Due) &&
+			a.ReplayOf == b.ReplayOf && slices.EqualFunc(a.Attempts, b.Attempts, sameAttempt)
+	})
+	if !same {
+		m.same(what, want, got)
+	}
+}
+
+func sameAttempt(a, b delivery.Attempt) bool {
+	return a.Number == b.Number && a.Started.Equal(b.Started) && a.Duration == b.Duration && a.StatusCode == b.StatusCode && a.Reason == b.Reason
+}
+
+func samePending(a, b delivery.PendingDelivery) bool {
+	return a.ID == b.ID && a.Due.Equal(b.Due) && a.Since.Equal(b.Since) && a.Attempts == b.Attempts &&
+		a.AttemptsBefore == b.AttemptsBefore && a.Order == b.Order && a.Size == b.Size
 }
 
 func (k *known) record(sub store.Subscription) store.Record {
