@@ -6,7 +6,6 @@ import (
 	"io"
 	"slices"
 	"strconv"
-	"strings"
 	"text/tabwriter"
 )
 
@@ -21,14 +20,13 @@ type measured struct {
 
 // figure is one value of each repetition.
 type figure struct {
-	Name        string
-	Median      float64
-	Min, Max    float64
-	Values      []float64
-	Reach       string `json:",omitempty"`
-	Reached     bool   `json:",omitempty"`
-	isTarget    bool
-	description string
+	Name     string
+	Median   float64
+	Min, Max float64
+	Values   []float64
+	Reach    string `json:",omitempty"`
+	Reached  bool   `json:",omitempty"`
+	isTarget bool
 }
 
 // add notes a repetition's figure.
@@ -102,9 +100,8 @@ func (r *result) writeTable(w io.Writer) error {
 		for _, f := range m.Figures {
 			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", m.Name, f.Name, f.median(), f.spread(), f.Reach, f.verdict())
 		}
-		fmt.Fprintf(table, "%s\tarrived\t%s\t\t\t\n", m.Name, total(m.Audits))
-		if m.Error != "" {
-			fmt.Fprintf(table, "%s\tERROR\t%s\t\t\t\n", m.Name, strings.ReplaceAll(m.Error, "\n", " "))
+		if len(m.Audits) > 0 {
+			fmt.Fprintf(table, "%s\tarrived\t%s\t\t\t\n", m.Name, total(m.Audits))
 		}
 	}
 	return table.Flush()

@@ -110,7 +110,7 @@ func (b *bench) throughput(ctx context.Context, m *measured, name string, events
 		return err
 	}
 	expected := float64(events * fan)
-	profiled := p.profiled(ctx, name, time.Duration(expected/max(before.PerSecond, 1)*float64(time.Second)))
+	profiled := p.profiled(ctx, name, time.Duration(2*expected/max(before.PerSecond, 1)*float64(time.Second)))
 	w := b.watch(p.process)
 	if err := l.closedLoop(ctx); err != nil {
 		return fmt.Errorf("%w; the dispatcher's log:\n%s", err, p.logged())
