@@ -23,6 +23,7 @@ import (
 const (
 	allowedTTL       = 10 * time.Second
 	deniedTTL        = 2 * time.Second
+	outageTTL        = 5 * time.Minute // of what was allowed, while the API server cannot be asked
 	reviewTimeout    = 5 * time.Second
 	maxReviews       = 64 // at once: a flood of bad tokens must not become one at the API server
 	maxCachedReviews = 4096
@@ -31,13 +32,14 @@ const (
 
 // Kubernetes is the Authorizer that asks the API server: a TokenReview says whose token it is, and a
 // SubjectAccessReview whether that user has the access. Each answer is kept for up to 10 s, by a hash of the token. While
-// the API server cannot be asked, nothing passes that is not known.
+// the API server cannot be asked, whom it allowed within the last 5 minutes goes on, so that a short outage of the
+// control plane does not stop producers; nothing else passes.
 type Kubernetes struct {
 	client    kubernetes.Interface
 	audiences []string
 	// users and grants hold one answer for each key, at most maxCachedReviews.
-	users   *cache.LRUExpireCache // tokenHash → *authenticationv1.UserInfo, nil if the token is not valid
-	grants  *cache.LRUExpireCache // grant → bool
+	users   *cache.LRUExpireCache // tokenHash → answer[*authenticationv1.UserInfo], nil if the token is not valid
+	grants  *cache.LRUExpireCache // grant → answer[bool]
 	flights singleflight.Group
 	slots   *semaphore.Weighted
 }
@@ -49,6 +51,41 @@ type tokenHash [sha256.Size]byte
 type grant struct {
 	token  tokenHash
 	access Access
+}
+
+// answer is a review's, until when it holds without asking again, and until when it holds at all.
+type answer[T any] struct {
+	value        T
+	fresh, until time.Time
+}
+
+// keep keeps an answer that was given now.
+func keep[T any](in *cache.LRUExpireCache, key any, value T, allowed bool) {
+	now := time.Now()
+	if allowed {
+		in.Add(key, answer[T]{value, now.Add(allowedTTL), now.Add(outageTTL)}, outageTTL)
+	} else {
+		in.Add(key, answer[T]{value, now.Add(deniedTTL), now.Add(deniedTTL)}, deniedTTL)
+	}
+}
+
+// prolong lets an answer hold for a moment without asking again, because asking failed: not each request is to wait for
+// that.
+func prolong[T any](in *cache.LRUExpireCache, key any) {
+	if found, ok := in.Get(key); ok {
+		a, now := found.(answer[T]), time.Now()
+		a.fresh = now.Add(min(allowedTTL, a.until.Sub(now)))
+		in.Add(key, a, a.until.Sub(now))
+	}
+}
+
+// cached returns the answer that was kept, whether there is one, and whether it holds without asking again.
+func cached[T any](in *cache.LRUExpireCache, key any) (value T, kept, fresh bool) {
+	if found, ok := in.Get(key); ok {
+		a := found.(answer[T])
+		return a.value, true, time.Now().Before(a.fresh)
+	}
+	return value, false, false
 }
 
 // NewKubernetes returns an Authorizer that asks client. Tokens have to be meant for one of audiences, or for the API
@@ -100,17 +137,22 @@ func bearerToken(authorization string) (token string, ok bool) {
 
 // authenticate returns the token's user, nil if it is not valid.
 func (k *Kubernetes) authenticate(ctx context.Context, hash tokenHash, token string) (*authenticationv1.UserInfo, error) {
-	if cached, ok := k.users.Get(hash); ok {
-		return cached.(*authenticationv1.UserInfo), nil
+	known, kept, fresh := cached[*authenticationv1.UserInfo](k.users, hash)
+	if fresh {
+		return known, nil
 	}
 	result, err := k.once(ctx, "token "+string(hash[:]), func(ctx context.Context) (any, error) {
 		user, err := k.reviewToken(ctx, token)
 		if err != nil {
 			return nil, err
 		}
-		k.users.Add(hash, user, ttl(user != nil))
+		keep(k.users, hash, user, user != nil)
 		return user, nil
 	})
+	if err != nil && kept {
+		prolong[*authenticationv1.UserInfo](k.users, hash)
+		return known, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("review the token: %w", err)
 	}
@@ -138,8 +180,9 @@ func (k *Kubernetes) reviewToken(ctx context.Context, token string) (*authentica
 
 // allowed tells whether user has the access that g names.
 func (k *Kubernetes) allowed(ctx context.Context, g grant, user *authenticationv1.UserInfo) (bool, error) {
-	if cached, ok := k.grants.Get(g); ok {
-		return cached.(bool), nil
+	known, kept, fresh := cached[bool](k.grants, g)
+	if fresh {
+		return known, nil
 	}
 	key := strings.Join([]string{"access", string(g.token[:]), g.access.Verb, g.access.Resource, g.access.Namespace}, " ")
 	result, err := k.once(ctx, key, func(ctx context.Context) (any, error) {
@@ -147,9 +190,13 @@ func (k *Kubernetes) allowed(ctx context.Context, g grant, user *authenticationv
 		if err != nil {
 			return nil, err
 		}
-		k.grants.Add(g, allowed, ttl(allowed))
+		keep(k.grants, g, allowed, allowed)
 		return allowed, nil
 	})
+	if err != nil && kept {
+		prolong[bool](k.grants, g)
+		return known, nil
+	}
 	if err != nil {
 		return false, fmt.Errorf("review the access: %w", err)
 	}
@@ -193,11 +240,4 @@ func (k *Kubernetes) once(ctx context.Context, key string, review func(context.C
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-}
-
-func ttl(allowed bool) time.Duration {
-	if allowed {
-		return allowedTTL
-	}
-	return deniedTTL
 }

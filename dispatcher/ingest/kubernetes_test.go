@@ -157,6 +157,12 @@ func TestKubernetesCaches(t *testing.T) {
 		if err := ask("good-other"); err == nil || errors.Is(err, ErrUnauthenticated) {
 			t.Errorf("unknown, server away: %v", err)
 		}
+		for range int(outageTTL/allowedTTL) - 1 {
+			if err := ask("good-ehr"); err != nil {
+				t.Errorf("known, server away for a while: %v", err)
+			}
+			<-time.After(allowedTTL)
+		}
 		<-time.After(2 * time.Millisecond)
 		if err := ask("good-ehr"); err == nil || errors.Is(err, ErrUnauthenticated) {
 			t.Errorf("too old, server away: %v", err)
