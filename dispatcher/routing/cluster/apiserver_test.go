@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -115,6 +116,13 @@ func (a *apiServer) watched(t *testing.T) {
 		defer a.mu.Unlock()
 		return a.watching == 1
 	})
+}
+
+// got is how often each shard was got.
+func (a *apiServer) got() map[string]int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return maps.Clone(a.gets)
 }
 
 // stop makes the server refuse every request, or serve again.

@@ -193,7 +193,7 @@ func TestClusterIsFollowed(t *testing.T) {
 	if after, _ := second.Get(key); after != before {
 		t.Error("a shard that did not change was read again")
 	}
-	if n := server.gets[routing.ShardName("default", routing.ShardOf("c"))]; n != 1 {
+	if n := server.got()[routing.ShardName("default", routing.ShardOf("c"))]; n != 1 {
 		t.Errorf("a shard that did not change was got %d times", n)
 	}
 	delete(m.entries, "c")
@@ -340,7 +340,7 @@ func TestClusterStartsWithTheLastGoodTable(t *testing.T) {
 		t.Error("the API server's table is stale")
 	}
 	gets := 0
-	for _, n := range server.gets {
+	for _, n := range server.got() {
 		gets += n
 	}
 	if gets != 2 {
@@ -424,7 +424,7 @@ func TestClusterReadsManyShards(t *testing.T) {
 	m.write()
 	f := follow(t, server, nil)
 	f.next(want...)
-	if len(server.gets) != routing.Shards {
-		t.Errorf("%d shards were got, want %d", len(server.gets), routing.Shards)
+	if len(server.got()) != routing.Shards {
+		t.Errorf("%d shards were got, want %d", len(server.got()), routing.Shards)
 	}
 }

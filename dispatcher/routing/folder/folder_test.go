@@ -55,8 +55,8 @@ func follow(t *testing.T, dir string, lastGood *routing.LastGood) *follower {
 		if err := <-done; err != nil {
 			t.Errorf("Run: %v", err)
 		}
-		if strings.Contains(f.log.String(), canary) {
-			t.Errorf("the log shows a secret:\n%s", f.log.String())
+		if strings.Contains(f.logged(), canary) {
+			t.Errorf("the log shows a secret:\n%s", f.logged())
 		}
 	})
 	t.Cleanup(f.stop)
@@ -67,6 +67,13 @@ func (f *follower) deliver(table *routing.Table) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.tables = append(f.tables, table)
+}
+
+// logged is the log so far.
+func (f *follower) logged() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.log.String()
 }
 
 // pass lets time go by.
@@ -246,7 +253,7 @@ func TestFolderHoldsWhatIsNotAccepted(t *testing.T) {
 				table = f.table()
 				f.want(table, billing)
 				f.wantProblems(table)
-				if log := f.log.String(); !strings.Contains(log, "Manifest not usable") || !strings.Contains(log, "Manifest's problem gone") {
+				if log := f.logged(); !strings.Contains(log, "Manifest not usable") || !strings.Contains(log, "Manifest's problem gone") {
 					t.Errorf("the log tells it not:\n%s", log)
 				}
 			})
@@ -298,7 +305,7 @@ func TestFolderReportsWhatItRefusesAndIsReadyAllTheSame(t *testing.T) {
 		table := f.table()
 		f.want(table, billing, wantRoute{"clinic-a/second", billing.url, billing.matches})
 		f.wantProblems(table, "b.yaml Duplicate", "b.yaml Duplicate", "c.yaml HTTPNotAllowed", "d.yaml FileUnusable")
-		if log := f.log.String(); !strings.Contains(log, `"kinds"="Namespace"`) || strings.Count(log, "not usable") != 4 {
+		if log := f.logged(); !strings.Contains(log, `"kinds"="Namespace"`) || strings.Count(log, "not usable") != 4 {
 			t.Errorf("got\n%s", log)
 		}
 		if !table.Stale {
@@ -440,8 +447,8 @@ func TestFolderThatCannotBeReadKeepsTheTable(t *testing.T) {
 		}
 		f.write("a.yaml", strings.Replace(subscriptionYAML, "/hooks", "/v2", 1)+"---\n"+secretYAML)
 		f.want(f.table(), wantRoute{billing.name, "https://billing.example.com/v2", billing.matches})
-		if n := strings.Count(f.log.String(), "Folder not readable"); n != 2 {
-			t.Errorf("it was logged %d times, want once for each time:\n%s", n, f.log.String())
+		if n := strings.Count(f.logged(), "Folder not readable"); n != 2 {
+			t.Errorf("it was logged %d times, want once for each time:\n%s", n, f.logged())
 		}
 	})
 }
@@ -508,8 +515,8 @@ func TestDamagedLastGoodTableIsIgnored(t *testing.T) {
 		}
 		again := follow(t, dir, routing.NewLastGood(kept))
 		again.want(again.table(), billing)
-		if !strings.Contains(again.log.String(), "Last good routing table ignored") {
-			t.Errorf("got\n%s", again.log.String())
+		if !strings.Contains(again.logged(), "Last good routing table ignored") {
+			t.Errorf("got\n%s", again.logged())
 		}
 	})
 }
