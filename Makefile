@@ -75,7 +75,7 @@ run: ## Start everything on this machine, publish the samples' events, show what
 
 .PHONY: build
 build: ## Build bin/eventflow, a static binary
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/eventflow .
+	CGO_ENABLED=0 go build -ldflags "-s -w -X main.version=$(VERSION)" -o bin/eventflow .
 
 .PHONY: image
 image: ## Build the container image
@@ -99,5 +99,7 @@ deploy: ## Install everything, with IMAGE
 	$(KUBECTL) -n eventflow-system rollout status deployment/eventflow-manager --timeout=2m
 
 .PHONY: undeploy
-undeploy: ## Remove everything but the volumes of dispatchers' stores
+undeploy: ## Remove everything, and with it the events that wait in the namespace's dispatchers
+	-$(KUBECTL) delete --ignore-not-found --all-namespaces --all webhookdispatchers
+	-$(KUBECTL) wait --for=delete --timeout=30s clusterrolebindings -l app.kubernetes.io/managed-by=eventflow-manager
 	$(KUBECTL) delete --ignore-not-found -k config/default
