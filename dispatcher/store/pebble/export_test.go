@@ -13,3 +13,6 @@ func Syncs(s *Store) uint64 {
 	}
 	return m.GetHistogram().GetSampleCount()
 }
+
+// FormatKey is where the format is written.
+var FormatKey = formatKey

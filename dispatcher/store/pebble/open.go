@@ -37,6 +37,7 @@ func Open(dir string, options Options) (*Store, error) {
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, lineError{err})
 	}
+	s.opened.Store(true)
 	s.closing, s.close = context.WithCancel(context.Background())
 	s.checkSpace()
 	s.work.Add(2)
@@ -58,7 +59,7 @@ func (s *Store) open() error {
 	}
 	engine := s.engineOptions()
 	engine.Lock = s.lock
-	db, err := pebble.Open(s.dir, engine)
+	db, err := openEngine(s.dir, engine)
 	if err == nil {
 		s.db = db
 		if err = s.restore(); err != nil {
@@ -69,6 +70,16 @@ func (s *Store) open() error {
 		err = errors.Join(err, s.lock.Close())
 	}
 	return err
+}
+
+// openEngine opens the engine, which panics where it cannot write some of its files.
+func openEngine(dir string, options *pebble.Options) (db *pebble.DB, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			db, err = nil, fmt.Errorf("write the database's files: %v", r)
+		}
+	}()
+	return pebble.Open(dir, options)
 }
 
 // lockDirectory waits until no other process holds the directory. One that does not exist yet nobody holds; the engine

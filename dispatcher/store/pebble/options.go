@@ -85,7 +85,7 @@ const (
 // for what is not there reads nothing.
 func (s *Store) engineOptions() *pebble.Options {
 	o := &pebble.Options{
-		FS:                          s.options.FS,
+		FS:                          logFS{s.options.FS, s},
 		FormatMajorVersion:          pebble.FormatNewest,
 		CacheSize:                   cacheSize,
 		MemTableSize:                memTableSize,

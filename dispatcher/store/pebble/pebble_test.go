@@ -3,6 +3,7 @@ package pebble_test
 import (
 	"hash/crc32"
 	"math/rand/v2"
+	"os"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -13,7 +14,13 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/store/storetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(faultVariable); spec != "" {
+		victim(spec)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestConformance(t *testing.T) {
 	t.Parallel()

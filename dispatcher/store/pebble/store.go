@@ -24,6 +24,7 @@ type Store struct {
 
 	failure atomic.Pointer[error]
 	full    atomic.Bool
+	opened  atomic.Bool
 
 	// users of the engine, which must not be closed before they are done.
 	life struct {

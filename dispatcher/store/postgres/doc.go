@@ -1,0 +1,54 @@
+// Package postgres is the store of many dispatchers: a PostgreSQL database (15 or newer) that they share.
+//
+// # Layout
+//
+// What grows is kept in plain tables, each of one period of time (UTC), which retention drops as a whole:
+//
+//	events_<hour>         events, in the hour they were accepted, or moved to
+//	delivered_<hour>      delivered deliveries, in the hour they finished
+//	failed_<day>          failed and cancelled deliveries, in the day they finished
+//	failed_events_<day>   the events of these
+//	ids_<day>             (namespace, id) of accepted events
+//
+// What is on its way is in one table, pending, whose primary key (subscription, due, event) is the order in which the
+// engine reads it. A delivery that succeeds at once costs a row in pending that is written once and deleted once, a row
+// in delivered and its share of the event. The attempts of a delivery are kept in its row. File schema/0001_first.sql
+// has the other tables.
+//
+// # Writing
+//
+// Appends that come together share a transaction, and so a commit: two round trips for all of them. The first claims
+// their ids and the time of acceptance, the second stores events and deliveries. A call that conflicts is taken out of
+// the transaction without failing the others. When a connection is cut while it commits, nobody knows what became of the
+// transaction: the batch is appended again, and what it finds of its own was accepted. Outcomes are written the same
+// way, many at a time; they do not wait for the disk.
+//
+// # Time
+//
+// Acceptance, due times and ages are on the database's clock, which Store.Now estimates, so that the clocks of the
+// dispatchers do not matter. Acceptances rise across all dispatchers, also when that clock is set back: each transaction
+// begins behind the newest acceptance that was committed.
+//
+// # Ownership
+//
+// A dispatcher that works is a member, with a row that it renews every second, and expires some seconds after it could
+// not. The shards are divided among the members that are alive. Taking a shard adds one to its epoch:
+//
+//	        ┌──────── taken, epoch + 1 ───────┐
+//	        │                                 ▼
+//	      free ◄── given back in order ──── owned ◄─┐ renewed by its
+//	                                          │  └──┘ owner's member row
+//	                                          │ the member row expired
+//	                                          ▼
+//	                                       orphaned ── taken by another, epoch + 1 ──► owned
+//
+// A member that could not renew its row stops working some time before it expires. Whatever it believes, the statement
+// that takes deliveries out of pending locks the leases that it relies on and compares owner and epoch: the outcomes of
+// a stale owner are refused by the database.
+//
+// What one dispatcher stores for the shards of another it leaves a notice of, in the same transaction; owners collect
+// theirs many times a second while there is more than one member. A sweep finds what is overdue all the same.
+//
+// Nothing of this uses LISTEN, advisory locks or anything else that a session holds between transactions, so that a
+// pooler may sit in between.
+package postgres
