@@ -164,7 +164,6 @@ func (t *Table) refuse(taken snapshot, identities []string) {
 			s.entries[identity] = before
 		} else {
 			delete(s.entries, identity)
-			delete(t.byName, key)
 		}
 		if entry.Waiting == "" {
 			s.full[identity] = misfit{subscription: key, generation: entry.Generation}

@@ -229,7 +229,7 @@ func TestPutReplacesWhatHadTheName(t *testing.T) {
 
 func TestFlushTriesAgain(t *testing.T) {
 	t.Parallel()
-	shards := inShard(3, 2, 0)
+	shards := inShard(3, 3, 0)
 	tests := map[string]string{"shard": shardName(3), "index": indexName}
 	for name, failing := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -243,10 +243,19 @@ func TestFlushTriesAgain(t *testing.T) {
 			if err := b.flush(t.Context(), b.storage); !errors.Is(err, errAway) {
 				t.Fatalf("flush: %v, want %v", err, errAway)
 			}
-			b.Clear(keyOf(shards[0]), "")
 			clear(b.storage.fail)
 			b.mustFlush(t)
-			b.want(t, shards[1].Name)
+			b.want(t, shards[0].Name, shards[1].Name)
+
+			b.put(t, shards[2])
+			b.storage.fail[failing] = errAway
+			if err := b.flush(t.Context(), b.storage); !errors.Is(err, errAway) {
+				t.Fatalf("flush: %v, want %v", err, errAway)
+			}
+			b.Clear(keyOf(shards[2]), "") // and back again
+			clear(b.storage.fail)
+			b.mustFlush(t)
+			b.want(t, shards[0].Name, shards[1].Name)
 		})
 	}
 	t.Run("removal", func(t *testing.T) {
@@ -481,6 +490,18 @@ func TestFullShard(t *testing.T) {
 	refused := b.find(all, b.reviewed[0])
 	if err := b.Put(refused); !errors.Is(err, ErrFull) || !b.Misfit(refused.Identity, 1) {
 		t.Errorf("put what does not fit: %v, want %v", err, ErrFull)
+	}
+
+	// Deleting what never fitted leaves nothing behind, and makes no room.
+	other := b.find(all, b.reviewed[1])
+	b.Clear(keyOf(other), "")
+	if b.Misfit(other.Identity, 1) || b.Len() != inTable {
+		t.Errorf("%d entries after a deletion of none of them, want %d", b.Len(), inTable)
+	}
+	b.put(t, refused)
+	b.mustFlush(t)
+	if !b.Misfit(refused.Identity, 1) {
+		t.Error("what did not fit does now")
 	}
 
 	// Someone who is in already grows beyond the room: the last valid entry stays, and waits.

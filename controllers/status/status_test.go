@@ -37,6 +37,11 @@ func TestConditions(t *testing.T) {
 	if Contains(existing, got) || !Contains(append(existing[2:], got...), got) {
 		t.Error("Contains cannot tell what is there already")
 	}
+	later := []metav1.Condition{got[0], got[1]}
+	later[1].LastTransitionTime = metav1.NewTime(past.Add(time.Hour))
+	if !Contains(later, got) {
+		t.Error("a transition time alone makes a difference")
+	}
 	if again := Conditions(object, got, accepted, ready); !Contains(got, again) {
 		t.Error("the same conditions again are others")
 	}
