@@ -7,8 +7,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// logFS ends the process in good order when the engine cannot begin a new log: Pebble panics then, and the panic, holding
-// a lock that it released, ends the process with a page of stack traces.
+// logFS ends the process in good order when the engine cannot end a log or begin another: Pebble panics then, and the
+// panic, unlocking what is not locked, ends the process with a page of stack traces.
 type logFS struct {
 	vfs.FS
 	store *Store
@@ -20,27 +20,32 @@ func (fs logFS) Unwrap() vfs.FS { return fs.FS }
 // Create creates a file.
 func (fs logFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	f, err := fs.FS.Create(name, category)
-	return f, fs.check(name, err)
+	return fs.watch(f, name, err)
 }
 
 // ReuseForWrite makes an old file a new one.
 func (fs logFS) ReuseForWrite(oldName, newName string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	f, err := fs.FS.ReuseForWrite(oldName, newName, category)
-	return f, fs.check(newName, err)
+	return fs.watch(f, newName, err)
 }
 
-// check stops the store if a log could not be made, unless it is being opened: Open returns the error then.
-func (fs logFS) check(name string, err error) error {
-	if err != nil && strings.HasSuffix(name, ".log") {
-		fs.stop(fmt.Errorf("create %s: %w", name, err))
+// watch returns the file that was created, or a log that stops the store when it fails.
+func (fs logFS) watch(f vfs.File, name string, err error) (vfs.File, error) {
+	if !strings.HasSuffix(name, ".log") {
+		return f, err
+	}
+	if err != nil {
+		return nil, fs.stop("create", name, err)
+	}
+	return watched{File: f, fs: fs, name: name}, nil
+}
+
+// stop ends the process because of an error, unless the store is being opened: Open returns the error then.
+func (fs logFS) stop(what, name string, err error) error {
+	if err != nil && fs.store.opened.Load() {
+		fs.store.fail(fmt.Errorf("%s %s: %w", what, name, err))
 	}
 	return err
-}
-
-func (fs logFS) stop(err error) {
-	if fs.store.opened.Load() {
-		fs.store.fail(err)
-	}
 }
 
 // OpenDir opens a directory, whose sync makes a new log durable.
@@ -49,20 +54,33 @@ func (fs logFS) OpenDir(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return directory{File: f, fs: fs, name: name}, nil
+	return watched{File: f, fs: fs, name: name}, nil
 }
 
-type directory struct {
+// watched is a log, or the directory.
+type watched struct {
 	vfs.File
 	fs   logFS
 	name string
 }
 
-// Sync makes the directory's entries durable.
-func (d directory) Sync() error {
-	err := d.File.Sync()
-	if err != nil {
-		d.fs.stop(fmt.Errorf("sync %s: %w", d.name, err))
-	}
-	return err
+// Write appends to the log.
+func (w watched) Write(b []byte) (int, error) {
+	n, err := w.File.Write(b)
+	return n, w.fs.stop("write", w.name, err)
 }
+
+// Sync makes a log, or the directory's entries, durable.
+func (w watched) Sync() error { return w.fs.stop("sync", w.name, w.File.Sync()) }
+
+// SyncData makes a log's content durable.
+func (w watched) SyncData() error { return w.fs.stop("sync", w.name, w.File.SyncData()) }
+
+// SyncTo makes the beginning of a log durable.
+func (w watched) SyncTo(length int64) (bool, error) {
+	full, err := w.File.SyncTo(length)
+	return full, w.fs.stop("sync", w.name, err)
+}
+
+// Close closes the log.
+func (w watched) Close() error { return w.fs.stop("close", w.name, w.File.Close()) }
