@@ -9,6 +9,7 @@ IMAGE ?= eventflow:$(VERSION)
 CONTAINER_TOOL ?= docker
 KUBECTL ?= kubectl
 CLUSTER ?=
+RUNFLAGS ?=
 TESTFLAGS ?= -race -timeout 10m
 BENCHFLAGS ?= -run ^$$ -bench . -benchmem
 
@@ -64,14 +65,15 @@ bench: ## Run the benchmarks
 	go test $(BENCHFLAGS) ./...
 
 .PHONY: e2e
-e2e: ## Deliver an event on the cluster that KUBECONFIG names
-	hack/e2e
+e2e: ## Deliver an event on the cluster that KUBECONFIG names; LOAD_IMAGE loads images, see hack/e2e/doc.go
+	@[[ -n $${LOAD_IMAGE:-} ]] || { echo "LOAD_IMAGE is not set: for kind, make e2e LOAD_IMAGE=$(CURDIR)/hack/e2e/kind-image"; exit 1; }
+	go test -count=1 -timeout=30m -v ./hack/e2e
 
 ##@ Use
 
 .PHONY: run
 run: ## Start everything on this machine, publish the samples' events, show what arrives
-	@go run ./hack/run -cluster=$(CLUSTER)
+	@go run ./hack/run -cluster=$(CLUSTER) $(RUNFLAGS)
 
 .PHONY: build
 build: ## Build bin/eventflow, a static binary
