@@ -230,9 +230,6 @@ func (d *dispatcher) drain(api *server) error {
 
 // use makes table the one to match and deliver by, everywhere at once.
 func (d *dispatcher) use(table *routing.Table) {
-	for _, p := range table.Problems {
-		d.Logger.Info("A manifest is not routed as it is written", "source", p.Source, "namespace", p.Namespace, "name", p.Name, "reason", p.Reason, "message", p.Message)
-	}
 	d.engine.Use(endpoints{table}, !table.Stale)
 	d.table.Store(table)
 	if d.status != nil && !table.Stale {

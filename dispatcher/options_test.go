@@ -1,0 +1,48 @@
+package dispatcher
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+func TestOptionsAreChecked(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	good := []string{"--routes=" + dir, "--store=pebble:" + dir, "--ingest-auth=none"}
+	for name, test := range map[string]struct {
+		args      []string
+		wantError string // a part of it; "" for none
+	}{
+		"good":               {nil, ""},
+		"routes kubernetes":  {[]string{"--routes=kubernetes"}, ""},
+		"no routes":          {[]string{"--routes="}, "--routes is missing"},
+		"routes no folder":   {[]string{"--routes=" + dir + "/absent"}, "existing folder"},
+		"no store":           {[]string{"--store="}, "--store"},
+		"store without dir":  {[]string{"--store=pebble:"}, "--store"},
+		"other store":        {[]string{"--store=redis://x"}, "--store"},
+		"ingest auth":        {[]string{"--ingest-auth=basic"}, "--ingest-auth"},
+		"half a certificate": {[]string{"--tls-cert-file=a"}, "--tls-key-file"},
+		"allowed range":      {[]string{"--egress-allow-cidr=10.0.0.0"}, "--egress-allow-cidr"},
+		"denied range":       {[]string{"--egress-deny-cidr=x/8"}, "--egress-deny-cidr"},
+		"ranges":             {[]string{"--egress-allow-cidr=10.0.0.0/8,fd00::/8", "--egress-deny-cidr=10.1.0.0/16"}, ""},
+		"resource":           {[]string{"--event-resource=Claim"}, "--event-resource"},
+		"retention":          {[]string{"--retention-failed=1s"}, "--retention-failed"},
+		"in flight":          {[]string{"--max-in-flight=0"}, "--max-in-flight"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var o Options
+			flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+			o.AddFlags(flags)
+			if err := flags.Parse(append(good[:3:3], test.args...)); err != nil {
+				t.Fatal(err)
+			}
+			_, err := o.check()
+			if test.wantError == "" && err != nil || test.wantError != "" && (err == nil || !strings.Contains(err.Error(), test.wantError)) {
+				t.Errorf("got %v, want %q", err, test.wantError)
+			}
+		})
+	}
+}
