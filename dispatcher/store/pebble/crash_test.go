@@ -8,7 +8,7 @@ import (
 )
 
 var (
-	histories    = flag.Int("histories", 200, "random histories with power failures to run; a quarter of them with -short")
+	histories    = flag.Int("histories", 150, "random histories with power failures to run; a quarter of them with -short")
 	faults       = flag.Int("faults", 24, "writes to fail in each way; a quarter of them with -short")
 	firstHistory = flag.Int("history", 1, "number of the first of them")
 )

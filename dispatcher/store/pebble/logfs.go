@@ -17,6 +17,14 @@ type logFS struct {
 // Unwrap returns the file system below.
 func (fs logFS) Unwrap() vfs.FS { return fs.FS }
 
+// Open opens a file for reading, and notes which, so that what is wrong with it can be said.
+func (fs logFS) Open(name string, options ...vfs.OpenOption) (vfs.File, error) {
+	if !fs.store.opened.Load() {
+		fs.store.reading.Store(&name)
+	}
+	return fs.FS.Open(name, options...)
+}
+
 // Create creates a file.
 func (fs logFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	f, err := fs.FS.Create(name, category)

@@ -60,6 +60,9 @@ func (s *Store) open() error {
 	engine := s.engineOptions()
 	engine.Lock = s.lock
 	db, err := openEngine(s.dir, engine)
+	if file := s.reading.Load(); err != nil && file != nil {
+		err = fmt.Errorf("%w (the last file read was %s)", err, *file)
+	}
 	if err == nil {
 		s.db = db
 		if err = s.restore(); err != nil {

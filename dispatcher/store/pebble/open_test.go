@@ -104,7 +104,7 @@ func TestOpenDamaged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, kind := range []string{"MANIFEST-", ".sst"} {
+	for _, kind := range []string{"MANIFEST-", ".sst", "OPTIONS-"} {
 		for _, file := range files {
 			name := filepath.Base(file)
 			if !strings.Contains(name, kind) || strings.HasPrefix(name, "marker.") {

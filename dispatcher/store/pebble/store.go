@@ -25,6 +25,8 @@ type Store struct {
 	failure atomic.Pointer[error]
 	full    atomic.Bool
 	opened  atomic.Bool
+	// reading is the file that the engine read last while it was opened.
+	reading atomic.Pointer[string]
 
 	// users of the engine, which must not be closed before they are done.
 	life struct {
