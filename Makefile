@@ -9,9 +9,10 @@ IMAGE ?= eventflow:$(VERSION)
 CONTAINER_TOOL ?= docker
 KUBECTL ?= kubectl
 CLUSTER ?=
+LOAD_IMAGE ?= hack/e2e/kind-image
 RUNFLAGS ?=
 TESTFLAGS ?= -race -timeout 10m
-BENCHFLAGS ?= -run ^$$ -bench . -benchmem
+BENCHFLAGS ?= -json=bin/bench/result.json
 
 tool = go tool -modfile=hack/tools/go.mod
 modules = $(patsubst %/go.mod,%,$(shell git ls-files 'go.mod' '*/go.mod' | sed 's,^go.mod,./go.mod,'))
@@ -61,8 +62,12 @@ test: ## Run the unit tests, and the envtest suites against a real API server
 	@go tool cover -func=cover.out | awk '$$1 == "total:" { print "coverage of all packages: " $$3 }'
 
 .PHONY: bench
-bench: ## Run the benchmarks
-	go test $(BENCHFLAGS) ./...
+bench: ## Measure a dispatcher against this machine's raw limit (BENCHFLAGS=-help)
+	CGO_ENABLED=0 go run ./hack/bench $(BENCHFLAGS)
+
+.PHONY: microbench
+microbench: ## Run the packages' benchmarks
+	go test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: e2e
 e2e: ## Deliver an event on the cluster that KUBECONFIG names; LOAD_IMAGE loads images, see hack/e2e/doc.go
