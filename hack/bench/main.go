@@ -219,7 +219,7 @@ func (b *bench) rawAfter(ctx context.Context) (rawResult, error) {
 	if err != nil {
 		return r, err
 	}
-	b.progress("  raw: %.0f/s, %.0f µs of CPU each, others kept %.2f cores busy", r.PerSecond, r.Microseconds, r.Others)
+	b.progress("  raw: %.0f/s, %.0f + %.0f µs of CPU each, others kept %.2f cores busy", r.PerSecond, r.Sender, r.Receiver, r.Others)
 	b.result.Raw = append(b.result.Raw, r)
 	b.lastRaw, b.rawAt = &r, time.Now()
 	return r, nil

@@ -22,9 +22,9 @@ const rawWarmUp = 300 * time.Millisecond
 
 // rawResult is what the raw loop reached.
 type rawResult struct {
-	PerSecond    float64
-	Microseconds float64 // of CPU per request: sender and receiver together
-	Others       float64 // cores that other processes kept busy meanwhile
+	PerSecond        float64
+	Sender, Receiver float64 // microseconds of CPU per request
+	Others           float64 // cores that other processes kept busy meanwhile
 }
 
 // signingKey is that of every endpoint.
@@ -63,7 +63,7 @@ func (b *bench) raw(ctx context.Context, duration time.Duration) (rawResult, err
 		return rawResult{}, fmt.Errorf("raw loop: %w", *err)
 	}
 	usage := watch.done(int(answered))
-	return rawResult{PerSecond: float64(answered) / usage.Seconds, Microseconds: usage.Generator + usage.Receiver, Others: usage.Others}, nil
+	return rawResult{PerSecond: float64(answered) / usage.Seconds, Sender: usage.Generator, Receiver: usage.Receiver, Others: usage.Others}, nil
 }
 
 // rawLoop is shared by the senders.

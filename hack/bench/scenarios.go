@@ -131,7 +131,7 @@ func (b *bench) throughput(ctx context.Context, m *measured, name string, events
 	_, peak := p.resident()
 	rate := expected / t.Last.Sub(l.started).Seconds()
 	raw := (before.PerSecond + after.PerSecond) / 2
-	rawCost := (before.Microseconds + after.Microseconds) / 2
+	rawSender, rawReceiver := (before.Sender+after.Sender)/2, (before.Receiver+after.Receiver)/2
 	m.add("ratio to raw", rate/raw)
 	m.add("deliveries/s", rate)
 	m.add("raw/s", raw)
@@ -139,8 +139,9 @@ func (b *bench) throughput(ctx context.Context, m *measured, name string, events
 	m.add("dispatcher CPU (µs a delivery)", u.Dispatcher)
 	m.add("receiver CPU (µs a delivery)", u.Receiver)
 	m.add("generator CPU (µs a delivery)", u.Generator)
-	m.add("raw CPU, sender and receiver (µs)", rawCost)
-	m.add("ratio of CPU, raw to all", rawCost/(u.Dispatcher+u.Receiver+u.Generator))
+	m.add("raw sender CPU (µs a request)", rawSender)
+	m.add("raw receiver CPU (µs a request)", rawReceiver)
+	m.add("ratio of CPU, raw to all", (rawSender+rawReceiver)/(u.Dispatcher+u.Receiver+u.Generator))
 	m.add("others' CPU meanwhile (cores)", max(u.Others, before.Others, after.Others))
 	m.add("peak resident (MiB)", peak)
 	l.report(m)
