@@ -9,7 +9,6 @@ IMAGE ?= eventflow:$(VERSION)
 CONTAINER_TOOL ?= docker
 KUBECTL ?= kubectl
 CLUSTER ?=
-LOAD_IMAGE ?= hack/e2e/kind-image
 RUNFLAGS ?=
 TESTFLAGS ?= -race -timeout 10m
 BENCHFLAGS ?= -json=bin/bench/result.json
