@@ -19,12 +19,8 @@ const controlPlaneTimeout = 2 * time.Minute
 
 // startControlPlane starts etcd and kube-apiserver, or finds the cluster that is there.
 func (s *session) startControlPlane(ctx context.Context) error {
-	switch s.cluster {
-	case "":
-	case "current":
+	if s.cluster == current {
 		return s.findCluster(ctx)
-	default:
-		return fmt.Errorf(`there is no cluster %q: leave it out for a control plane on this machine, or use "current"`, s.cluster)
 	}
 	assets, err := s.assets(ctx)
 	if err != nil {

@@ -17,6 +17,8 @@ import (
 const (
 	systemNamespace = "eventflow-system"
 	sampleNamespace = "clinic-a"
+	// current is the cluster that KUBECONFIG names.
+	current = "current"
 	// stopTimeout bounds the cleaning up.
 	stopTimeout = 90 * time.Second
 )
@@ -51,6 +53,9 @@ func run(ctx context.Context, o options) (err error) {
 		}
 		err = errors.Join(err, s.stop(context.WithoutCancel(ctx)))
 	}()
+	if o.cluster != "" && o.cluster != current {
+		return fmt.Errorf("there is no cluster %q: leave it out for a control plane on this machine, or say %q", o.cluster, current)
+	}
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
