@@ -21,7 +21,7 @@ import (
 )
 
 // patience is how long anything may take on a busy machine.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // eventually polls until check returns nil, and fails the test with its last error if that takes too long.
 func eventually(t *testing.T, check func(ctx context.Context) error) {

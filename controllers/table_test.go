@@ -65,7 +65,7 @@ func TestTableIsSharded(t *testing.T) {
 	ns := namespace(t)
 	dispatcher(t, ns)
 	secret(t, ns, "key", map[string]string{"current": "s3cret"})
-	const n = 150
+	const n = 100
 	want := make([]string, n)
 	shards := make(map[int]bool)
 	for i := range n {

@@ -29,8 +29,9 @@ const FieldOwner = "eventflow-manager-routes"
 const (
 	// flushInterval is the least time between two writes of a table.
 	flushInterval = time.Second
-	// flushShare bounds what writing a large table costs: after a flush comes a pause of that many times its duration.
-	flushShare = 4
+	// flushPause bounds the time after a slow flush, which otherwise is as long as the flush was, so that a large table
+	// that changes all the time takes half of the time at most.
+	flushPause = 5 * time.Second
 )
 
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;patch;delete
@@ -101,7 +102,7 @@ func (t *Table) paced(ctx context.Context, to storage) error {
 	before, start := t.written, time.Now()
 	err := t.flush(ctx, to)
 	if t.written != before {
-		t.next = time.Now().Add(max(flushInterval, flushShare*time.Since(start)))
+		t.next = time.Now().Add(min(max(flushInterval, time.Since(start)), flushPause))
 	}
 	return err
 }
