@@ -209,15 +209,20 @@ func testNamespacesApart(f *fixture) {
 // parallel runs n functions at once.
 func parallel(n int, run func(i int)) {
 	var wg sync.WaitGroup
+	start := make(chan struct{})
 	for i := range n {
-		wg.Go(func() { run(i) })
+		wg.Go(func() {
+			<-start
+			run(i)
+		})
 	}
+	close(start)
 	wg.Wait()
 }
 
 func testParallelSameID(f *fixture) {
 	sub := subscription(clinicA, "a")
-	for round := range 20 {
+	for round := range 200 {
 		id := fmt.Sprintf("evt-%d", round)
 		answers := make([]store.Accepted, 8)
 		parallel(len(answers), func(i int) {
