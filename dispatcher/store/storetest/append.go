@@ -222,7 +222,7 @@ func parallel(n int, run func(i int)) {
 
 func testParallelSameID(f *fixture) {
 	sub := subscription(clinicA, "a")
-	for round := range 200 {
+	for round := range 50 {
 		id := fmt.Sprintf("evt-%d", round)
 		answers := make([]store.Accepted, 8)
 		parallel(len(answers), func(i int) {

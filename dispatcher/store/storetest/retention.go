@@ -16,6 +16,7 @@ var retentionTests = map[string]func(*fixture){
 	"Owed":             testRetentionOwed,
 	"OwedBySome":       testRetentionShared,
 	"LateSuccess":      testRetentionLate,
+	"LateByHours":      testRetentionLateByHours,
 	"WhileInFlight":    testRetentionInFlight,
 	"NothingToDrop":    func(f *fixture) { f.expire(); f.reopen(); f.expire() },
 	"AcrossRestart":    testRetentionReopened,
@@ -144,6 +145,15 @@ func testRetentionLate(f *fixture) {
 		f.expire()
 	}
 	f.record(f.delivered(bare(d)[0])) // its event is not in memory any more
+	f.lasts(d.ID, keepDelivered, time.Hour)
+}
+
+// testRetentionLateByHours: the event would go hours before the delivery, if it were left where it was accepted.
+func testRetentionLateByHours(f *fixture) {
+	sub := subscription(clinicA, "a")
+	d := f.one(sub)
+	f.clock.advance(20 * time.Hour)
+	f.record(f.delivered(bare(d)[0]))
 	f.lasts(d.ID, keepDelivered, time.Hour)
 }
 
