@@ -60,7 +60,7 @@ func Run(ctx context.Context, options Options) error {
 		return err
 	}
 	d := &dispatcher{Options: options, settings: settings, registry: newRegistry(), loaded: make(chan struct{}), failed: make(chan error, 1)}
-	ops, err := d.listen(d.OpsListen, http.HandlerFunc(d.serveOps), "")
+	ops, err := d.listen(ctx, d.OpsListen, http.HandlerFunc(d.serveOps), "")
 	if err != nil {
 		return fmt.Errorf("--ops-listen: %w", err)
 	}
@@ -73,7 +73,7 @@ func Run(ctx context.Context, options Options) error {
 			d.Logger.Error(err, "Closing the store failed; what was acknowledged is safe")
 		}
 	}()
-	api, err := d.listen(d.Listen, d.api, d.TLSCertFile)
+	api, err := d.listen(ctx, d.Listen, d.api, d.TLSCertFile)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
@@ -99,9 +99,8 @@ func (d *dispatcher) open() error {
 	if err != nil {
 		return fmt.Errorf("set egress up: %w", err)
 	}
-	now := steadyClock()
 	d.store, err = pebble.Open(d.storeDir, pebble.Options{
-		Logger: d.Logger.WithName("store"), LockWait: lockWait, Now: now,
+		Logger: d.Logger.WithName("store"), LockWait: lockWait, Now: steadyClock(),
 		Retention: pebble.Retention{Delivered: d.RetentionDelivered, Failed: d.RetentionFailed},
 	})
 	if err != nil {
@@ -109,7 +108,7 @@ func (d *dispatcher) open() error {
 	}
 	d.engine = delivery.New(delivery.Options{
 		Store: d.store, Sender: sender, Logger: d.Logger.WithName("delivery"), Registerer: d.registry,
-		Changed: d.changed, MaxInFlight: d.MaxInFlight, Now: now,
+		Changed: d.changed, MaxInFlight: d.MaxInFlight, Now: d.store.Now,
 	})
 	d.source, d.namespaces = d.newSource(clients), newNamespaces(clients)
 	if err = d.openAPI(clients); err != nil {
@@ -265,8 +264,8 @@ type server struct {
 }
 
 // listen begins to serve handler at address, with the API's certificate if certFile is given.
-func (d *dispatcher) listen(address string, handler http.Handler, certFile string) (*server, error) {
-	listener, err := net.Listen("tcp", address)
+func (d *dispatcher) listen(ctx context.Context, address string, handler http.Handler, certFile string) (*server, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}

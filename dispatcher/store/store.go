@@ -119,6 +119,10 @@ type Store interface {
 	// OldestPending returns when the oldest event with a pending delivery to sub was accepted; zero if there is none.
 	OldestPending(ctx context.Context, sub event.SubscriptionKey) (time.Time, error)
 
+	// Now is the clock that due times and ages are kept by. It never shows a time before one at which the store accepted
+	// an event, also after a restart.
+	Now() time.Time
+
 	// Ready returns nil while the store accepts events, ErrFull, or why it does not.
 	Ready() error
 

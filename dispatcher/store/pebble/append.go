@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -19,7 +20,7 @@ const remembered = day
 
 // maxSkew is how far acceptances may run ahead of the clock, after it was set back, before deliveries are given a due
 // time of their own.
-const maxSkew = uint64(50e6)
+const maxSkew = 50 * time.Millisecond
 
 // claims are the namespaces and ids of events that are being appended. Whoever appends one of them, too, waits.
 type claims struct {
@@ -116,8 +117,7 @@ func (s *Store) append(a *appending, events []store.NewEvent) ([]store.Accepted,
 	if err := s.lookUp(a, now); err != nil {
 		return nil, nil, err
 	}
-	err := a.recallAll(events, now, answers)
-	if err = errors.Join(err, a.lookup.Close()); err != nil {
+	if err := errors.Join(a.recallAll(events, now, answers), a.lookup.Close()); err != nil {
 		return nil, nil, err
 	}
 	if len(a.fresh) == 0 {
@@ -226,7 +226,7 @@ func (s *Store) write(a *appending, events []store.NewEvent, answers []store.Acc
 			sub := &e.Subscriptions[j]
 			if !s.subscriptions.has(sub) && !slices.Contains(unknown, *sub) {
 				unknown = append(unknown, *sub)
-				_ = b.Set(append(appendSubscriptionKey(nil, spaceSubscription, sub.Key), sub.Namespace...), appendName(nil, sub.Name), nil)
+				_ = b.Set(append(appendSubscriptionKey(nil, spaceSubscription, sub.Key), sub.Namespace...), encodeName(sub.Name), nil)
 			}
 			pendings = append(pendings, a.setFresh(b, e, sub, at, now))
 		}
@@ -251,7 +251,7 @@ func (a *appending) setFresh(b *pebble.Batch, e *store.NewEvent, sub *store.Subs
 		a.key = appendOrderKey(a.key[:0], sub.Key, h.order, key)
 		_ = b.Set(a.key, nil, nil)
 	}
-	if at > now+maxSkew {
+	if at > now+uint64(maxSkew) {
 		// The clock was set back. It would come to the time of acceptance late, and the delivery with it.
 		h.history, h.due = true, now
 		_ = b.Set(appendHistoryKey(nil, sub.Key, key), h.append(nil), nil)

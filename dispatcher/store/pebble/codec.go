@@ -415,7 +415,7 @@ func decodeAcceptance(value []byte) (acceptance, error) {
 	return a, d.end()
 }
 
-func appendName(b []byte, name string) []byte { return appendString(appendHeader(b), name) }
+func encodeName(name string) []byte { return appendString(appendHeader(nil), name) }
 
 func decodeName(value []byte) (string, error) {
 	d := newDecoder(kindSubscription, value)

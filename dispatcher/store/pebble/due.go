@@ -197,7 +197,7 @@ func (s *Store) First(ctx context.Context, sub event.SubscriptionKey, order uint
 		return delivery.PendingDelivery{}, false, nil
 	}
 	prefix := appendOrderKey(nil, sub, order, event.Key{})[:orderKeyLength-len(event.Key{})]
-	it, err := s.iterate(prefix, successor(nil, prefix))
+	it, err := s.iterate(prefix, successor(prefix))
 	if err != nil {
 		return delivery.PendingDelivery{}, false, err
 	}

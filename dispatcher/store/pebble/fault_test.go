@@ -46,11 +46,11 @@ func victim(spec string) {
 		}
 		return nil
 	}))
-	if err := work(fs, dir, func(id event.DeliveryID) { fmt.Println("ack", id) }); err != nil {
+	if err := work(fs, dir, func(id event.DeliveryID) { fmt.Fprintln(os.Stdout, "ack", id) }); err != nil {
 		fmt.Fprintln(os.Stderr, "eventflow:", err)
 		os.Exit(1)
 	}
-	fmt.Println("writes", writes.Load())
+	fmt.Fprintln(os.Stdout, "writes", writes.Load())
 }
 
 // work appends enough to fill tables, and records outcomes of every second delivery.

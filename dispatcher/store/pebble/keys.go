@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/clinikapi/eventflow/api/event"
@@ -134,8 +135,8 @@ func appendSubscriptionKey(b []byte, space byte, sub event.SubscriptionKey) []by
 }
 
 // successor is the smallest key that is greater than all that begin with prefix, which holds a byte below 0xff.
-func successor(b, prefix []byte) []byte {
-	b = append(b, prefix...)
+func successor(prefix []byte) []byte {
+	b := slices.Clone(prefix)
 	for i := len(b) - 1; ; i-- {
 		b[i]++
 		if b[i] != 0 {

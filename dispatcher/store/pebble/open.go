@@ -19,7 +19,7 @@ const format = 1
 
 var formatKey = []byte{spaceMeta, 'f', 'o', 'r', 'm', 'a', 't'}
 
-// ErrLocked: another process uses the directory.
+// ErrLocked means that another process uses the directory.
 var ErrLocked = errors.New("another process uses the directory")
 
 const lockPause = 50 * time.Millisecond
@@ -180,7 +180,7 @@ func (s *Store) restoreBuckets(space byte, live *buckets) error {
 		d := decoder{rest: it.Key()[1:]}
 		bucket := uint32(d.uint64() >> 32)
 		live.add(bucket)
-		ok = it.SeekGE(successor(nil, appendBucketKey(nil, space, bucket)))
+		ok = it.SeekGE(successor(appendBucketKey(nil, space, bucket)))
 	}
 	return errors.Join(it.Error(), it.Close())
 }
@@ -194,7 +194,7 @@ func (s *Store) restoreClock() error {
 	}
 	live := s.events.list()
 	for i := len(live) - 1; i >= 0; i-- {
-		if !it.SeekLT(successor(nil, appendBucketKey(nil, spaceEvent, live[i]))) || len(it.Key()) < 13 {
+		if !it.SeekLT(successor(appendBucketKey(nil, spaceEvent, live[i]))) || len(it.Key()) < 13 {
 			break
 		}
 		d := decoder{rest: it.Key()[5:]}
@@ -204,7 +204,19 @@ func (s *Store) restoreClock() error {
 			break
 		}
 	}
+	s.goOnFrom(s.clock.last)
 	return errors.Join(it.Error(), it.Close())
+}
+
+// goOnFrom sets the store's clock ahead of the machine's if that was set back since the store was used last: what is due
+// would come late by as much.
+func (s *Store) goOnFrom(last uint64) {
+	machine := nanos(s.options.Now())
+	if last <= machine+uint64(maxSkew) {
+		return
+	}
+	s.ahead = time.Duration(last + 1 - machine)
+	s.options.Logger.Info("The machine's clock was set back; the dispatcher goes on from the time that it knows", "by", s.ahead.String())
 }
 
 // readSubscriptions reads those whose keys lie between the bounds.

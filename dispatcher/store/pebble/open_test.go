@@ -125,7 +125,9 @@ func TestOpenDamaged(t *testing.T) {
 			switch {
 			case err == nil:
 				t.Errorf("%s: the store was opened although half of it is missing", name)
-				err = s.Close()
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
 			case strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), strings.TrimSuffix(name, ".sst")):
 				t.Errorf("%s: the error does not name the file: %v", name, err)
 			}

@@ -27,8 +27,8 @@ type Options struct {
 	// Logger tells what operators need to know. The zero Logger is silent.
 	Logger    logr.Logger
 	Retention Retention
-	// FreeReserve is how many bytes must stay free on the volume: below, events are refused with store.ErrFull. 512 MiB
-	// if zero, no reserve if negative.
+	// FreeReserve is how many bytes must stay free on the volume: below, events are refused with store.ErrFull. A tenth
+	// of the volume, and at most 512 MiB, if zero; no reserve if negative.
 	FreeReserve int64
 	// LockWait is how long Open waits for another process to release the directory.
 	LockWait time.Duration
@@ -39,7 +39,7 @@ type Options struct {
 	Fatal func(error)
 }
 
-const defaultFreeReserve = 512 << 20
+const maxFreeReserve = 512 << 20
 
 func (o Options) withDefaults() Options {
 	if o.FS == nil {
@@ -53,12 +53,6 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Retention.Failed <= 0 {
 		o.Retention.Failed = 720 * time.Hour
-	}
-	switch {
-	case o.FreeReserve == 0:
-		o.FreeReserve = defaultFreeReserve
-	case o.FreeReserve < 0:
-		o.FreeReserve = 0
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -105,7 +105,7 @@ func (s *Store) replayDelivered(b *pebble.Batch, found *entry, e delivery.Event)
 	e.Key = event.NewKey(moment(at), e.Namespace, e.ID)
 	s.setEvent(b, spaceEvent, &s.events, bucketOf(at, hour), &e)
 	due := at
-	if at > now+maxSkew {
+	if at > now+uint64(maxSkew) {
 		due = now // the clock was set back
 	}
 	id := event.DeliveryID{Event: e.Key, Subscription: found.id.Subscription}

@@ -45,6 +45,7 @@ type Store struct {
 		sync.Mutex
 		last uint64 // newest acceptance, in Unix nanoseconds
 	}
+	ahead         time.Duration // how far the store's clock is ahead of the machine's
 	claims        claims
 	subscriptions subscriptions
 
@@ -139,7 +140,10 @@ func (s *Store) commit(b *pebble.Batch, durable *pebble.WriteOptions) error {
 }
 
 // now is the time in Unix nanoseconds.
-func (s *Store) now() uint64 { return nanos(s.options.Now()) }
+func (s *Store) now() uint64 { return nanos(s.Now()) }
+
+// Now is the machine's clock, or ahead of it: see goOnFrom.
+func (s *Store) Now() time.Time { return s.options.Now().Add(s.ahead) }
 
 // acceptances returns the first of n consecutive nanoseconds that no event was accepted at, and now.
 func (s *Store) acceptances(n int) (first, now uint64) {
@@ -191,7 +195,7 @@ func (s *Store) subscription(key event.SubscriptionKey) (subscription, error) {
 	}
 	// Its first Append may have been committed, and not returned yet.
 	prefix := appendSubscriptionKey(nil, spaceSubscription, key)
-	if err := s.readSubscriptions(prefix, successor(nil, prefix)); err != nil {
+	if err := s.readSubscriptions(prefix, successor(prefix)); err != nil {
 		return subscription{}, err
 	}
 	sub, _ := s.subscriptions.get(key)
@@ -295,12 +299,16 @@ func (s *Store) checkSpace() {
 	if err != nil {
 		return // a file system that does not tell has no bound
 	}
-	full := usage.AvailBytes < uint64(s.options.FreeReserve)
+	reserve := max(s.options.FreeReserve, 0)
+	if s.options.FreeReserve == 0 {
+		reserve = int64(min(maxFreeReserve, usage.TotalBytes/10))
+	}
+	full := usage.AvailBytes < uint64(reserve)
 	if s.full.Swap(full) == full {
 		return
 	}
 	if full {
-		s.options.Logger.Info("Too little space is left: events are refused", "freeBytes", usage.AvailBytes, "reserveBytes", s.options.FreeReserve)
+		s.options.Logger.Info("Too little space is left: events are refused", "freeBytes", usage.AvailBytes, "reserveBytes", reserve)
 	} else {
 		s.options.Logger.Info("There is space again: events are accepted", "freeBytes", usage.AvailBytes)
 	}

@@ -51,7 +51,7 @@ func testDueCursor(f *fixture) {
 		want = append(want, d)
 	}
 	at := delivery.Position{}
-	for range len(want) {
+	for range want {
 		found, next, more, err := f.Due(f.ctx, sub.Key, at, f.clock.Now(), 5, nil)
 		if err != nil {
 			f.Fatal(err)
@@ -167,7 +167,7 @@ func testBacklogsStop(f *fixture) {
 func testBacklogsReenter(f *fixture) {
 	sub := subscription(clinicA, "a")
 	d := f.one(sub)
-	err := f.Backlogs(f.ctx, func(b delivery.Backlog) error {
+	err := f.Backlogs(f.ctx, func(delivery.Backlog) error {
 		return f.Record(f.ctx, []delivery.Outcome{f.delivered(d)})
 	})
 	if err != nil || len(f.pending(sub)) != 0 {

@@ -466,7 +466,7 @@ func (m *model) load() {
 	image := make(chan struct{})
 	parallel(writers+1, func(w int) {
 		if w == writers {
-			for n := int64(0); n < stop; n++ {
+			for range stop {
 				before[<-acks]++
 			}
 			m.place.Crash()

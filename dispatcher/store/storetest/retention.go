@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"time"
@@ -168,7 +169,7 @@ func testRetentionInFlight(f *fixture) {
 		if !f.kept(d.ID) {
 			f.Errorf("%s is gone", d.ID)
 		}
-		if again := f.replay(clinicA, d.ID); string(again.Event.Body) != string(d.Event.Body) {
+		if again := f.replay(clinicA, d.ID); !bytes.Equal(again.Event.Body, d.Event.Body) {
 			f.Errorf("body %s", again.Event.Body)
 		}
 	}
