@@ -1,0 +1,93 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestOperationsNamesEverything holds docs/operations.md to what there is: metrics, conditions' reasons, and the reasons
+// of failed attempts.
+func TestOperationsNamesEverything(t *testing.T) {
+	t.Parallel()
+	text := read(t, "docs/operations.md")
+	e := newEndpoint(t)
+	p := newPlane(t, e.URL)
+	p.publish("evt-1")
+	eventually(t, "a delivery", func() bool { return len(e.received()) > 0 })
+	response, err := http.Get("http://" + p.ops + "/metrics") //nolint:forbidigo // a test's
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	metrics, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []string{}
+	for _, source := range []struct{ text, pattern string }{
+		{string(metrics), `(?m)^# TYPE (eventflow_\w+) `},
+		{read(t, "controllers/routes/metrics.go"), `Name: +"(eventflow_\w+)"`},
+		{read(t, "dispatcher/egress/attempt.go"), `Reason = "(\w+)"`},
+		{read(t, "api/v1alpha1/conditions.go"), `(?m)^\s+Reason\w+ += "(\w+)"`},
+	} {
+		found := regexp.MustCompile(source.pattern).FindAllStringSubmatch(source.text, -1)
+		if len(found) < 3 {
+			t.Errorf("%s finds %d names", source.pattern, len(found))
+		}
+		for _, match := range found {
+			names = append(names, match[1])
+		}
+	}
+	for _, name := range names {
+		if !regexp.MustCompile(`\b` + name + `\b`).MatchString(text) {
+			t.Errorf("docs/operations.md does not name %s", name)
+		}
+	}
+	for _, documented := range regexp.MustCompile(`eventflow_\w+`).FindAllString(text, -1) {
+		if !strings.Contains(strings.Join(names, " ")+" ", documented+" ") {
+			t.Errorf("docs/operations.md names %s, which does not exist", documented)
+		}
+	}
+}
+
+// TestLinks follows the links between the documents.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	documents, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, document := range append(documents, "README.md") {
+		for _, match := range regexp.MustCompile(`\]\(([^)]+)\)`).FindAllStringSubmatch(read(t, document), -1) {
+			target, anchor, _ := strings.Cut(match[1], "#")
+			if strings.Contains(target, "://") {
+				continue
+			}
+			file := document
+			if target != "" {
+				file = filepath.Join(filepath.Dir(document), target)
+			}
+			if _, err := os.Stat(file); err != nil {
+				t.Errorf("%s: %s leads nowhere", document, match[1])
+				continue
+			}
+			if anchor != "" && !regexp.MustCompile(`(?mi)^#+ `+strings.ReplaceAll(regexp.QuoteMeta(anchor), "-", "[ -]")+`$`).MatchString(read(t, file)) {
+				t.Errorf("%s: %s names no heading", document, match[1])
+			}
+		}
+	}
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
