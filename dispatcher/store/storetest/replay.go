@@ -175,7 +175,7 @@ func testReplayDurable(f *fixture) {
 	f.crash()
 	f.same("pending", bare(again, repeated), bare(f.pending(sub)...))
 	for _, d := range []delivery.PendingDelivery{again, repeated} {
-		if e, err := f.Event(f.ctx, d.ID.Event); err != nil || string(e.Body) != string(d.Event.Body) {
+		if e, err := f.Event(f.ctx, d.ID.Event); err != nil || !bytes.Equal(e.Body, d.Event.Body) {
 			f.Errorf("event %v, %v", e, err)
 		}
 	}
@@ -219,7 +219,7 @@ func testReplayLate(f *fixture) {
 		f.expire()
 	}
 	e, err := f.Event(f.ctx, d.ID.Event)
-	if err != nil || string(e.Body) != string(d.Event.Body) {
+	if err != nil || !bytes.Equal(e.Body, d.Event.Body) {
 		f.Fatalf("event %v, %v", e, err)
 	}
 	f.record(f.delivered(again))
