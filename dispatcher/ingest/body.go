@@ -57,13 +57,13 @@ func (b *bodyBuffer) grow() error {
 		fresh := make([]byte, 0, bufferSizes[next])
 		box = &fresh
 	}
-	grown := append((*box)[:0], b.bytes...)
+	*box = append((*box)[:0], b.bytes...)
 	if b.box != nil {
 		bufferPools[b.size].Put(b.box)
 		b.budget.give(bufferSizes[b.size])
 		b.taken -= bufferSizes[b.size]
 	}
-	b.size, b.box, b.bytes = next, box, grown
+	b.size, b.box, b.bytes = next, box, *box
 	return nil
 }
 
@@ -155,5 +155,5 @@ func discard(r *http.Request) (done bool) {
 		return false // the client waits for a word before it sends, and gets the answer instead
 	}
 	n, err := io.CopyN(io.Discard, r.Body, maxRequestBytes+1)
-	return err == io.EOF && n <= maxRequestBytes
+	return errors.Is(err, io.EOF) && n <= maxRequestBytes
 }

@@ -31,7 +31,6 @@ type cloudEvent struct {
 	traceparent                                     string
 	data                                            []byte
 	encoded                                         []byte // data_base64
-	extensions                                      []string
 }
 
 // structured appends to into the CloudEvent that a body is.

@@ -77,7 +77,7 @@ func TestPublishCloudEventOfSDK(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t)
-			r := httptest.NewRequest("POST", "/v1/namespaces/clinic-a/events", nil)
+			r := httptest.NewRequest(http.MethodPost, "/v1/namespaces/clinic-a/events", http.NoBody)
 			if err := encode(r); err != nil {
 				t.Fatal(err)
 			}

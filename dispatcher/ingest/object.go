@@ -81,7 +81,7 @@ func (d *document) elements(each func(index int) error) error {
 // end returns an error unless the document ends here.
 func (d *document) end() error {
 	_, err := d.decoder.ReadToken()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return nil
 	}
 	return newProblem(malformed, "there are more bytes behind the JSON document, from byte %d on; send one document", d.decoder.InputOffset())

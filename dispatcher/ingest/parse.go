@@ -103,7 +103,7 @@ func (p *parser) one(in *incoming) error {
 	var seen int
 	var typeText []byte
 	err := p.document.members("an event", func(key []byte) (err error) {
-		bit := 0
+		var bit int
 		switch string(key) {
 		case "id":
 			bit = keyID
@@ -226,7 +226,7 @@ func (p *parser) hashPart(present bool, part []byte, text string) {
 	binary.BigEndian.PutUint64(p.frame[1:], uint64(len(part)+len(text)))
 	p.hash.Write(p.frame[:])
 	p.hash.Write(part)
-	for len(text) > 0 { // through sum: a conversion would allocate
+	for text != "" { // through sum: a conversion would allocate
 		n := copy(p.sum[:], text)
 		p.hash.Write(p.sum[:n])
 		text = text[n:]

@@ -3,6 +3,7 @@ package ingest
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -210,7 +211,7 @@ func checkIncoming(t *testing.T, in *incoming) {
 // checkProblem fails if an error shows more than it may.
 func checkProblem(t *testing.T, err error) {
 	t.Helper()
-	p, ok := err.(*problem)
+	p, ok := errors.AsType[*problem](err)
 	if !ok || len(p.detail) > 1000 || !utf8.ValidString(p.detail) || strings.ContainsAny(p.detail, "\x00\n\r") {
 		t.Errorf("error is %#v", err)
 	}

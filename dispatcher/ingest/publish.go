@@ -208,7 +208,7 @@ func (h *Handler) storeProblem(err error, batch bool) error {
 	if conflict, ok := errors.AsType[*store.ConflictError](err); ok {
 		p := newProblem(idConflict, "id %s was accepted within the last 24 hours with other content; give a new event an id of its own", conflict.ID)
 		if batch {
-			p.at(conflict.Index)
+			return p.at(conflict.Index)
 		}
 		return p
 	}

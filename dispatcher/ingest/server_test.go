@@ -182,7 +182,7 @@ func TestSlowBodiesHoldLittle(t *testing.T) {
 	const slow = 100
 	for range slow {
 		g := &gate{first: strings.NewReader("["), waits: make(chan struct{}), opened: opened}
-		r, err := http.NewRequest("POST", "/v1/namespaces/clinic-a/events", g)
+		r, err := http.NewRequest(http.MethodPost, "/v1/namespaces/clinic-a/events", g)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -227,7 +227,7 @@ func TestBodyBufferKeepsToBudget(t *testing.T) {
 		"grows only once": {int64(bufferSizes[1] + bufferSizes[2] - 1), bufferSizes[1] + 1, bufferSizes[1], true},
 	} {
 		b := bodyBuffer{budget: &budget{limit: tc.limit}}
-		r, err := http.NewRequest("POST", "/", strings.NewReader(strings.Repeat("x", tc.body)))
+		r, err := http.NewRequest(http.MethodPost, "/", strings.NewReader(strings.Repeat("x", tc.body)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -406,7 +406,7 @@ func BenchmarkPublish(b *testing.B) {
 			}
 			b.SetBytes(int64(len(body)))
 			b.ReportAllocs()
-			r, err := http.NewRequest("POST", "/v1/namespaces/clinic-a/events", nil)
+			r, err := http.NewRequest(http.MethodPost, "/v1/namespaces/clinic-a/events", http.NoBody)
 			if err != nil {
 				b.Fatal(err)
 			}
