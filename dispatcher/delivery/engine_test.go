@@ -144,7 +144,7 @@ func TestCircuitBreakerProbesOneAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, to := newMemoryStore(), newEndpoints()
 		var up atomic.Bool
-		sub := to.add("a", func(ctx context.Context, r egress.Request) egress.Result {
+		sub := to.add("a", func(context.Context, egress.Request) egress.Result {
 			<-time.After(time.Second)
 			if up.Load() {
 				return egress.Result{StatusCode: 200}

@@ -202,7 +202,9 @@ func (n *names) resolver() *net.Resolver {
 		client, server := net.Pipe()
 		n.serving.Go(func() {
 			defer server.Close()
-			for n.serve(server) == nil {
+			var err error
+			for err == nil {
+				err = n.serve(server)
 			}
 		})
 		return client, nil

@@ -162,6 +162,7 @@ func (s *Source) handle(ctx context.Context, event watch.Event, deliver func(*ro
 		s.cfg.Log.Info("Routing table was deleted: keeping the last one", "secret", routing.IndexName(s.cfg.Dispatcher))
 	case watch.Error:
 		return false, unlessExpired(fmt.Errorf("watch the index: %w", apierrors.FromObject(event.Object)))
+	case watch.Bookmark: // not asked for
 	}
 	return false, nil
 }

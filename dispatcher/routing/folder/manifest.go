@@ -43,7 +43,7 @@ const (
 	maxDurationLength = 32
 )
 
-var durationRule = regexp.MustCompile(`^([0-9]+([.][0-9]+)?(ms|s|m|h))+$`)
+var durationRule = regexp.MustCompile(`^([0-9]+([.][0-9]+)?(ms|s|m|h))+$`) //nolint:gocritic // it is spelled as in the schema
 
 // parse reads a file's text. Where it cannot read all of it, it returns what it could, and why.
 func parse(name string, text []byte) (*content, error) {
@@ -146,7 +146,7 @@ func (c *content) addSubscription(document []byte) error {
 		return fmt.Errorf("decode WebhookSubscription: %w", err)
 	}
 	if sub.Name == "" {
-		return errors.New("WebhookSubscription: metadata.name must be set")
+		return errors.New("a WebhookSubscription's metadata.name must be set")
 	}
 	if sub.Namespace == "" {
 		sub.Namespace = defaultNamespace
@@ -164,7 +164,7 @@ func (c *content) addSecret(document []byte) error {
 		return fmt.Errorf("decode Secret: %w", err)
 	}
 	if len(validation.IsDNS1123Subdomain(secret.Name)) > 0 {
-		return errors.New("Secret: metadata.name must be set, to a lower-case DNS name")
+		return errors.New("a Secret's metadata.name must be set, to a lower-case DNS name")
 	}
 	if secret.Namespace == "" {
 		secret.Namespace = defaultNamespace
