@@ -222,10 +222,13 @@ func absent(t *testing.T, object client.Object) {
 	t.Helper()
 	eventually(t, func(ctx context.Context) error {
 		err := api.Get(ctx, client.ObjectKeyFromObject(object), object)
-		if apierrors.IsNotFound(err) {
+		switch {
+		case apierrors.IsNotFound(err):
 			return nil
+		case err != nil:
+			return fmt.Errorf("get %T: %w", object, err)
 		}
-		return fmt.Errorf("%T is still there (%v)", object, err)
+		return fmt.Errorf("%T is still there", object)
 	})
 }
 

@@ -113,6 +113,9 @@ func (n *tenant) eventually(check func() error) {
 	}
 }
 
+// apiClient gives up before its test does.
+var apiClient = &http.Client{Timeout: time.Minute}
+
 // request speaks to the dispatcher's API.
 func (n *tenant) request(method, path, contentType, body string) (int, http.Header, string) {
 	n.Helper()
@@ -124,7 +127,7 @@ func (n *tenant) request(method, path, contentType, body string) (int, http.Head
 		q.Header.Set("Content-Type", contentType)
 	}
 	q.Header.Set("Authorization", "Bearer "+n.token)
-	response, err := http.DefaultClient.Do(q)
+	response, err := apiClient.Do(q)
 	if err != nil {
 		n.Fatal(err)
 	}

@@ -244,7 +244,7 @@ func TestRevisionGrows(t *testing.T) {
 			}
 			revision = index.Revision
 			if i == 2 { // the index is lost while no manager runs
-				time.Sleep(time.Minute)
+				<-time.After(time.Minute)
 				delete(b.storage.secrets, indexName)
 				b = open(t, b.storage)
 			}
@@ -379,7 +379,7 @@ func TestPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := open(t, newFakeStorage())
 		start := time.Now()
-		b.storage.onWrite = func(string) { time.Sleep(100 * time.Millisecond) }
+		b.storage.onWrite = func(string) { <-time.After(100 * time.Millisecond) }
 		if err := b.paced(t.Context(), b.storage); err != nil {
 			t.Fatal(err)
 		}
@@ -395,7 +395,7 @@ func TestPace(t *testing.T) {
 			"very slow": {time.Minute, 2*time.Minute + flushPause},
 		} {
 			b.put(t, newEntry(name))
-			b.storage.onWrite = func(string) { time.Sleep(test.write) }
+			b.storage.onWrite = func(string) { <-time.After(test.write) }
 			start = time.Now()
 			if err := b.paced(t.Context(), b.storage); err != nil {
 				t.Fatal(err)
