@@ -51,14 +51,6 @@ func (p *process) kill() error {
 	return err
 }
 
-// stop asks the process to end and waits until it did.
-func (p *process) stop() error {
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		return err
-	}
-	return p.cmd.Wait()
-}
-
 // clockTick is how the kernel counts CPU time (USER_HZ).
 const clockTick = 10 * time.Millisecond
 

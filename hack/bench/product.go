@@ -61,7 +61,7 @@ func (b *bench) newProduct(ctx context.Context, groups int, endpoints func(group
 	return p, nil
 }
 
-const secretManifest = `apiVersion: v1
+const signingManifest = `apiVersion: v1
 kind: Secret
 metadata: {name: signing, namespace: %s}
 stringData: {key: %s}
@@ -91,7 +91,7 @@ func (p *product) writeManifests(groups int, endpoints func(int) []endpoint) err
 	for group := range groups {
 		var text bytes.Buffer
 		namespace := namespaceOf(group)
-		fmt.Fprintf(&text, secretManifest, namespace, signingKey)
+		fmt.Fprintf(&text, signingManifest, namespace, signingKey)
 		for _, e := range endpoints(group) {
 			address := p.bench.receiver.address
 			if e.closed {

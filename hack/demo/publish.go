@@ -102,11 +102,11 @@ func (p *publisher) post(ctx context.Context, event string) error {
 	if err != nil {
 		return &laterError{err}
 	}
-	switch code := response.StatusCode; {
-	case code == http.StatusOK || code == http.StatusAccepted:
+	switch code := response.StatusCode; code {
+	case http.StatusOK, http.StatusAccepted:
 		fmt.Fprintf(p.out, "%d %s\n", code, strings.TrimSpace(string(answer)))
 		return nil
-	case code == http.StatusTooManyRequests || code == http.StatusServiceUnavailable:
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		return &laterError{fmt.Errorf("%d %s", code, answer)}
 	default:
 		return fmt.Errorf("%d %s", code, strings.TrimSpace(string(answer)))

@@ -130,7 +130,7 @@ func (r *receiver) decide(a *attempt) {
 	switch {
 	case !a.Verified:
 		a.Status = http.StatusUnauthorized
-	case a.Attempt <= r.failFirst, rand.IntN(100) < r.failPercent: //nolint:gosec // not a secret
+	case a.Attempt <= r.failFirst, rand.IntN(100) < r.failPercent:
 		a.Status = http.StatusServiceUnavailable
 	default:
 		a.Status = http.StatusOK

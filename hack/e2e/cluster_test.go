@@ -21,7 +21,7 @@ type cluster struct {
 }
 
 // run runs a command in the checkout, and returns what it wrote to stdout. It must succeed.
-func (c *cluster) run(input string, name string, args ...string) string {
+func (c *cluster) run(input, name string, args ...string) string {
 	c.t.Helper()
 	out, err := c.try(input, name, args...)
 	if err != nil {
@@ -31,7 +31,7 @@ func (c *cluster) run(input string, name string, args ...string) string {
 }
 
 // try runs a command that may fail.
-func (c *cluster) try(input string, name string, args ...string) (string, error) {
+func (c *cluster) try(input, name string, args ...string) (string, error) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.t.Context()), patience+time.Minute)
 	defer cancel()

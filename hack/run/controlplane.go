@@ -78,7 +78,7 @@ func (s *session) findCluster(ctx context.Context) error {
 		return err
 	}
 	if len(found) > 0 {
-		return fmt.Errorf("Event Flow is installed in this cluster; publish to it, or use a cluster without") //nolint:revive,staticcheck // a name
+		return fmt.Errorf("Event Flow is installed in this cluster; publish to it, or use a cluster without") //nolint:staticcheck // a name
 	}
 	return nil
 }
