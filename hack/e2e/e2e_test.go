@@ -132,6 +132,7 @@ func TestEndToEnd(t *testing.T) {
 
 func install(c *cluster) {
 	c.kubectl("apply", "-k", "config/default")
+	c.run("", "make", "deploy", "IMAGE="+eventflowImage) // the same, with the image that one says
 	c.rollout(system, "eventflow-manager")
 	c.rollout(system, "eventflow-dispatcher-default")
 	c.kubectl("--namespace="+system, "wait", "--for=condition=Ready", "--timeout="+patience.String(), "webhookdispatcher/default")
@@ -215,7 +216,7 @@ func remove(c *cluster) {
 	c.eventually("the manager's sweep of cluster-wide bindings", func() bool {
 		return c.kubectl("get", "clusterrolebindings", "-o", "name", "--selector=app.kubernetes.io/managed-by=eventflow-manager") == ""
 	})
-	c.kubectl("delete", "-k", "config/default", "--timeout="+patience.String())
+	c.run("", "make", "undeploy")
 	left := c.kubectl("get", "customresourcedefinitions,namespaces,clusterroles,clusterrolebindings,persistentvolumes", "-o", "name")
 	for line := range strings.Lines(left) {
 		if strings.Contains(line, "eventflow") || strings.Contains(line, "clinikapi") {
