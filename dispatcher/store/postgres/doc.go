@@ -34,13 +34,13 @@
 // A dispatcher that works is a member, with a row that it renews every second, and expires some seconds after it could
 // not. The shards are divided among the members that are alive. Taking a shard adds one to its epoch:
 //
-//	        ┌──────── taken, epoch + 1 ───────┐
-//	        │                                 ▼
-//	      free ◄── given back in order ──── owned ◄─┐ renewed by its
-//	                                          │  └──┘ owner's member row
-//	                                          │ the member row expired
-//	                                          ▼
-//	                                       orphaned ── taken by another, epoch + 1 ──► owned
+//	  ┌──────── taken, epoch + 1 ───────┐
+//	  │                                 ▼
+//	free ◄── given back in order ──── owned ◄─┐ renewed by its
+//	                                    │  └──┘ owner's member row
+//	                                    │ the member row expired
+//	                                    ▼
+//	                                 orphaned ── taken by another, epoch + 1 ──► owned
 //
 // A member that could not renew its row stops working some time before it expires. Whatever it believes, the statement
 // that takes deliveries out of pending locks the leases that it relies on and compares owner and epoch: the outcomes of

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -41,6 +42,8 @@ type Place struct {
 	Expire func(s store.Store) error
 	// Fill makes the open store find its volume full, or not any more. Nil if the implementation cannot.
 	Fill func(s store.Store, full bool)
+	// Shared is set if several stores may have the place open at once, and divide the work.
+	Shared bool
 }
 
 // Run runs the suite.
@@ -98,6 +101,9 @@ type fixture struct {
 	clock *clock
 	place Place
 	next  int
+
+	owner  *owner
+	disown func()
 }
 
 // Backlogs is that of every shard.
@@ -126,10 +132,12 @@ func (f *fixture) open() {
 		f.Fatalf("Open: %v", err)
 	}
 	f.Store = s
+	f.owner, f.disown = own(f, s)
 }
 
 func (f *fixture) close() {
 	f.Helper()
+	f.disown()
 	if err := f.Store.Close(); err != nil {
 		f.Errorf("Close: %v", err)
 	}
@@ -201,6 +209,10 @@ func (f *fixture) one(sub store.Subscription) delivery.PendingDelivery {
 
 func (f *fixture) record(outcomes ...delivery.Outcome) {
 	f.Helper()
+	outcomes = slices.Clone(outcomes)
+	for i := range outcomes {
+		outcomes[i].Epoch = f.epoch(outcomes[i].Delivery)
+	}
 	if err := f.Record(f.ctx, outcomes); err != nil {
 		f.Fatalf("Record: %v", err)
 	}
@@ -216,15 +228,15 @@ func (f *fixture) attempt(d delivery.PendingDelivery, status int) *delivery.Atte
 }
 
 func (f *fixture) delivered(d delivery.PendingDelivery) delivery.Outcome {
-	return delivery.Outcome{Delivery: d, Attempt: f.attempt(d, 204), State: delivery.Delivered}
+	return delivery.Outcome{Delivery: d, Attempt: f.attempt(d, 204), State: delivery.Delivered, Epoch: f.epoch(d)}
 }
 
 func (f *fixture) failed(d delivery.PendingDelivery) delivery.Outcome {
-	return delivery.Outcome{Delivery: d, Attempt: f.attempt(d, 500), State: delivery.Failed}
+	return delivery.Outcome{Delivery: d, Attempt: f.attempt(d, 500), State: delivery.Failed, Epoch: f.epoch(d)}
 }
 
 func (f *fixture) cancelled(d delivery.PendingDelivery) delivery.Outcome {
-	return delivery.Outcome{Delivery: d, State: delivery.Cancelled}
+	return delivery.Outcome{Delivery: d, State: delivery.Cancelled, Epoch: f.epoch(d)}
 }
 
 // retry records a failed attempt, and returns the delivery as it is pending then.

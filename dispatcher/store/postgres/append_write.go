@@ -1,0 +1,426 @@
+package postgres
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/store"
+)
+
+const (
+	// remembered is how long an accepted event's namespace and id are.
+	remembered = day
+	// maxSkew is how far acceptances may run ahead of the clock, after it was set back, before deliveries are given a
+	// due time of their own.
+	maxSkew = int64(50 * time.Millisecond)
+	// aroundMidnight is how long before and after it appends go one at a time: one that stores its ids in the table of
+	// the old day must be seen by those that store theirs in that of the new.
+	aroundMidnight = int64(time.Minute)
+)
+
+// writing is the work of storing some calls, none of which shares an id with another.
+type writing struct {
+	store    *Store
+	acceptor string
+	calls    []*call
+	entries  []*entry
+	// first and now are the time of the first event and the present of the last try.
+	first, now int64
+	// quiet are the shards that this process owned when it stored something for them, with their leases' epochs: their
+	// owner has no notice of it.
+	quiet map[int]int64
+}
+
+// entry is one of the events: the first with its id in its call.
+type entry struct {
+	call  *call
+	index int
+	id    identity
+	// before is the acceptance of an event with the id that came first; nil if this is the first.
+	before *acceptance
+	at     int64
+	stored bool // by a try whose outcome was not known
+	tried  []int64
+	key    event.Key
+}
+
+// acceptance is what is remembered of an accepted event.
+type acceptance struct {
+	digest     []byte
+	at         int64
+	deliveries int
+}
+
+func (e *entry) event() *store.NewEvent { return &e.call.events[e.index] }
+
+func newWriting(s *Store, acceptor string, calls []*call) *writing {
+	w := &writing{store: s, acceptor: acceptor, calls: calls}
+	for _, c := range calls {
+		seen := make(map[identity]struct{}, len(c.ids))
+		for i, id := range c.ids {
+			if _, again := seen[id]; !again {
+				seen[id] = struct{}{}
+				w.entries = append(w.entries, &entry{call: c, index: i, id: id})
+			}
+		}
+	}
+	return w
+}
+
+// try does the work once.
+func (w *writing) try(ctx context.Context) error {
+	s := w.store
+	today := kindIDs.bucket(s.latest())
+	ids, yesterday := period{kindIDs, today}, period{kindIDs, today - 1}
+	if err := s.ensure(ctx, ids, yesterday, period{kindEvents, kindEvents.bucket(s.latest())}); err != nil {
+		return err
+	}
+	conn, err := s.acquire(ctx, s.pool)
+	if err != nil {
+		return err
+	}
+	defer conn.release()
+	if err := w.claim(conn, ids.table(), yesterday.table()); err != nil {
+		return err
+	}
+	undo := w.judge()
+	hours, some := w.setKeys()
+	if !some {
+		return nil // nothing is new: the transaction is rolled back
+	}
+	for _, hour := range hours {
+		if !s.periods.has(period{kindEvents, hour}) { // the hour turned since
+			conn.release()
+			return errors.Join(s.ensure(ctx, period{kindEvents, hour}), errHourTurned)
+		}
+	}
+	return w.save(conn, ids.table(), undo, hours)
+}
+
+// errHourTurned makes the work be tried again.
+var errHourTurned = errors.New("the hour turned")
+
+const (
+	lockMidnight = `SELECT id FROM eventflow.midnight WHERE id = 1 FOR UPDATE`
+
+	claimTime = `INSERT INTO eventflow.acceptors (id, last)
+SELECT $1, greatest(coalesce($2, ` + databaseNow + `), (SELECT coalesce(max(last), 0) FROM eventflow.acceptors) + 1) + $3 - 1
+ON CONFLICT (id) DO UPDATE SET last = excluded.last
+RETURNING last, coalesce($2, ` + databaseNow + `)`
+
+	claimIDs = `INSERT INTO @1 AS o (id, digest, at, deliveries)
+SELECT u.id, u.digest, (SELECT last FROM eventflow.acceptors WHERE id = $1) - $2 + u.n, u.deliveries
+FROM unnest($3::bytea[], $4::bytea[], $5::integer[], $6::bigint[]) AS u (id, digest, deliveries, n)
+WHERE NOT EXISTS (SELECT FROM @2 AS y WHERE y.id = u.id AND y.at > coalesce($7, ` + databaseNow + `) - $8)
+ORDER BY u.id
+ON CONFLICT (id) DO UPDATE SET digest = excluded.digest, at = excluded.at, deliveries = excluded.deliveries
+WHERE o.at <= coalesce($7, ` + databaseNow + `) - $8
+RETURNING id, at`
+
+	recallIDs = `SELECT id, digest, at, deliveries FROM @1 WHERE id = ANY($1)
+UNION ALL SELECT id, digest, at, deliveries FROM @2 WHERE id = ANY($1)`
+)
+
+// claim begins the transaction, takes the time of acceptance and the ids that are free, and finds out who has the
+// others.
+func (w *writing) claim(conn *connection, ids, yesterday string) error {
+	s := w.store
+	n := len(w.entries)
+	keys, digests := make([][]byte, n), make([][]byte, n)
+	counts, numbers := make([]int32, n), make([]int64, n)
+	byID := make(map[identity]*entry, n)
+	for i, e := range w.entries {
+		byID[e.id] = e
+		e.before, e.at, e.stored = nil, 0, false
+		keys[i], digests[i] = e.id[:], e.event().Digest[:]
+		counts[i], numbers[i] = int32(len(e.event().Subscriptions)), int64(i+1)
+	}
+	b := &pgx.Batch{}
+	s.begin(b, settingsDurable)
+	readers := []func(pgx.BatchResults) error{nil, nil}
+	if into := s.latest() % day; into < aroundMidnight || day-into < aroundMidnight {
+		b.Queue(s.sql(lockMidnight))
+		readers = append(readers, nil)
+	}
+	var last int64
+	b.Queue(s.sql(claimTime), w.acceptor, s.fixedNow(), int64(n))
+	b.Queue(s.sql(claimIDs, ids, yesterday), w.acceptor, int64(n), keys, digests, counts, numbers, s.fixedNow(), remembered)
+	readers = append(readers,
+		func(r pgx.BatchResults) error { return r.QueryRow().Scan(&last, &w.now) },
+		func(r pgx.BatchResults) error {
+			rows, err := r.Query()
+			if err != nil {
+				return err
+			}
+			var id []byte
+			var at int64
+			_, err = pgx.ForEachRow(rows, []any{&id, &at}, func() error { byID[identity(id)].at = at; return nil })
+			return err
+		})
+	if err := conn.send(b, readers...); err != nil {
+		return err
+	}
+	w.first = last - int64(n) + 1
+	return w.recall(conn, s.sql(recallIDs, ids, yesterday), byID)
+}
+
+// recall reads the acceptances of the ids that were not free.
+func (w *writing) recall(conn *connection, statement string, byID map[identity]*entry) error {
+	var taken [][]byte
+	for _, e := range w.entries {
+		if e.at == 0 {
+			taken = append(taken, e.id[:])
+		}
+	}
+	if len(taken) == 0 {
+		return nil
+	}
+	rows, err := conn.Query(conn.ctx, statement, taken)
+	if err != nil {
+		return err
+	}
+	var id []byte
+	var a acceptance
+	_, err = pgx.ForEachRow(rows, []any{&id, &a.digest, &a.at, &a.deliveries}, func() error {
+		e := byID[identity(id)]
+		if e.before != nil && e.before.at > a.at {
+			return nil
+		}
+		e.before = &acceptance{bytes.Clone(a.digest), a.at, a.deliveries}
+		if slices.Contains(e.tried, a.at) && bytes.Equal(a.digest, e.event().Digest[:]) {
+			e.at, e.stored = a.at, true // by this very call
+		}
+		return nil
+	})
+	return err
+}
+
+// judge answers the calls, as if what follows succeeded, and returns the ids that are to be given back: those that were
+// taken for a call that conflicts.
+func (w *writing) judge() (undo [][]byte) {
+	entries := w.entries
+	for _, c := range w.calls {
+		c.answers, c.deliveries, c.err = make([]store.Accepted, len(c.events)), nil, nil
+		byIndex := make(map[identity]*entry, len(c.ids))
+		n := 0
+		for n < len(entries) && entries[n].call == c {
+			byIndex[entries[n].id] = entries[n]
+			n++
+		}
+		for i := range c.events {
+			e := byIndex[c.ids[i]]
+			if c.err = c.judge(e, i); c.err != nil {
+				break
+			}
+		}
+		if c.err != nil {
+			c.answers = nil
+			for _, e := range entries[:n] {
+				if e.at != 0 && !e.stored {
+					undo = append(undo, e.id[:])
+				}
+				e.at = 0
+			}
+		}
+		entries = entries[n:]
+	}
+	return undo
+}
+
+// judge answers the i-th event, whose id is the entry's.
+func (c *call) judge(e *entry, i int) error {
+	digest := c.events[i].Digest
+	first := e.event()
+	c.answers[i] = store.Accepted{ID: first.Event.ID, Deliveries: len(first.Subscriptions), Repeated: e.index != i}
+	switch {
+	case e.at != 0:
+		if digest != first.Digest {
+			return &store.ConflictError{Index: i, ID: first.Event.ID}
+		}
+	case e.before == nil:
+		// Another's transaction took the id, and it was not there a moment later: it is free again.
+		return &retryError{}
+	case !bytes.Equal(e.before.digest, digest[:]):
+		return &store.ConflictError{Index: i, ID: first.Event.ID}
+	default:
+		c.answers[i].Repeated, c.answers[i].Deliveries = true, e.before.deliveries
+	}
+	return nil
+}
+
+// retryError fails one call: it is to be sent again.
+type retryError struct{}
+
+func (*retryError) Error() string {
+	return "append events: another event with the same id was being stored; try again"
+}
+func (*retryError) Unwrap() error { return errUsage }
+
+// setKeys gives the events that are to be stored their keys, and returns the hours that they fall into, and whether
+// there are any.
+func (w *writing) setKeys() (hours []int64, some bool) {
+	for _, e := range w.entries {
+		if e.at == 0 {
+			continue
+		}
+		ev := e.event().Event
+		e.key = event.NewKey(moment(e.at), ev.Namespace, ev.ID)
+		if e.stored {
+			continue
+		}
+		some = true
+		if hour := kindEvents.bucket(e.at); !slices.Contains(hours, hour) {
+			hours = append(hours, hour)
+		}
+	}
+	return hours, some
+}
+
+const (
+	undoIDs = `DELETE FROM @1 WHERE id = ANY($1)`
+
+	saveEvents = `INSERT INTO @1 (key, namespace, id, type, traceparent, body)
+SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[])`
+
+	savePending = `INSERT INTO eventflow.pending (sub, due, event, tenant, since, attempts, before, ord, size, history)
+SELECT sub, due, event, tenant, since, 0, 0, ord, size, history
+FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[], $7::integer[], $8::boolean[])
+AS u (sub, due, event, tenant, since, ord, size, history)`
+
+	saveSubscriptions = `INSERT INTO eventflow.subscriptions AS o (sub, namespace, name)
+SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[])
+ON CONFLICT (sub, namespace) DO UPDATE SET name = excluded.name WHERE o.name <> excluded.name`
+
+	saveNotices = `INSERT INTO eventflow.notices (shard, sub, due) SELECT * FROM unnest($1::integer[], $2::bytea[], $3::bigint[])`
+)
+
+// save stores the events and ends the transaction.
+func (w *writing) save(conn *connection, ids string, undo [][]byte, hours []int64) error {
+	s := w.store
+	b := &pgx.Batch{}
+	if len(undo) > 0 {
+		b.Queue(s.sql(undoIDs, ids), undo)
+	}
+	for _, hour := range hours {
+		w.queueEvents(b, hour)
+	}
+	rows := w.rows()
+	rows.queue(s, b)
+	w.quiet = rows.quiet
+	unknown := s.known.unknown(w.entries)
+	if len(unknown) > 0 {
+		queueSubscriptions(s, b, unknown)
+	}
+	b.Queue("commit")
+	for _, e := range w.entries {
+		if e.at != 0 && !e.stored {
+			e.tried = append(e.tried, e.at)
+		}
+	}
+	if err := conn.send(b); err != nil {
+		return err
+	}
+	s.known.add(unknown)
+	return nil
+}
+
+// queueSubscriptions stores names, in an order that all transactions share.
+func queueSubscriptions(s *Store, b *pgx.Batch, subs []store.Subscription) {
+	slices.SortFunc(subs, func(x, y store.Subscription) int {
+		return cmp.Or(bytes.Compare(x.Key[:], y.Key[:]), cmp.Compare(x.Namespace, y.Namespace))
+	})
+	var keys [][]byte
+	var namespaces, names []string
+	for i := range subs {
+		keys, namespaces, names = append(keys, subs[i].Key[:]), append(namespaces, subs[i].Namespace), append(names, subs[i].Name)
+	}
+	b.Queue(s.sql(saveSubscriptions), keys, namespaces, names)
+}
+
+func (w *writing) queueEvents(b *pgx.Batch, hour int64) {
+	var keys, bodies [][]byte
+	var namespaces, ids, types, traces []string
+	for _, e := range w.entries {
+		ev := e.event()
+		if e.at == 0 || e.stored || kindEvents.bucket(e.at) != hour || len(ev.Subscriptions) == 0 {
+			continue
+		}
+		keys, bodies = append(keys, e.key[:]), append(bodies, sealBody(ev.Event.Body))
+		namespaces, ids = append(namespaces, ev.Event.Namespace), append(ids, ev.Event.ID)
+		types, traces = append(types, string(ev.Event.Type)), append(traces, ev.Event.Traceparent)
+	}
+	if len(keys) > 0 {
+		b.Queue(w.store.sql(saveEvents, kindEvents.table(hour)), keys, namespaces, ids, types, traces, bodies)
+	}
+}
+
+// rows are those of new deliveries, and of the notices that others need of them.
+func (w *writing) rows() *pendingRows {
+	rows := &pendingRows{quiet: map[int]int64{}}
+	for _, e := range w.entries {
+		ev := e.event()
+		if e.at == 0 || e.stored {
+			continue
+		}
+		for i := range ev.Subscriptions {
+			sub := &ev.Subscriptions[i]
+			d := w.delivery(e, sub)
+			rows.add(&d, tenantOf(sub.Namespace), nanos(d.Due) != e.at)
+			rows.notify(w.store, sub.Key, nanos(d.Due))
+		}
+	}
+	return rows
+}
+
+// delivery is that of the entry's event to sub.
+func (w *writing) delivery(e *entry, sub *store.Subscription) delivery.PendingDelivery {
+	ev := e.event()
+	d := delivery.PendingDelivery{
+		ID: event.DeliveryID{Event: e.key, Subscription: sub.Key}, Due: moment(e.at), Since: moment(e.at),
+		Size: len(ev.Event.Body), Event: ev.Event,
+	}
+	if sub.Ordered {
+		d.Order = ev.Order
+	}
+	if e.at > w.now+maxSkew {
+		// The clock was set back. It would come to the time of acceptance late, and the delivery with it.
+		d.Due = moment(w.now)
+	}
+	return d
+}
+
+// answer hands the deliveries to the calls, once they are durable.
+func (w *writing) answer() {
+	for _, e := range w.entries {
+		if e.at == 0 {
+			continue
+		}
+		ev := e.event()
+		ev.Event.Key = e.key
+		w.store.clock.accept(e.at)
+		for i := range ev.Subscriptions {
+			e.call.deliveries = append(e.call.deliveries, w.delivery(e, &ev.Subscriptions[i]))
+		}
+	}
+	w.store.ownership.recheck(w.store, w.quiet, w.subscriptions)
+}
+
+// subscriptions calls yield for each new delivery's.
+func (w *writing) subscriptions(yield func(event.SubscriptionKey, int64)) {
+	for _, e := range w.entries {
+		if e.at == 0 {
+			continue
+		}
+		for _, sub := range e.event().Subscriptions {
+			yield(sub.Key, min(e.at, w.now))
+		}
+	}
+}

@@ -1,0 +1,415 @@
+package postgres
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+)
+
+const (
+	// heartbeat is how often a member renews its row.
+	heartbeat = time.Second
+	// quickHeartbeat is the same while it waits for its share of the shards.
+	quickHeartbeat = 200 * time.Millisecond
+	// releaseTimeout is how long the attempts of a shard that is given to another may take to finish.
+	releaseTimeout = 8 * time.Second
+	// stopTimeout bounds the giving back of everything.
+	stopTimeout = 5 * time.Second
+)
+
+// ownership are the leases that this process holds.
+type ownership struct {
+	sync.Mutex
+	epochs map[int]int64 // by shard
+	peers  bool          // whether there are other members
+}
+
+// epoch of the shard's lease, and false if this process has none, or is giving it back.
+func (o *ownership) epoch(shard int) (int64, bool) {
+	o.Lock()
+	defer o.Unlock()
+	epoch, ok := o.epochs[shard]
+	return epoch, ok
+}
+
+func (o *ownership) set(shard int, epoch int64) {
+	o.Lock()
+	defer o.Unlock()
+	if o.epochs == nil {
+		o.epochs = map[int]int64{}
+	}
+	o.epochs[shard] = epoch
+}
+
+func (o *ownership) unset(shard int) {
+	o.Lock()
+	defer o.Unlock()
+	delete(o.epochs, shard)
+}
+
+func (o *ownership) shards() []int {
+	o.Lock()
+	defer o.Unlock()
+	all := make([]int, 0, len(o.epochs))
+	for shard := range o.epochs {
+		all = append(all, shard)
+	}
+	slices.Sort(all)
+	return all
+}
+
+func (o *ownership) setPeers(peers bool) {
+	o.Lock()
+	defer o.Unlock()
+	o.peers = peers
+}
+
+func (o *ownership) hasPeers() bool {
+	o.Lock()
+	defer o.Unlock()
+	return o.peers
+}
+
+// recheck leaves notices of deliveries to shards that were this process's when they were stored, and are not any more:
+// their new owner may have looked for them before.
+func (o *ownership) recheck(s *Store, quiet map[int]int64, deliveries func(yield func(event.SubscriptionKey, int64))) {
+	lost := map[int]struct{}{}
+	for shard, before := range quiet {
+		if now, owned := o.epoch(shard); !owned || now != before {
+			lost[shard] = struct{}{}
+		}
+	}
+	if len(lost) == 0 {
+		return
+	}
+	var rows pendingRows
+	deliveries(func(sub event.SubscriptionKey, due int64) {
+		if _, ok := lost[delivery.ShardOf(sub)]; ok {
+			rows.notify(s, sub, due)
+		}
+	})
+	if len(rows.shards) == 0 {
+		return // they are ours again, and were read since
+	}
+	s.work.Go(func() {
+		_, err := s.pool.Exec(s.closing, s.sql(saveNotices), rows.shards, rows.noticeSubs, rows.noticeDues)
+		if err != nil && s.closing.Err() == nil {
+			s.options.Logger.Info("A notice could not be left; its deliveries are found when they are overdue", "reason", textOf(err))
+		}
+	})
+}
+
+// membership is the work of one Own.
+type membership struct {
+	store *Store
+	owner delivery.Owner
+
+	mu sync.Mutex
+	// held are the leases that the owner knows of.
+	held map[int]*holding
+	// deadline is when the owner stops unless the lease was renewed.
+	deadline *time.Timer
+	releases sync.WaitGroup
+}
+
+// holding is a lease that the owner knows of.
+type holding struct {
+	delivery.Lease
+	releasing bool
+}
+
+// Own makes this process a member, and divides the shards with the others, until ctx ends.
+func (s *Store) Own(ctx context.Context, owner delivery.Owner) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.leave()
+	m := &membership{store: s, owner: owner, held: map[int]*holding{}}
+	m.deadline = time.AfterFunc(time.Hour, m.loseAll)
+	defer m.deadline.Stop()
+	notices := make(chan struct{})
+	go func() { m.collectNotices(ctx); close(notices) }()
+	failing := false
+	for wait := time.Duration(0); pause(ctx, wait); {
+		enough, err := m.beat(ctx)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			if !failing {
+				s.options.Logger.Info("The leases could not be renewed; trying again", "reason", textOf(err))
+			}
+			failing, wait = true, quickHeartbeat
+		case enough:
+			failing, wait = false, heartbeat
+		default:
+			failing, wait = false, quickHeartbeat
+		}
+	}
+	<-notices
+	m.leaveAll(context.WithoutCancel(ctx))
+	return nil
+}
+
+// safety is how long before a lease expires its owner stops by itself.
+func (s *Store) safety() time.Duration { return s.options.LeaseDuration / 4 }
+
+const (
+	renewMember = `INSERT INTO eventflow.members (id, expires) SELECT $1, ` + databaseNow + ` + $2
+ON CONFLICT (id) DO UPDATE SET expires = excluded.expires`
+
+	selectMembers = `SELECT id FROM eventflow.members WHERE expires > ` + databaseNow + ` ORDER BY id`
+
+	selectLeases = `SELECT l.shard, l.epoch, coalesce(l.owner, '') = $1, l.owner IS NULL OR m.id IS NULL FROM eventflow.leases AS l
+LEFT JOIN eventflow.members AS m ON m.id = l.owner AND m.expires > ` + databaseNow + ` ORDER BY l.shard`
+
+	// takeLeases compares again what selectLeases found, for others may take them at the same time.
+	takeLeases = `UPDATE eventflow.leases AS l SET owner = $1, epoch = l.epoch + 1
+FROM unnest($2::integer[], $3::bigint[]) AS u (shard, epoch)
+WHERE l.shard = u.shard AND l.epoch = u.epoch AND (l.owner IS NULL OR l.owner = $1
+OR NOT EXISTS (SELECT FROM eventflow.members AS m WHERE m.id = l.owner AND m.expires > ` + databaseNow + `))
+RETURNING l.shard, l.epoch`
+
+	freeLeases = `UPDATE eventflow.leases SET owner = NULL WHERE owner = $1 AND shard = ANY($2::integer[])`
+
+	forgetMembers = `DELETE FROM eventflow.members WHERE expires < ` + databaseNow + ` - $1`
+)
+
+// leaseRow is a lease as the database has it.
+type leaseRow struct {
+	shard int
+	epoch int64
+	mine  bool
+	free  bool // or its owner is not alive
+}
+
+// beat renews the lease, and brings what the owner works on in line with what the database says. enough tells whether
+// that is its share.
+func (m *membership) beat(ctx context.Context) (enough bool, err error) {
+	s := m.store
+	ctx, cancel := context.WithTimeout(ctx, min(2*time.Second, s.options.LeaseDuration/3))
+	defer cancel()
+	sent := time.Now()
+	var members []string
+	var leases []leaseRow
+	b := &pgx.Batch{}
+	b.Queue(s.sql(renewMember), s.options.Identity, s.options.LeaseDuration.Nanoseconds())
+	b.Queue(s.sql(selectMembers))
+	b.Queue(s.sql(selectLeases), s.options.Identity)
+	results := s.control.SendBatch(ctx, b)
+	if _, err = results.Exec(); err == nil {
+		members, err = readMembers(results)
+	}
+	if err == nil {
+		leases, err = readLeases(results)
+	}
+	if closed := results.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return false, err
+	}
+	m.renewed(sent)
+	target := share(members, s.options.Identity)
+	s.ownership.setPeers(len(members) > 1)
+	return m.reconcile(ctx, leases, target)
+}
+
+func readMembers(results pgx.BatchResults) ([]string, error) {
+	rows, err := results.Query()
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+func readLeases(results pgx.BatchResults) ([]leaseRow, error) {
+	rows, err := results.Query()
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (l leaseRow, err error) {
+		err = row.Scan(&l.shard, &l.epoch, &l.mine, &l.free)
+		return l, err
+	})
+}
+
+// share is how many shards the member is to work on, given all who are alive.
+func share(members []string, identity string) int {
+	rank := slices.Index(members, identity)
+	if rank < 0 {
+		return 0
+	}
+	n := delivery.Shards / len(members)
+	if rank < delivery.Shards%len(members) {
+		n++
+	}
+	return n
+}
+
+// renewed puts off the time at which the owner stops by itself.
+func (m *membership) renewed(sent time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.deadline.Reset(time.Until(sent.Add(m.store.options.LeaseDuration - m.store.safety())))
+}
+
+// loseAll stops the work on every shard: the lease was not renewed in time.
+func (m *membership) loseAll() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.held) > 0 {
+		m.store.options.Logger.Info("The leases could not be renewed in time: the work on all shards stops", "shards", len(m.held))
+	}
+	for shard := range m.held {
+		m.lose(shard)
+	}
+}
+
+// lose stops the work on a shard.
+func (m *membership) lose(shard int) {
+	m.store.ownership.unset(shard)
+	delete(m.held, shard)
+	m.owner.Lose(shard)
+}
+
+// reconcile takes and gives back what is missing and what is too much.
+func (m *membership) reconcile(ctx context.Context, leases []leaseRow, target int) (enough bool, err error) {
+	candidates := m.compare(leases)
+	m.mu.Lock()
+	count := 0
+	for _, h := range m.held {
+		if !h.releasing {
+			count++
+		}
+	}
+	if count > target {
+		m.releaseSome(count - target)
+		m.mu.Unlock()
+		return true, nil
+	}
+	m.mu.Unlock()
+	if count == target || len(candidates) == 0 {
+		return count == target, nil
+	}
+	taken, err := m.take(ctx, candidates[:min(len(candidates), target-count)])
+	return count+taken == target, err
+}
+
+// compare loses what the database says is another's, and returns what may be taken, in random order.
+func (m *membership) compare(leases []leaseRow) (candidates []leaseRow) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, l := range leases {
+		h := m.held[l.shard]
+		switch {
+		case h != nil && (!l.mine || h.Epoch != l.epoch):
+			m.store.options.Logger.Info("A shard was taken over by another dispatcher", "shard", l.shard, "epoch", l.epoch)
+			m.lose(l.shard)
+		case h == nil && (l.mine || l.free):
+			candidates = append(candidates, l)
+		}
+	}
+	rand.Shuffle(len(candidates), func(i, j int) { candidates[i], candidates[j] = candidates[j], candidates[i] })
+	return candidates
+}
+
+// take takes leases, as many of them as no other took first.
+func (m *membership) take(ctx context.Context, candidates []leaseRow) (taken int, err error) {
+	slices.SortFunc(candidates, func(x, y leaseRow) int { return x.shard - y.shard })
+	var shards []int32
+	var epochs []int64
+	for _, l := range candidates {
+		shards, epochs = append(shards, int32(l.shard)), append(epochs, l.epoch)
+	}
+	sent := time.Now()
+	rows, err := m.store.control.Query(ctx, m.store.sql(takeLeases), m.store.options.Identity, shards, epochs)
+	if err != nil {
+		return 0, err
+	}
+	leases, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l delivery.Lease, err error) {
+		err = row.Scan(&l.Shard, &l.Epoch)
+		return l, err
+	})
+	if err != nil {
+		return 0, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if time.Since(sent) > m.store.options.LeaseDuration-m.store.safety() {
+		return 0, nil // the process stood still: the next beat says what is true now
+	}
+	for _, l := range leases {
+		m.held[l.Shard] = &holding{Lease: l}
+		m.store.ownership.set(l.Shard, l.Epoch)
+		m.owner.Take(l)
+	}
+	return len(leases), nil
+}
+
+// releaseSome begins to give n shards back.
+func (m *membership) releaseSome(n int) {
+	for shard, h := range m.held {
+		if n == 0 {
+			return
+		}
+		if !h.releasing {
+			n--
+			h.releasing = true
+			m.store.ownership.unset(shard)
+			m.releases.Go(func() { m.release(m.store.closing, shard, h) })
+		}
+	}
+}
+
+// release gives a shard back once its attempts ended. Who takes it finds all that was stored before.
+func (m *membership) release(ctx context.Context, shard int, h *holding) {
+	waiting, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
+	m.owner.Release(waiting, shard)
+	m.mu.Lock()
+	current := m.held[shard] == h
+	if current {
+		delete(m.held, shard)
+	}
+	m.mu.Unlock()
+	if !current {
+		return // lost meanwhile
+	}
+	freeing, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	if _, err := m.store.control.Exec(freeing, m.store.sql(freeLeases), m.store.options.Identity, []int32{int32(shard)}); err != nil {
+		m.store.options.Logger.Info("A shard could not be given back; it is taken again, or expires", "shard", shard, "reason", textOf(err))
+	}
+}
+
+// leaveAll gives everything back, and ends the membership.
+func (m *membership) leaveAll(ctx context.Context) {
+	m.releases.Wait()
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	var releasing sync.WaitGroup
+	m.mu.Lock()
+	for shard := range m.held {
+		m.store.ownership.unset(shard)
+		releasing.Go(func() { m.owner.Release(ctx, shard) })
+	}
+	clear(m.held)
+	m.mu.Unlock()
+	releasing.Wait()
+	err := m.store.transact(context.WithoutCancel(ctx), func(ctx context.Context, conn *pgx.Conn) error {
+		if _, err := conn.Exec(ctx, m.store.sql(`UPDATE eventflow.leases SET owner = NULL WHERE owner = $1`), m.store.options.Identity); err != nil {
+			return err
+		}
+		_, err := conn.Exec(ctx, m.store.sql(`DELETE FROM eventflow.members WHERE id = $1`), m.store.options.Identity)
+		return err
+	})
+	if err != nil {
+		m.store.options.Logger.Info("The leases could not be given back; they expire", "reason", textOf(err))
+	}
+}

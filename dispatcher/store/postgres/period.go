@@ -1,0 +1,261 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	hour = int64(time.Hour)
+	day  = 24 * hour
+)
+
+// kind is a kind of tables of periods.
+type kind struct {
+	name string
+	// width of the period, in nanoseconds.
+	width  int64
+	format string // of the period's beginning
+	// columns of the table.
+	columns string
+}
+
+var (
+	kindEvents = &kind{"events", hour, "2006010215", eventColumns}
+	kindIDs    = &kind{"ids", day, "20060102", `(id bytea PRIMARY KEY, digest bytea NOT NULL, at bigint NOT NULL, deliveries integer NOT NULL)`}
+
+	kindDelivered = &kind{"delivered", hour, "2006010215", `(tenant bigint NOT NULL, event bytea NOT NULL, sub bytea NOT NULL,
+		attempts integer NOT NULL, log bytea NOT NULL, replay_of bytea, PRIMARY KEY (tenant, event, sub))`}
+	kindFailed = &kind{"failed", day, "20060102", `(tenant bigint NOT NULL, event bytea NOT NULL, sub bytea NOT NULL,
+		state smallint NOT NULL, attempts integer NOT NULL, log bytea NOT NULL, replay_of bytea, PRIMARY KEY (tenant, event, sub))`}
+	kindFailedEvents = &kind{"failed_events", day, "20060102", eventColumns}
+
+	kinds = []*kind{kindEvents, kindIDs, kindDelivered, kindFailed, kindFailedEvents}
+)
+
+// eventColumns: body begins with the record's version, codec and key id.
+const eventColumns = `(key bytea PRIMARY KEY, namespace text NOT NULL, id text NOT NULL, type text NOT NULL, traceparent text NOT NULL, body bytea NOT NULL)`
+
+// bucket is the number of the period that ns falls into.
+func (k *kind) bucket(ns int64) int64 { return ns / k.width }
+
+// table is the name of a period's table.
+func (k *kind) table(bucket int64) string {
+	return k.name + "_" + time.Unix(0, bucket*k.width).UTC().Format(k.format)
+}
+
+// period is one of a kind.
+type period struct {
+	kind   *kind
+	bucket int64
+}
+
+func (p period) table() string { return p.kind.table(p.bucket) }
+
+// live are the periods that have a table, oldest first for each kind.
+type live map[*kind][]int64
+
+// from returns the buckets of a kind that are n or later.
+func (l live) from(k *kind, n int64) []int64 {
+	i, _ := slices.BinarySearch(l[k], n)
+	return l[k][i:]
+}
+
+// until returns the buckets of a kind that are n or earlier.
+func (l live) until(k *kind, n int64) []int64 {
+	i, _ := slices.BinarySearch(l[k], n+1)
+	return l[k][:i]
+}
+
+func (l live) has(p period) bool {
+	_, found := slices.BinarySearch(l[p.kind], p.bucket)
+	return found
+}
+
+// periods are those that this process has seen or made. Others may make and drop some at any time.
+type periods struct {
+	sync.Mutex
+	seen live
+}
+
+func (p *periods) has(of period) bool {
+	p.Lock()
+	defer p.Unlock()
+	return p.seen.has(of)
+}
+
+func (p *periods) see(all live) {
+	p.Lock()
+	defer p.Unlock()
+	p.seen = all
+}
+
+func (p *periods) list() live {
+	p.Lock()
+	defer p.Unlock()
+	return p.seen
+}
+
+const selectPeriods = `SELECT kind, bucket FROM eventflow.periods ORDER BY kind, bucket`
+
+// readLive reads an answer to selectPeriods.
+func readLive(rows pgx.Rows) (live, error) {
+	all := live{}
+	var name string
+	var bucket int64
+	_, err := pgx.ForEachRow(rows, []any{&name, &bucket}, func() error {
+		for _, k := range kinds { // what newer programs add, they look after
+			if k.name == name {
+				all[k] = append(all[k], bucket)
+			}
+		}
+		return nil
+	})
+	return all, err
+}
+
+// seePeriods finds out which tables exist.
+func (s *Store) seePeriods(ctx context.Context) (live, error) {
+	rows, err := s.pool.Query(ctx, s.sql(selectPeriods))
+	if err != nil {
+		return nil, err
+	}
+	all, err := readLive(rows)
+	if err == nil {
+		s.periods.see(all)
+	}
+	return all, err
+}
+
+// ensure makes the tables that do not exist yet.
+func (s *Store) ensure(ctx context.Context, wanted ...period) error {
+	var missing []period
+	for _, p := range wanted {
+		if !s.periods.has(p) {
+			missing = append(missing, p)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	all, err := s.seePeriods(ctx)
+	if err != nil {
+		return err
+	}
+	missing = slices.DeleteFunc(missing, all.has)
+	if len(missing) == 0 {
+		return nil
+	}
+	err = s.transact(ctx, func(ctx context.Context, conn *pgx.Conn) error { return s.create(ctx, conn, missing) })
+	if err != nil {
+		return fmt.Errorf("make the tables of a period: %w", err)
+	}
+	_, err = s.seePeriods(ctx)
+	return err
+}
+
+// create makes tables. Whoever makes or drops one holds the row of meta.
+func (s *Store) create(ctx context.Context, conn *pgx.Conn, missing []period) error {
+	if _, err := conn.Exec(ctx, s.sql(`SELECT id FROM eventflow.meta WHERE id = 1 FOR UPDATE`)); err != nil {
+		return err
+	}
+	for _, p := range missing {
+		// Nothing in these is ever changed, and they are dropped before their rows are old.
+		text := s.sql(`CREATE TABLE IF NOT EXISTS @1 `+p.kind.columns+` WITH (autovacuum_enabled = false)`, p.table())
+		if _, err := conn.Exec(ctx, text, pgx.QueryExecModeSimpleProtocol); err != nil {
+			return err
+		}
+		_, err := conn.Exec(ctx, s.sql(`INSERT INTO eventflow.periods (kind, bucket) VALUES ($1, $2) ON CONFLICT DO NOTHING`), p.kind.name, p.bucket)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makePeriods makes the tables of the present and of the next hour and day, so that nobody has to wait for them.
+func (s *Store) makePeriods(ctx context.Context) error {
+	var wanted []period
+	now := s.latest()
+	for _, k := range kinds {
+		wanted = append(wanted, period{k, k.bucket(now)}, period{k, k.bucket(now + k.width)})
+	}
+	return concealed(s.ensure(ctx, wanted...))
+}
+
+// view runs f on one state of the database, of which all are the tables, and again if a table was dropped meanwhile.
+func (s *Store) view(ctx context.Context, f func(ctx context.Context, conn *pgx.Conn, all live) error) error {
+	for try := 1; ; try++ {
+		err := s.viewOnce(ctx, f)
+		if err == nil || try == maxViews || ctx.Err() != nil {
+			return explain(ctx, err)
+		}
+		if code(err) != codeUndefinedTable && !isLost(err) && !isContention(err) {
+			return explain(ctx, err)
+		}
+	}
+}
+
+const maxViews = 3
+
+func (s *Store) viewOnce(ctx context.Context, f func(ctx context.Context, conn *pgx.Conn, all live) error) error {
+	conn, err := s.acquire(ctx, s.pool)
+	if err != nil {
+		return err
+	}
+	defer conn.release()
+	b := &pgx.Batch{}
+	b.Queue("begin isolation level repeatable read read only")
+	b.Queue(settingsDurable, fmt.Sprintf("%dms", s.options.Timeout.Milliseconds()))
+	b.Queue(s.sql(selectPeriods))
+	var all live
+	err = conn.send(b, nil, nil, func(r pgx.BatchResults) error {
+		rows, err := r.Query()
+		if err != nil {
+			return err
+		}
+		all, err = readLive(rows)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := f(conn.ctx, conn.Conn.Conn(), all); err != nil {
+		return err
+	}
+	_, err = conn.Exec(conn.ctx, "commit")
+	return err
+}
+
+// read runs a query outside of a transaction, and again if its connection was lost before.
+func (s *Store) read(ctx context.Context, statement string, arguments []any, use func(rows pgx.Rows) error) error {
+	for try := 1; ; try++ {
+		err := s.readOnce(ctx, statement, arguments, use)
+		if err == nil || try == maxViews || ctx.Err() != nil || !isLost(err) || errors.Is(err, context.DeadlineExceeded) {
+			return explain(ctx, err)
+		}
+	}
+}
+
+func (s *Store) readOnce(ctx context.Context, statement string, arguments []any, use func(rows pgx.Rows) error) error {
+	conn, err := s.acquire(ctx, s.pool)
+	if err != nil {
+		return err
+	}
+	defer conn.release()
+	rows, err := conn.Query(conn.ctx, statement, arguments...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	if err := use(rows); err != nil {
+		return err
+	}
+	return rows.Err()
+}

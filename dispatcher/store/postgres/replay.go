@@ -1,0 +1,167 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/store"
+)
+
+// errMoved: the delivery is not where it was a moment ago.
+var errMoved = fmt.Errorf("%w: the delivery was replayed by another at the same time", errUsage)
+
+// Replay makes a finished delivery pending again, and waits until that is durable.
+func (s *Store) Replay(ctx context.Context, namespace string, id event.DeliveryID) (delivery.PendingDelivery, error) {
+	if err := s.enter(ctx); err != nil {
+		return delivery.PendingDelivery{}, err
+	}
+	defer s.leave()
+	if err := s.refusal(); err != nil {
+		return delivery.PendingDelivery{}, err
+	}
+	for try := 1; ; try++ {
+		d, err := s.replay(ctx, namespace, id)
+		if err == nil {
+			return d, nil
+		}
+		if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrStillPending) {
+			return delivery.PendingDelivery{}, err
+		}
+		again := errors.Is(err, errMoved) || isContention(err) || code(err) == codeUndefinedTable
+		if !again || ctx.Err() != nil || try == commitTries {
+			s.noteFailure(err)
+			return delivery.PendingDelivery{}, fmt.Errorf("replay %s: %w", id, explain(ctx, err))
+		}
+	}
+}
+
+func (s *Store) replay(ctx context.Context, namespace string, id event.DeliveryID) (delivery.PendingDelivery, error) {
+	var found entryOf
+	var e *delivery.Event
+	err := s.view(ctx, func(ctx context.Context, conn *pgx.Conn, all live) (err error) {
+		if found, err = s.find(ctx, conn, all, namespace, id); err != nil {
+			return err
+		}
+		if found.state == delivery.Pending {
+			return fmt.Errorf("%w", store.ErrStillPending)
+		}
+		e, err = s.eventOf(ctx, conn, all, namespace, &found, true)
+		return err
+	})
+	if err != nil {
+		return delivery.PendingDelivery{}, err
+	}
+	own := *e
+	r := &replaying{store: s, found: &found, event: &own, tenant: tenantOf(namespace)}
+	if err := s.ensure(ctx, period{kindEvents, kindEvents.bucket(s.latest())}); err != nil {
+		return delivery.PendingDelivery{}, err
+	}
+	conn, err := s.acquire(ctx, s.pool)
+	if err != nil {
+		return delivery.PendingDelivery{}, err
+	}
+	defer conn.release()
+	st, err := r.run(conn)
+	if err != nil {
+		return delivery.PendingDelivery{}, err
+	}
+	s.ownership.recheck(s, r.quiet, func(yield func(event.SubscriptionKey, int64)) { yield(st.ID.Subscription, nanos(st.Due)) })
+	st.Event = r.event
+	return st.PendingDelivery, nil
+}
+
+// replaying is the work of one Replay.
+type replaying struct {
+	store  *Store
+	found  *entryOf
+	event  *delivery.Event
+	tenant int64
+	quiet  map[int]int64
+}
+
+const deleteFailed = `DELETE FROM @1 WHERE tenant = $1 AND event = $2 AND sub = $3`
+
+func (r *replaying) run(conn *connection) (*standing, error) {
+	s := r.store
+	var last, now, removed int64
+	b := &pgx.Batch{}
+	s.begin(b, settingsDurable)
+	b.Queue(s.sql(claimTime), s.options.Identity+"/replay", s.fixedNow(), int64(1))
+	readers := []func(pgx.BatchResults) error{nil, nil, func(res pgx.BatchResults) error { return res.QueryRow().Scan(&last, &now) }}
+	if r.found.state != delivery.Delivered {
+		id := r.found.id
+		b.Queue(s.sql(deleteFailed, kindFailed.table(r.found.bucket)), r.tenant, id.Event[:], id.Subscription[:])
+		readers = append(readers, func(res pgx.BatchResults) error {
+			tag, err := res.Exec()
+			removed = tag.RowsAffected()
+			return err
+		})
+	}
+	if err := conn.send(b, readers...); err != nil {
+		return nil, err
+	}
+	b = &pgx.Batch{}
+	var st *standing
+	if r.found.state == delivery.Delivered {
+		st = r.delivered(last, now)
+	} else {
+		if removed == 0 {
+			return nil, errMoved
+		}
+		st = r.failed(b, now)
+	}
+	e := r.event
+	b.Queue(s.sql(saveEventAgain, kindEvents.table(kindEvents.bucket(s.latest()))), e.Key[:], e.Namespace, e.ID, string(e.Type), e.Traceparent, sealBody(e.Body))
+	queueStandings(s, b, []*standing{st})
+	notice := pendingRows{quiet: map[int]int64{}}
+	notice.notify(s, st.ID.Subscription, nanos(st.Due))
+	notice.queue(s, b)
+	r.quiet = notice.quiet
+	b.Queue("commit")
+	s.clock.accept(last)
+	return st, conn.send(b)
+}
+
+const saveEventAgain = `INSERT INTO @1 (key, namespace, id, type, traceparent, body) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`
+
+// failed makes the delivery itself pending: its receiver never had it.
+func (r *replaying) failed(b *pgx.Batch, now int64) *standing {
+	f := r.found
+	var c changes
+	one := c.of(f.id.Subscription)
+	if f.state == delivery.Failed {
+		one.failed--
+	} else {
+		one.cancelled--
+	}
+	if f.attempts > 0 {
+		one.retrying++
+	}
+	c.queue(r.store, b)
+	return r.standing(f.id, now, now, f.attempts, f.list, f.replayOf)
+}
+
+// delivered makes a delivery that names the one it repeats. Its event is stored again, as if accepted now.
+func (r *replaying) delivered(at, now int64) *standing {
+	r.event.Key = event.NewKey(moment(at), r.event.Namespace, r.event.ID)
+	due := at
+	if at > now+maxSkew {
+		due = now // the clock was set back
+	}
+	id := event.DeliveryID{Event: r.event.Key, Subscription: r.found.id.Subscription}
+	return r.standing(id, at, due, 0, nil, encodeID(r.found.id))
+}
+
+func (r *replaying) standing(id event.DeliveryID, since, due int64, attempts int, list []delivery.Attempt, replayOf []byte) *standing {
+	return &standing{
+		PendingDelivery: delivery.PendingDelivery{
+			ID: id, Since: moment(since), Due: moment(due), Attempts: attempts, AttemptsBefore: attempts, Size: len(r.event.Body),
+		},
+		state: delivery.Pending, tenant: r.tenant, history: true, list: list, replayOf: replayOf,
+	}
+}
