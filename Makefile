@@ -77,7 +77,7 @@ e2e: ## Deliver an event on the cluster that KUBECONFIG names; LOAD_IMAGE loads 
 
 .PHONY: run
 run: ## Start everything on this machine, publish the samples' events, show what arrives
-	@go run ./hack/run -cluster=$(CLUSTER) $(RUNFLAGS)
+	@go build -o bin/run ./hack/run && bin/run -cluster=$(CLUSTER) $(RUNFLAGS)
 
 .PHONY: build
 build: ## Build bin/eventflow, a static binary
