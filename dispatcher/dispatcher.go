@@ -22,6 +22,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/status"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 	"github.com/clinikapi/eventflow/dispatcher/store/pebble"
+	"github.com/clinikapi/eventflow/dispatcher/store/postgres"
 )
 
 const (
@@ -65,7 +66,7 @@ func Run(ctx context.Context, options Options) error {
 		return fmt.Errorf("--ops-listen: %w", err)
 	}
 	defer ops.close()
-	if err := d.open(); err != nil {
+	if err := d.open(ctx); err != nil {
 		return err
 	}
 	defer func() {
@@ -88,7 +89,7 @@ func newRegistry() *prometheus.Registry {
 }
 
 // open opens the store and makes the parts that work on it.
-func (d *dispatcher) open() error {
+func (d *dispatcher) open(ctx context.Context) error {
 	clients, err := d.connect()
 	if err != nil {
 		return err
@@ -99,22 +100,33 @@ func (d *dispatcher) open() error {
 	if err != nil {
 		return fmt.Errorf("set egress up: %w", err)
 	}
-	d.store, err = pebble.Open(d.storeDir, pebble.Options{
-		Logger: d.Logger.WithName("store"), LockWait: lockWait, Now: steadyClock(),
-		Retention: pebble.Retention{Delivered: d.RetentionDelivered, Failed: d.RetentionFailed},
-	})
-	if err != nil {
+	if d.store, err = d.openStore(ctx); err != nil {
 		return err
 	}
 	d.engine = delivery.New(delivery.Options{
 		Store: d.store, Sender: sender, Logger: d.Logger.WithName("delivery"), Registerer: d.registry,
-		Changed: d.changed, MaxInFlight: d.MaxInFlight, Now: d.store.Now,
+		Changed: d.changed, Taken: d.taken, MaxInFlight: d.MaxInFlight, Now: d.store.Now,
 	})
 	d.source, d.namespaces = d.newSource(clients), newNamespaces(clients)
 	if err = d.openAPI(clients); err != nil {
 		return errors.Join(err, d.store.Close())
 	}
 	return nil
+}
+
+// openStore opens the store that the options name.
+func (d *dispatcher) openStore(ctx context.Context) (store.Store, error) {
+	logger := d.Logger.WithName("store")
+	if d.postgresURL != "" {
+		return postgres.Open(ctx, postgres.Options{
+			URL: d.postgresURL, Logger: logger, Registerer: d.registry, ConnectWait: lockWait,
+			Retention: postgres.Retention{Delivered: d.RetentionDelivered, Failed: d.RetentionFailed},
+		})
+	}
+	return pebble.Open(d.pebbleDir, pebble.Options{
+		Logger: logger, LockWait: lockWait, Now: steadyClock(),
+		Retention: pebble.Retention{Delivered: d.RetentionDelivered, Failed: d.RetentionFailed},
+	})
 }
 
 // connect finds the cluster, if the options need one, and makes what writes statuses to it.
@@ -141,7 +153,7 @@ func (d *dispatcher) connect() (kubernetes.Interface, error) {
 // openAPI makes the API, and what tells Kubernetes of deliveries.
 func (d *dispatcher) openAPI(clients kubernetes.Interface) error {
 	if d.statuses != nil {
-		d.status = status.New(d.store, d.statuses, d.Logger.WithName("status"))
+		d.status = status.New(d.store, d.statuses, d.engine.Owns, d.Logger.WithName("status"))
 	}
 	var authorizer ingest.Authorizer = ingest.None{}
 	if d.IngestAuth == authKubernetes {
@@ -159,6 +171,13 @@ func (d *dispatcher) openAPI(clients kubernetes.Interface) error {
 func (d *dispatcher) changed(key event.SubscriptionKey) {
 	if d.status != nil {
 		d.status.Changed(key)
+	}
+}
+
+// taken passes on that the work on a shard begins.
+func (d *dispatcher) taken(shard int) {
+	if d.status != nil {
+		d.status.Taken(shard)
 	}
 }
 

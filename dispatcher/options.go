@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,8 +19,10 @@ import (
 type Options struct {
 	// Routes is "kubernetes", or a folder of manifests.
 	Routes string
-	// Store is "pebble:DIR".
+	// Store is "pebble:DIR", or a PostgreSQL connection string. It is never logged.
 	Store string
+	// StateDir keeps the last good routing table; "" means beside the embedded store, or not at all without one.
+	StateDir string
 	// Listen and OpsListen are the addresses of the API and of health and metrics.
 	Listen, OpsListen string
 	// IngestAuth is "kubernetes" or "none".
@@ -60,10 +63,14 @@ const (
 	storePebble      = "pebble:"
 )
 
+// storePostgres are how a PostgreSQL connection string begins.
+var storePostgres = []string{"postgres://", "postgresql://"}
+
 // AddFlags binds the options to flags, and sets their defaults.
 func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Routes, "routes", "", "where subscriptions come from: kubernetes, or a folder of WebhookSubscription and Secret manifests (required)")
-	flags.StringVar(&o.Store, "store", "", "where events are kept: pebble:DIR (required)")
+	flags.StringVar(&o.Store, "store", "", "where events are kept: pebble:DIR, or postgres://USER:PASSWORD@HOST/DATABASE, which is better given as EVENTFLOW_STORE (required)")
+	flags.StringVar(&o.StateDir, "state-dir", "", "folder that keeps the last good routing table; without, beside the embedded store")
 	flags.StringVar(&o.Listen, "listen", ":8080", "address of the publish API")
 	flags.StringVar(&o.OpsListen, "ops-listen", ":8081", "address of /healthz, /readyz and /metrics")
 	flags.StringVar(&o.IngestAuth, "ingest-auth", authKubernetes, "who may publish: kubernetes (service account tokens, by RBAC) or none (everyone who reaches the address)")
@@ -86,16 +93,21 @@ func (o *Options) AddFlags(flags *pflag.FlagSet) {
 // settings are options that were understood.
 type settings struct {
 	catalog     *event.Catalog
-	storeDir    string
+	pebbleDir   string // or
+	postgresURL string
 	allow, deny []netip.Prefix
 }
 
 // check returns the settings, or an error that names the flag to mend.
 func (o *Options) check() (settings, error) {
 	var s settings
-	var found bool
-	if s.storeDir, found = strings.CutPrefix(o.Store, storePebble); !found || s.storeDir == "" {
-		return s, fmt.Errorf("--store=%q: want pebble:DIR", o.Store)
+	switch dir, found := strings.CutPrefix(o.Store, storePebble); {
+	case found && dir != "":
+		s.pebbleDir = dir
+	case slices.ContainsFunc(storePostgres, func(prefix string) bool { return strings.HasPrefix(o.Store, prefix) }):
+		s.postgresURL = o.Store
+	default: // whatever it is, it may hold a password
+		return s, errors.New("--store is missing or unknown: want pebble:DIR, or postgres://USER:PASSWORD@HOST/DATABASE")
 	}
 	if o.Routes == "" {
 		return s, errors.New("--routes is missing: want kubernetes, or a folder of manifests")

@@ -22,6 +22,8 @@ func TestOptionsAreChecked(t *testing.T) {
 		"no store":           {[]string{"--store="}, "--store"},
 		"store without dir":  {[]string{"--store=pebble:"}, "--store"},
 		"other store":        {[]string{"--store=redis://x"}, "--store"},
+		"postgres":           {[]string{"--store=postgres://u:p@h/d"}, ""},
+		"postgresql":         {[]string{"--store=postgresql://u:p@h/d"}, ""},
 		"ingest auth":        {[]string{"--ingest-auth=basic"}, "--ingest-auth"},
 		"half a certificate": {[]string{"--tls-cert-file=a"}, "--tls-key-file"},
 		"allowed range":      {[]string{"--egress-allow-cidr=10.0.0.0"}, "--egress-allow-cidr"},

@@ -10,9 +10,9 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/routing/folder"
 )
 
-// newSource returns where the routing table comes from. The last good one is kept beside the store.
+// newSource returns where the routing table comes from.
 func (d *dispatcher) newSource(clients kubernetes.Interface) routing.Source {
-	lastGood := routing.NewLastGood(filepath.Join(d.storeDir, "routes"))
+	lastGood := d.lastGood()
 	logger := d.Logger.WithName("routes")
 	if d.Routes == routesKubernetes {
 		return cluster.New(cluster.Config{
@@ -22,4 +22,17 @@ func (d *dispatcher) newSource(clients kubernetes.Interface) routing.Source {
 	return folder.New(folder.Config{
 		Dir: d.Routes, Policy: routing.Policy{Catalog: d.catalog, AllowHTTP: d.EgressAllowHTTP}, LastGood: lastGood, Log: logger,
 	})
+}
+
+// lastGood keeps the last good table, so that a restart delivers while the API server is away; nil if there is no place
+// for it.
+func (d *dispatcher) lastGood() *routing.LastGood {
+	switch {
+	case d.StateDir != "":
+		return routing.NewLastGood(filepath.Join(d.StateDir, "routes"))
+	case d.pebbleDir != "":
+		return routing.NewLastGood(filepath.Join(d.pebbleDir, "routes"))
+	default:
+		return nil
+	}
 }

@@ -25,6 +25,9 @@ type Options struct {
 	// block.
 	Changed func(event.SubscriptionKey)
 
+	// Taken is called when the work on a shard begins. It must not block.
+	Taken func(shard int)
+
 	// MaxInFlight bounds the attempts under way over all subscriptions: sockets, goroutines. Default 1024.
 	MaxInFlight int
 	// MaxHeld bounds the deliveries kept in memory over all subscriptions; the rest waits in the store. Default 65536.
@@ -61,6 +64,9 @@ func (o *Options) applyDefaults() {
 	}
 	if o.Changed == nil {
 		o.Changed = func(event.SubscriptionKey) {}
+	}
+	if o.Taken == nil {
+		o.Taken = func(int) {}
 	}
 }
 

@@ -1,6 +1,10 @@
 package delivery
 
-import "context"
+import (
+	"context"
+
+	"github.com/clinikapi/eventflow/api/event"
+)
 
 // Take begins the work on a shard: what it has pending is read in the background.
 func (e *Engine) Take(lease Lease) {
@@ -10,6 +14,7 @@ func (e *Engine) Take(lease Lease) {
 		return
 	}
 	e.leases[lease.Shard] = lease
+	e.Taken(lease.Shard)
 	ctx := e.attempts
 	e.runs.Go(func() { e.resume(ctx, lease) })
 }
@@ -29,6 +34,14 @@ func (e *Engine) resume(ctx context.Context, lease Lease) {
 			return
 		}
 	}
+}
+
+// Owns tells whether this engine works on the subscription's deliveries.
+func (e *Engine) Owns(key event.SubscriptionKey) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, owned := e.leases[ShardOf(key)]
+	return owned
 }
 
 func (e *Engine) owns(lease Lease) bool {

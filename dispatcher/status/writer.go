@@ -61,6 +61,8 @@ type Writer struct {
 	client Client
 	logger logr.Logger
 
+	// owns tells whether a subscription's status is this process's to write.
+	owns               func(event.SubscriptionKey) bool
 	conditions, counts queue
 
 	mu      sync.Mutex
@@ -82,10 +84,11 @@ func newQueue(perSecond int) queue {
 	}
 }
 
-// New returns a Writer that does nothing until Run.
-func New(s Store, client Client, logger logr.Logger) *Writer {
+// New returns a Writer that does nothing until Run. It writes the subscriptions that owns tells it to: where several
+// dispatchers share a store, each writes those that it delivers to.
+func New(s Store, client Client, owns func(event.SubscriptionKey) bool, logger logr.Logger) *Writer {
 	return &Writer{
-		store: s, client: client, logger: logger,
+		store: s, client: client, owns: owns, logger: logger,
 		conditions: newQueue(conditionsPerSecond), counts: newQueue(countsPerSecond),
 		written: make(map[event.SubscriptionKey]v1alpha1.WebhookSubscriptionStatus),
 		touched: make(map[event.SubscriptionKey]struct{}),
@@ -116,6 +119,26 @@ func get(table *routing.Table, key event.SubscriptionKey) (*routing.Route, bool)
 		return nil, false
 	}
 	return table.Get(key)
+}
+
+// Taken notes that the subscriptions of a shard are this process's from now on. It never blocks.
+func (w *Writer) Taken(shard int) {
+	w.mu.Lock()
+	table := w.table
+	for key := range w.written { // somebody else may have written it since
+		if delivery.ShardOf(key) == shard {
+			delete(w.written, key)
+		}
+	}
+	w.mu.Unlock()
+	if table == nil {
+		return
+	}
+	for route := range table.All() {
+		if delivery.ShardOf(route.Key) == shard {
+			w.conditions.Add(route.Key)
+		}
+	}
 }
 
 // Changed notes that something became of one of the subscription's deliveries. It never blocks.
@@ -206,7 +229,7 @@ func (w *Writer) write(ctx context.Context, key event.SubscriptionKey, budget *r
 	route, ok := get(w.table, key)
 	before, known := w.written[key]
 	w.mu.Unlock()
-	if !ok {
+	if !ok || !w.owns(key) {
 		return nil
 	}
 	if err := budget.Wait(ctx); err != nil {

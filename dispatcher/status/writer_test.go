@@ -31,6 +31,13 @@ type fakes struct {
 	writes int
 	reads  int
 	away   error
+	others map[int]bool // shards that another process owns
+}
+
+func (f *fakes) owns(key event.SubscriptionKey) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.others[delivery.ShardOf(key)]
 }
 
 func newFakes() *fakes {
@@ -134,7 +141,7 @@ func table(t *testing.T, routes ...*routing.Route) *routing.Table {
 // start runs a Writer in the test's bubble.
 func start(t *testing.T, f *fakes) (*Writer, func()) {
 	t.Helper()
-	w := New(f, f, logr.Discard())
+	w := New(f, f, f.owns, logr.Discard())
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { w.Run(ctx); close(done) }()
@@ -286,6 +293,32 @@ func TestWritesKeepWithinTheBudget(t *testing.T) {
 		advance(time.Second)
 		if got := f.condition("5", "EndpointHealthy"); got.Reason != "CircuitOpen" {
 			t.Errorf("a change of health waited behind counts: %+v", got)
+		}
+	})
+}
+
+func TestOnlyTheOwnerWrites(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakes()
+		r := route("a", 1)
+		shard := delivery.ShardOf(r.Key)
+		f.others = map[int]bool{shard: true}
+		w, stop := start(t, f)
+		defer stop()
+		w.Use(table(t, r))
+		f.set(w, r.Key, func(c *delivery.Counts) { c.Delivered = 1; c.LastDelivered = epoch })
+		advance(time.Minute)
+		if n := f.takeWrites(); n != 0 {
+			t.Fatalf("%d writes of another's subscription", n)
+		}
+		f.mu.Lock()
+		f.others = nil
+		f.mu.Unlock()
+		w.Taken(shard)
+		advance(time.Second)
+		if n := f.takeWrites(); n != 1 || *f.stands["a"].Deliveries.Delivered != 1 {
+			t.Errorf("%d writes after the shard was taken, want 1", n)
 		}
 	})
 }
