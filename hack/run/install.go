@@ -101,8 +101,8 @@ func (s *session) startDispatcher(ctx context.Context) error {
 	return err
 }
 
-// deleteDispatcher leaves the manager the time to sweep what is not collected with the dispatcher, and to collect its
-// volume is on us.
+// deleteDispatcher leaves the manager the time to sweep the cluster-wide bindings, which nobody collects. The volume goes
+// with the namespace.
 func (s *session) deleteDispatcher(ctx context.Context) error {
 	if _, err := s.kube(ctx, "--namespace="+systemNamespace, "delete", "webhookdispatcher", "default"); err != nil {
 		return err
