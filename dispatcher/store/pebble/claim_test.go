@@ -26,6 +26,7 @@ func TestRepetitionWaits(t *testing.T) {
 				close(syncing)
 				<-release
 			}
+		default: // the rest goes on
 		}
 		return nil
 	}))
