@@ -11,7 +11,7 @@ import (
 
 const (
 	// noticePause is how long what another stored may wait to be noticed.
-	noticePause = 20 * time.Millisecond
+	noticePause = 15 * time.Millisecond
 	// lonelyPause is the same while there is no other member.
 	lonelyPause = time.Second
 	// sweepPause is how often shards are searched for deliveries that are overdue.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -51,9 +52,21 @@ var schemas atomic.Int64
 // newSchema is the name of one that no other test uses.
 func newSchema() string { return fmt.Sprintf("test_%d", schemas.Add(1)) }
 
+// fillVolume makes the server answer as it does when a volume is full, to what accepts events.
+const fillVolume = `
+CREATE FUNCTION eventflow.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$;
+CREATE TRIGGER no_space BEFORE INSERT OR UPDATE ON eventflow.acceptors FOR EACH STATEMENT EXECUTE FUNCTION eventflow.refuse()`
+
 // shared keeps stores in schemas of one database.
 func shared(t testing.TB, settings storetest.Settings) storetest.Place {
 	schema := newSchema()
+	execute := func(statement string) {
+		t.Helper()
+		if err := server.Exec(t.Context(), "postgres", strings.ReplaceAll(statement, "eventflow", schema)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return storetest.Place{
 		Shared: true,
 		Open: func() (store.Store, error) {
@@ -61,6 +74,14 @@ func shared(t testing.TB, settings storetest.Settings) storetest.Place {
 				URL: server.URL("postgres") + "&pool_max_conns=4", Schema: schema, Now: settings.Now,
 				Retention: postgres.Retention{Delivered: settings.Delivered, Failed: settings.Failed},
 			})
+		},
+		Fill: func(s store.Store, full bool) {
+			if full {
+				execute(fillVolume)
+			} else {
+				execute("DROP TRIGGER no_space ON eventflow.acceptors")
+			}
+			s.(*postgres.Store).Ping()
 		},
 		Expire: func(s store.Store) error { return s.(*postgres.Store).Expire(context.Background(), settings.Now()) },
 	}

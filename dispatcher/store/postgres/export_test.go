@@ -1,0 +1,16 @@
+package postgres
+
+import "context"
+
+// Owned are the shards that the store's owner works on.
+func Owned(s *Store) []int { return s.ownership.shards() }
+
+// TakeForTest takes a shard's lease, whoever has it, and does not keep it alive.
+func (s *Store) TakeForTest(ctx context.Context, shard int) (epoch int64, err error) {
+	err = s.pool.QueryRow(ctx, s.sql(`UPDATE eventflow.leases SET owner = $1, epoch = epoch + 1 WHERE shard = $2 RETURNING epoch`),
+		s.options.Identity, shard).Scan(&epoch)
+	return epoch, err
+}
+
+// Ping finds out now, not only once a second, whether the database accepts writes.
+func (s *Store) Ping() { _ = s.ping() }

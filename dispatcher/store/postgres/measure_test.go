@@ -1,0 +1,14 @@
+package postgres_test
+
+import (
+	"slices"
+	"time"
+)
+
+// slack is what bounds of time are multiplied with where tests share the machine with others.
+const slack = 4
+
+func quantiles(took []time.Duration) (p50, p99 time.Duration) {
+	slices.Sort(took)
+	return took[len(took)/2], took[len(took)*99/100]
+}
