@@ -85,7 +85,7 @@ func newLoad(p plan, address string, publishers, batch int) *load {
 	return &load{plan: p, address: address, publishers: publishers, batch: batch, accepted: make([]atomic.Bool, p.Events)}
 }
 
-// group returns a group's namespace.
+// namespaceOf returns the namespace of a group.
 func namespaceOf(group int) string { return "clinic-" + strconv.Itoa(group) }
 
 // send publishes events and notes that they were accepted. It waits and repeats where the API asks for that.
@@ -227,7 +227,7 @@ func (l *load) check(seen []byte, answering func(endpoint int) bool) audit {
 	return a
 }
 
-// join returns the distinct texts of errs in one line.
+// String says what arrived, in one line.
 func (a audit) String() string {
 	parts := []string{fmt.Sprintf("%d of %d arrived", a.Expected-a.Missing, a.Expected)}
 	if a.Duplicates > 0 {
