@@ -67,6 +67,9 @@ func Run(ctx context.Context, options Options) error {
 	}
 	defer ops.close()
 	if err := d.open(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped before it could start
+		}
 		return err
 	}
 	defer func() {

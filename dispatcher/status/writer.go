@@ -216,7 +216,12 @@ func (w *Writer) work(ctx context.Context, q queue) {
 			q.Forget(key)
 		case ctx.Err() != nil:
 		default:
-			w.logger.V(1).Info("Writing a subscription's status failed; trying again", "error", err.Error())
+			// An API server that is away is none of an operator's surprises; one that refuses is.
+			level := 1
+			if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {
+				level = 0
+			}
+			w.logger.V(level).Info("Writing a subscription's status failed; trying again", "error", err.Error())
 			q.AddRateLimited(key)
 		}
 		q.Done(key)

@@ -62,7 +62,8 @@ func (s *Store) drop(live *buckets, last uint32, spaces ...byte) error {
 	}
 	s.dropping.Lock()
 	defer s.dropping.Unlock()
-	if err := s.commit(b, pebble.NoSync); err != nil {
+	// Durable, so that what was dropped does not come back after a power failure.
+	if err := s.commit(b, pebble.Sync); err != nil {
 		return fmt.Errorf("drop buckets: %w", err)
 	}
 	live.drop(last)
