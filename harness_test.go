@@ -44,6 +44,7 @@ const signingKey = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 type plane struct {
 	t        *testing.T
 	dir      string // holds the folders routes and store
+	store    string
 	cmd      *exec.Cmd
 	api, ops string
 	ended    chan struct{} // closed once the process is gone and err and log are complete
@@ -54,7 +55,7 @@ type plane struct {
 // newPlane starts a dispatcher whose one subscription posts to url.
 func newPlane(t *testing.T, url string) *plane {
 	t.Helper()
-	p := &plane{t: t, dir: t.TempDir()}
+	p := &plane{t: t, dir: t.TempDir(), store: "pebble:store"}
 	if err := os.Mkdir(filepath.Join(p.dir, "routes"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +79,7 @@ func (p *plane) route(url string) {
 // start starts the process on the folders that are there, and waits until it is ready.
 func (p *plane) start() {
 	p.t.Helper()
-	p.cmd = exec.Command("eventflow", "dispatcher", "--routes=routes", "--store=pebble:store", "--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0",
+	p.cmd = exec.Command("eventflow", "dispatcher", "--routes=routes", "--store="+p.store, "--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0",
 		"--ingest-auth=none", "--egress-allow-http", "--egress-allow-cidr=127.0.0.0/8", "--drain-delay=1s")
 	p.cmd.Dir = p.dir
 	p.ended = make(chan struct{})

@@ -119,10 +119,10 @@ RETURNING last, coalesce($2, ` + databaseNow + `)`
 	claimIDs = `INSERT INTO @1 AS o (id, digest, at, deliveries)
 SELECT u.id, u.digest, (SELECT last FROM eventflow.acceptors WHERE id = $1) - $2 + u.n, u.deliveries
 FROM unnest($3::bytea[], $4::bytea[], $5::integer[], $6::bigint[]) AS u (id, digest, deliveries, n)
-WHERE NOT EXISTS (SELECT FROM @2 AS y WHERE y.id = u.id AND y.at > coalesce($7, ` + databaseNow + `) - $8)
+WHERE NOT EXISTS (SELECT FROM @2 AS y WHERE y.id = u.id AND y.at > (SELECT coalesce($7, ` + databaseNow + `) - $8))
 ORDER BY u.id
 ON CONFLICT (id) DO UPDATE SET digest = excluded.digest, at = excluded.at, deliveries = excluded.deliveries
-WHERE o.at <= coalesce($7, ` + databaseNow + `) - $8
+WHERE o.at <= (SELECT coalesce($7, ` + databaseNow + `) - $8)
 RETURNING id, at`
 
 	recallIDs = `SELECT id, digest, at, deliveries FROM @1 WHERE id = ANY($1)
