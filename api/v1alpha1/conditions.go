@@ -46,3 +46,15 @@ const (
 	ReasonWaiting        = "Waiting" // not accepted: deliveries wait, events go on matching by the last valid spec
 	ReasonStoreImmutable = "StoreImmutable"
 )
+
+// ConditionStoreReady tells whether a WebhookDispatcher's store takes events. Its pods set it: they alone know why not.
+const ConditionStoreReady = "StoreReady"
+
+// Reasons of StoreReady.
+const (
+	ReasonStoreReady          = "StoreReady"
+	ReasonDatabaseUnreachable = "DatabaseUnreachable" // nobody answers, or the answer is that this user may not
+	ReasonDatabaseTooOld      = "DatabaseTooOld"      // the server is older than what the store needs
+	ReasonSchemaNewer         = "SchemaNewer"         // a newer Event Flow has migrated the database
+	ReasonStoreFull           = "StoreFull"           // less than the reserve is free
+)

@@ -23,22 +23,32 @@ import (
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 )
 
-// TestTransitions changes a stored subscription.
+// TestTransitions changes stored objects.
 func TestTransitions(t *testing.T) {
 	t.Parallel()
-	stored := object(t, "WebhookSubscription", "metadata: {name: transitions}")
-	if err := apiServer.Create(t.Context(), stored); err != nil {
-		t.Fatal(err)
-	}
-	for name, r := range subscriptionTransitions {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			check(t, r, func(ctx context.Context, patch string) error {
-				changed := stored.DeepCopy()
-				merge(changed.Object, parse(t, patch))
-				return apiServer.Update(ctx, changed, client.DryRunAll)
+	for name, tt := range map[string]struct {
+		kind, patch string
+		rules       map[string]rule
+	}{
+		"subscription": {"WebhookSubscription", "{}", subscriptionTransitions},
+		"embedded":     {"WebhookDispatcher", "{}", embeddedTransitions},
+		"postgres":     {"WebhookDispatcher", "spec: {store: " + postgresStore + "}", postgresTransitions},
+	} {
+		stored := object(t, tt.kind, tt.patch)
+		stored.SetName("transitions-" + name)
+		if err := apiServer.Create(t.Context(), stored); err != nil {
+			t.Fatal(err)
+		}
+		for rule, r := range tt.rules {
+			t.Run(name+"/"+rule, func(t *testing.T) {
+				t.Parallel()
+				check(t, r, func(ctx context.Context, patch string) error {
+					changed := stored.DeepCopy()
+					merge(changed.Object, parse(t, patch))
+					return apiServer.Update(ctx, changed, client.DryRunAll)
+				})
 			})
-		})
+		}
 	}
 }
 

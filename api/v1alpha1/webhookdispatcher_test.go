@@ -5,6 +5,8 @@ import (
 	"strings"
 )
 
+const postgresStore = "{postgres: {connectionSecretRef: {name: db, key: uri}}}"
+
 var dispatcherRules = map[string]rule{
 	"name": {
 		good: []string{"metadata: {name: d}", "metadata: {name: europe-1}", fmt.Sprintf("metadata: {name: %s}", strings.Repeat("x", 40))},
@@ -22,16 +24,26 @@ var dispatcherRules = map[string]rule{
 		},
 	},
 	"one replica with the embedded store": {
-		good: []string{"spec: {replicas: 1, store: {embedded: {size: 1Gi}}}", "spec: {replicas: 0}", "spec: {replicas: null}"},
+		good: []string{
+			"spec: {replicas: 1, store: {embedded: {size: 1Gi}}}", "spec: {replicas: 0}", "spec: {replicas: null}",
+			"spec: {replicas: 100, store: " + postgresStore + "}",
+		},
 		bad: map[string]string{
 			"spec: {replicas: 2}":                        "spec: Invalid value … the embedded store works with at most one replica",
 			"spec: {replicas: 2, store: {embedded: {}}}": "spec: Invalid value … the embedded store works with at most one replica",
 		},
 	},
 	"exactly one store": {
-		good: []string{"spec: {store: {embedded: {}}}", "spec: {store: null}"},
-		bad:  map[string]string{"spec: {store: {}}": "spec.store: Invalid value … exactly one of the fields in [embedded] must be set"},
+		good: []string{"spec: {store: {embedded: {}}}", "spec: {store: null}", "spec: {store: " + postgresStore + "}"},
+		bad: map[string]string{
+			"spec: {store: {}}": "spec.store: Invalid value … exactly one of the fields in [embedded postgres] must be set",
+			"spec: {store: {embedded: {}, postgres: {connectionSecretRef: {name: db, key: uri}}}}": "spec.store: Invalid value … exactly one of the fields in [embedded postgres] must be set",
+		},
 	},
+	"database connection": secretKeyRules("spec.store.postgres.connectionSecretRef", "spec: {store: {postgres: {connectionSecretRef: %s}}}",
+		map[string]string{"spec: {store: {postgres: {}}}": "spec.store.postgres.connectionSecretRef: Required value"}),
+	"database certificates": secretKeyRules("spec.store.postgres.caSecretRef",
+		"spec: {store: {postgres: {connectionSecretRef: {name: db, key: uri}, caSecretRef: %s}}}", nil),
 	"store size": {
 		good: []string{"spec: {store: {embedded: {size: 64Mi}}}", "spec: {store: {embedded: {size: 1073741824}}}", "spec: {store: {embedded: {size: 1.5Ti}}}"},
 		bad: map[string]string{
@@ -118,5 +130,30 @@ var dispatcherStatusRules = map[string]rule{
 	"subscriptions": {
 		good: []string{"status: {subscriptions: 0}"},
 		bad:  map[string]string{"status: {subscriptions: -1}": "status.subscriptions … should be greater than or equal to 0"},
+	},
+}
+
+const storeStays = "spec.store: Invalid value … the kind of store is immutable: events and deliveries stay in the store that accepted them; create another WebhookDispatcher with the other kind, and name it in new subscriptions"
+
+// embeddedTransitions are of a stored dispatcher with the embedded store.
+var embeddedTransitions = map[string]rule{
+	"store stays": {
+		good: []string{"spec: {store: {embedded: {size: 20Gi}}}", "spec: {store: null}", "spec: null"},
+		bad:  map[string]string{"spec: {store: {embedded: null, postgres: {connectionSecretRef: {name: db, key: uri}}}}": storeStays},
+	},
+}
+
+// postgresTransitions are of a stored dispatcher with a database.
+var postgresTransitions = map[string]rule{
+	"store stays": {
+		good: []string{
+			"spec: {replicas: 3}",
+			"spec: {store: {postgres: {connectionSecretRef: {name: other}, caSecretRef: {name: ca, key: ca.crt}}}}",
+		},
+		bad: map[string]string{
+			"spec: {store: {postgres: null, embedded: {}}}": storeStays,
+			"spec: {store: null}":                           storeStays,
+			"spec: null":                                    storeStays,
+		},
 	},
 }

@@ -10,14 +10,15 @@ import (
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.store) || !has(self.store.embedded) || !has(self.replicas) || self.replicas <= 1",message="the embedded store works with at most one replica"
 type WebhookDispatcherSpec struct {
-	// replicas is how many dispatchers share the work; 0 stops delivery and publishing, and keeps the store.
+	// replicas is how many pods share the work, at most one with the embedded store; 0 stops delivery and publishing, and
+	// keeps the store.
 	// +optional
 	// +kubebuilder:default=1
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=100
 	Replicas *int32 `json:"replicas,omitempty"`
 
-	// store is where events and deliveries are kept. Exactly one kind must be set.
+	// store is where events and deliveries are kept. Exactly one kind must be set, and it cannot be changed to the other.
 	// +optional
 	// +kubebuilder:default={embedded: {}}
 	Store Store `json:"store,omitzero"`
@@ -59,11 +60,16 @@ type WebhookDispatcherSpec struct {
 
 // Store is where a dispatcher keeps events and deliveries.
 //
-// +kubebuilder:validation:ExactlyOneOf=embedded
+// +kubebuilder:validation:ExactlyOneOf=embedded;postgres
+// +kubebuilder:validation:XValidation:rule="has(self.embedded) == has(oldSelf.embedded)",message="the kind of store is immutable: events and deliveries stay in the store that accepted them; create another WebhookDispatcher with the other kind, and name it in new subscriptions"
 type Store struct {
-	// embedded keeps them on a volume of the dispatcher's own.
+	// embedded keeps them on a volume of the dispatcher's own, for one pod.
 	// +optional
 	Embedded *EmbeddedStore `json:"embedded,omitempty"`
+
+	// postgres keeps them in a PostgreSQL database, for any number of pods.
+	// +optional
+	Postgres *PostgresStore `json:"postgres,omitempty"`
 }
 
 // EmbeddedStore is a store on a PersistentVolumeClaim. The claim outlives the dispatcher: delete it by hand once its
@@ -80,6 +86,20 @@ type EmbeddedStore struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	StorageClassName string `json:"storageClassName,omitempty"`
+}
+
+// PostgresStore is a store in a PostgreSQL database, which is this dispatcher's alone. Its Secrets are in the
+// dispatcher's namespace; a change of one restarts the pods, one after another.
+type PostgresStore struct {
+	// connectionSecretRef names the key of a Secret that holds the database's URL, postgres://user:password@host/database;
+	// CloudNativePG writes one as key uri.
+	// +required
+	ConnectionSecretRef SecretKeyReference `json:"connectionSecretRef,omitzero"`
+
+	// caSecretRef names the key of a Secret that holds the certificates, in PEM, that the database's own must be signed by.
+	// With it, the connection is by TLS and the host's name is verified (sslmode=verify-full), unless the URL says verify-ca.
+	// +optional
+	CASecretRef *SecretKeyReference `json:"caSecretRef,omitempty"`
 }
 
 // SubscriptionSelector tells whose subscriptions may use a dispatcher.
@@ -199,7 +219,7 @@ type WebhookDispatcherStatus struct {
 	// +kubebuilder:validation:Minimum=1
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions are Accepted and Ready.
+	// conditions are Accepted and Ready, which the manager sets, and StoreReady, which the pods set.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -44,7 +44,8 @@ func clusterRoles(d *v1alpha1.WebhookDispatcher) []string {
 	return []string{names.StatusRole, names.AuthRole}
 }
 
-// role names the Secrets of this dispatcher's table alone. Those are all it can read: nobody else's, and no others.
+// role names the Secrets of this dispatcher's table alone. Those are all it can read: nobody else's, and no others. In
+// the dispatcher's status it says how its store is.
 func role(d *v1alpha1.WebhookDispatcher) *rbacv1ac.RoleApplyConfiguration {
 	shards := make([]string, routing.Shards)
 	for i := range shards {
@@ -59,6 +60,11 @@ func role(d *v1alpha1.WebhookDispatcher) *rbacv1ac.RoleApplyConfiguration {
 		WithRules(
 			secrets().WithVerbs("get", "list", "watch").WithResourceNames(routing.IndexName(d.Name)),
 			secrets().WithVerbs("get").WithResourceNames(shards...),
+			rbacv1ac.PolicyRule().
+				WithAPIGroups(v1alpha1.GroupVersion.Group).
+				WithResources("webhookdispatchers/status").
+				WithVerbs("get", "patch").
+				WithResourceNames(d.Name),
 		)
 }
 

@@ -6,11 +6,10 @@ import (
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 )
 
-// The ports and the folder of a dispatcher's container.
+// The ports of a dispatcher's container.
 const (
-	httpPort  = 8080
-	opsPort   = 8081
-	storePath = "/data"
+	httpPort = 8080
+	opsPort  = 8081
 )
 
 // arguments is the command line of a dispatcher's container.
@@ -20,11 +19,11 @@ func arguments(d *v1alpha1.WebhookDispatcher) []string {
 		"--dispatcher-name=" + d.Name,
 		"--dispatcher-namespace=" + d.Namespace,
 		"--routes=kubernetes",
-		"--store=pebble:" + storePath,
 		"--listen=:" + strconv.Itoa(httpPort),
 		"--ops-listen=:" + strconv.Itoa(opsPort),
 		"--ingest-auth=" + ingestAuth(d),
 	}
+	args = append(args, storeArguments(d)...)
 	spec := &d.Spec
 	if n := spec.Ingest.MaxEventBytes; n > 0 {
 		args = append(args, "--max-event-bytes="+strconv.Itoa(int(n)))

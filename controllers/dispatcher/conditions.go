@@ -5,6 +5,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/clinikapi/eventflow/api/event"
@@ -15,7 +16,8 @@ import (
 // observation is what conditions follow from.
 type observation struct {
 	dispatcher *v1alpha1.WebhookDispatcher
-	claim      *corev1.PersistentVolumeClaim // as it was before this round, nil if there was none
+	claim      *corev1.PersistentVolumeClaim // as it was before this round, nil if there was none, or none is wanted
+	connection connection                    // what the Secrets of a database's connection amount to
 	deployment *appsv1.Deployment            // nil if there is none yet
 	refused    string                        // what the API server said to something that it will not take
 }
@@ -23,7 +25,7 @@ type observation struct {
 // accepted tells whether the spec can be carried out.
 func accepted(o observation) metav1.Condition {
 	for _, check := range []func(observation) (reason, message string, failed bool){
-		resourcesAreInvalid, selectorIsInvalid, storeWouldShrink, storageClassChanged,
+		resourcesAreInvalid, selectorIsInvalid, storeWouldShrink, storageClassChanged, connectionMissing,
 	} {
 		if reason, message, failed := check(o); failed {
 			return condition(v1alpha1.ConditionAccepted, metav1.ConditionFalse, reason, message)
@@ -38,7 +40,7 @@ func ready(o observation, accepted metav1.Condition) metav1.Condition {
 		return condition(v1alpha1.ConditionReady, metav1.ConditionFalse, accepted.Reason, accepted.Message)
 	}
 	for _, check := range []func(observation) (reason, message string, failed bool){
-		somethingRefused, noReplicas, deploymentMissing, podsRefused, rolloutStuck, rolloutUnderWay,
+		somethingRefused, noReplicas, storeNotReady, deploymentMissing, podsRefused, rolloutStuck, rolloutUnderWay,
 	} {
 		if reason, message, failed := check(o); failed {
 			return condition(v1alpha1.ConditionReady, metav1.ConditionFalse, reason, message)
@@ -90,12 +92,25 @@ func storageClassChanged(o observation) (string, string, bool) {
 		class, o.claim.Name), true
 }
 
+func connectionMissing(o observation) (string, string, bool) {
+	return o.connection.reason, o.connection.message, o.connection.reason != ""
+}
+
 func somethingRefused(o observation) (string, string, bool) {
 	return v1alpha1.ReasonNotReady, o.refused, o.refused != ""
 }
 
 func noReplicas(o observation) (string, string, bool) {
 	return v1alpha1.ReasonSuspended, "spec.replicas is 0: no events are accepted or delivered", replicas(o.dispatcher) == 0
+}
+
+// storeNotReady is what the pods have to say. They go before what keeps them from becoming ready: it is the cause.
+func storeNotReady(o observation) (string, string, bool) {
+	store := meta.FindStatusCondition(o.dispatcher.Status.Conditions, v1alpha1.ConditionStoreReady)
+	if store == nil || store.Status != metav1.ConditionFalse {
+		return "", "", false
+	}
+	return store.Reason, "the store is not ready: " + store.Message, true
 }
 
 func deploymentMissing(o observation) (string, string, bool) {

@@ -39,6 +39,10 @@ func observed() observation {
 	}
 }
 
+func say(o *observation, kind string, status metav1.ConditionStatus, reason, message string) {
+	o.dispatcher.Status.Conditions = append(o.dispatcher.Status.Conditions, condition(kind, status, reason, message))
+}
+
 func TestConditions(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
@@ -80,6 +84,32 @@ func TestConditions(t *testing.T) {
 				o.dispatcher.Spec.Subscriptions.NamespaceSelector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "tier", Operator: "Near"}}
 			},
 			v1alpha1.ReasonInvalidSpec, v1alpha1.ReasonInvalidSpec, "Near",
+		},
+		"no Secret to connect by": {
+			func(o *observation) {
+				o.connection = connection{reason: v1alpha1.ReasonSecretNotFound, message: "there is no Secret db"}
+			},
+			v1alpha1.ReasonSecretNotFound, v1alpha1.ReasonSecretNotFound, "Secret db",
+		},
+		"store is away": {
+			func(o *observation) {
+				say(o, v1alpha1.ConditionStoreReady, metav1.ConditionFalse, v1alpha1.ReasonDatabaseUnreachable, "nobody answers")
+				o.deployment.Status.AvailableReplicas = 0
+			},
+			v1alpha1.ReasonAccepted, v1alpha1.ReasonDatabaseUnreachable, "the store is not ready: nobody answers",
+		},
+		"store is away, and no replicas wanted": {
+			func(o *observation) {
+				say(o, v1alpha1.ConditionStoreReady, metav1.ConditionFalse, v1alpha1.ReasonDatabaseUnreachable, "nobody answers")
+				o.dispatcher.Spec.Replicas = ptr.To(int32(0))
+			},
+			v1alpha1.ReasonAccepted, v1alpha1.ReasonSuspended, "replicas",
+		},
+		"store is ready": {
+			func(o *observation) {
+				say(o, v1alpha1.ConditionStoreReady, metav1.ConditionTrue, v1alpha1.ReasonStoreReady, "")
+			},
+			v1alpha1.ReasonAccepted, v1alpha1.ReasonReady, "up",
 		},
 		"refused by the API server": {
 			func(o *observation) { o.refused = "apply PersistentVolumeClaim: forbidden" },
@@ -137,13 +167,17 @@ func TestArguments(t *testing.T) {
 	t.Parallel()
 	base := []string{
 		"dispatcher", "--dispatcher-name=main", "--dispatcher-namespace=eventflow-system",
-		"--routes=kubernetes", "--store=pebble:/data", "--listen=:8080", "--ops-listen=:8081",
+		"--routes=kubernetes", "--listen=:8080", "--ops-listen=:8081",
 	}
 	tests := map[string]struct {
 		spec v1alpha1.WebhookDispatcherSpec
 		want []string
 	}{
-		"nothing set": {v1alpha1.WebhookDispatcherSpec{}, []string{"--ingest-auth=kubernetes"}},
+		"nothing set": {v1alpha1.WebhookDispatcherSpec{}, []string{"--ingest-auth=kubernetes", "--store=pebble:/data"}},
+		"a database": {
+			v1alpha1.WebhookDispatcherSpec{Store: v1alpha1.Store{Postgres: &v1alpha1.PostgresStore{}}},
+			[]string{"--ingest-auth=kubernetes", "--state-dir=/state"},
+		},
 		"everything set": {
 			v1alpha1.WebhookDispatcherSpec{
 				Ingest: v1alpha1.Ingest{Authentication: v1alpha1.IngestNone, MaxEventBytes: 2048},
@@ -159,13 +193,13 @@ func TestArguments(t *testing.T) {
 				EventResources: []string{"claim", "invoice"},
 			},
 			[]string{
-				"--ingest-auth=none", "--max-event-bytes=2048", "--retention-delivered=24h0m0s", "--retention-failed=720h0m0s",
+				"--ingest-auth=none", "--store=pebble:/data", "--max-event-bytes=2048", "--retention-delivered=24h0m0s", "--retention-failed=720h0m0s",
 				"--egress-allow-http", "--egress-allow-cidr=10.96.0.0/12", "--egress-allow-cidr=fd00::/8", "--egress-deny-cidr=10.96.0.1/32",
 				"--event-resource=claim", "--event-resource=invoice",
 			},
 		},
-		"http not allowed":              {v1alpha1.WebhookDispatcherSpec{Egress: v1alpha1.Egress{AllowHTTP: ptr.To(false)}}, []string{"--ingest-auth=kubernetes"}},
-		"an authentication of tomorrow": {v1alpha1.WebhookDispatcherSpec{Ingest: v1alpha1.Ingest{Authentication: "Future"}}, []string{"--ingest-auth=kubernetes"}},
+		"http not allowed":              {v1alpha1.WebhookDispatcherSpec{Egress: v1alpha1.Egress{AllowHTTP: ptr.To(false)}}, []string{"--ingest-auth=kubernetes", "--store=pebble:/data"}},
+		"an authentication of tomorrow": {v1alpha1.WebhookDispatcherSpec{Ingest: v1alpha1.Ingest{Authentication: "Future"}}, []string{"--ingest-auth=kubernetes", "--store=pebble:/data"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -183,7 +217,7 @@ func TestPodIsRestricted(t *testing.T) {
 	t.Parallel()
 	d := observed().dispatcher
 	d.Spec.Template.Resources = corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")}}
-	configuration, err := deployment(d, Image{Name: "eventflow:test", PullPolicy: corev1.PullNever})
+	configuration, err := deployment(d, "", Image{Name: "eventflow:test", PullPolicy: corev1.PullNever})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,12 +10,14 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -30,7 +32,7 @@ import (
 // What the manager may do. It creates no right that it has not itself, but for the two ClusterRoles that it may bind.
 //
 // +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhookdispatchers,verbs=get;list;watch
-// +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhookdispatchers/status,verbs=patch
+// +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhookdispatchers/status,verbs=get;patch
 // +kubebuilder:rbac:groups=apps,resources=deployments,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups="",resources=services;serviceaccounts;persistentvolumeclaims,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=get;list;watch;create;patch
@@ -59,7 +61,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	})
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("dispatcher").
-		For(&v1alpha1.WebhookDispatcher{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		For(&v1alpha1.WebhookDispatcher{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.Funcs{UpdateFunc: storeReadyChanged}))).
 		Owns(&appsv1.Deployment{}).
 		Owns(&corev1.Service{}, builder.OnlyMetadata).
 		Owns(&corev1.ServiceAccount{}, builder.OnlyMetadata).
@@ -67,9 +69,21 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Owns(&rbacv1.RoleBinding{}, builder.OnlyMetadata).
 		Owns(&policyv1.PodDisruptionBudget{}, builder.OnlyMetadata).
 		Watches(&corev1.PersistentVolumeClaim{}, byLabel).
+		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.connecting), builder.OnlyMetadata).
 		Watches(&rbacv1.ClusterRoleBinding{}, byLabel, builder.OnlyMetadata).
 		WithOptions(controller.Options{RateLimiter: backoff.RateLimiter()}).
 		Complete(r)
+}
+
+// storeReadyChanged tells whether the pods have something else to say of their store. The rest of the status is the
+// manager's own.
+func storeReadyChanged(e event.UpdateEvent) bool {
+	before := meta.FindStatusCondition(e.ObjectOld.(*v1alpha1.WebhookDispatcher).Status.Conditions, v1alpha1.ConditionStoreReady)
+	after := meta.FindStatusCondition(e.ObjectNew.(*v1alpha1.WebhookDispatcher).Status.Conditions, v1alpha1.ConditionStoreReady)
+	if before == nil || after == nil {
+		return before != after
+	}
+	return before.Status != after.Status || before.Reason != after.Reason || before.Message != after.Message
 }
 
 // Reconcile brings what one WebhookDispatcher becomes, and its status, up to date.
@@ -99,15 +113,33 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 // observe reads what a dispatcher became, from the API server: an older claim or Deployment that the cache does not show
 // yet must not be taken for none.
 func (r *Reconciler) observe(ctx context.Context, d *v1alpha1.WebhookDispatcher) (observation, error) {
-	o := observation{dispatcher: d, claim: &corev1.PersistentVolumeClaim{}}
-	err := r.Reader.Get(ctx, client.ObjectKey{Namespace: d.Namespace, Name: names.Claim(d.Name)}, o.claim)
-	if apierrors.IsNotFound(err) {
-		o.claim = nil
-	} else if err != nil {
-		return o, fmt.Errorf("get claim: %w", err)
+	o := observation{dispatcher: d}
+	var err error
+	if o.claim, err = r.claim(ctx, d); err != nil {
+		return o, err
+	}
+	if o.connection, err = r.connection(ctx, d); err != nil {
+		return o, err
 	}
 	o.deployment, err = r.deployment(ctx, d)
 	return o, err
+}
+
+// claim returns the claim of a dispatcher's embedded store, nil if there is none. One that was left behind by another
+// dispatcher of this name does not concern a dispatcher with a database.
+func (r *Reconciler) claim(ctx context.Context, d *v1alpha1.WebhookDispatcher) (*corev1.PersistentVolumeClaim, error) {
+	if d.Spec.Store.Postgres != nil {
+		return nil, nil
+	}
+	found := &corev1.PersistentVolumeClaim{}
+	err := r.Reader.Get(ctx, client.ObjectKey{Namespace: d.Namespace, Name: names.Claim(d.Name)}, found)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("get claim: %w", err)
+	}
+	return found, nil
 }
 
 // deployment returns a dispatcher's Deployment, nil if there is none.
@@ -125,11 +157,11 @@ func (r *Reconciler) deployment(ctx context.Context, d *v1alpha1.WebhookDispatch
 
 // apply writes all that the dispatcher becomes. One that is refused does not hold up the others.
 func (r *Reconciler) apply(ctx context.Context, o *observation) error {
-	wanted, err := objects(o.dispatcher, o.claim, r.Image)
+	wanted, err := objects(*o, r.Image)
 	if err != nil {
 		return fmt.Errorf("build the objects of a dispatcher: %w", err)
 	}
-	errs := []error{r.clearRollingUpdate(ctx, o.deployment)}
+	errs := []error{r.clearRollingUpdate(ctx, o)}
 	for _, object := range wanted {
 		err := r.Client.Apply(ctx, object.configuration, client.FieldOwner(names.FieldOwner), client.ForceOwnership)
 		if err == nil {
@@ -148,8 +180,9 @@ func (r *Reconciler) apply(ctx context.Context, o *observation) error {
 
 // clearRollingUpdate removes what strategy Recreate must not have and apply cannot take away: the parameters of a rolling
 // update, which someone set.
-func (r *Reconciler) clearRollingUpdate(ctx context.Context, existing *appsv1.Deployment) error {
-	if existing == nil || existing.Spec.Strategy.RollingUpdate == nil {
+func (r *Reconciler) clearRollingUpdate(ctx context.Context, o *observation) error {
+	existing := o.deployment
+	if o.dispatcher.Spec.Store.Postgres != nil || existing == nil || existing.Spec.Strategy.RollingUpdate == nil {
 		return nil
 	}
 	patch := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"strategy":{"type":"Recreate","rollingUpdate":null}}}`))

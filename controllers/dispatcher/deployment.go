@@ -3,7 +3,6 @@ package dispatcher
 import (
 	"maps"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -19,7 +18,6 @@ import (
 
 const (
 	containerName = "dispatcher"
-	volumeName    = "store"
 	// nonRoot is the user and group of the image.
 	nonRoot = 65532
 	// graceSeconds is what a dispatcher needs to stop: 5 s of accepting, 20 s of finishing, and some to close the store.
@@ -42,8 +40,8 @@ type Image struct {
 	PullPolicy corev1.PullPolicy
 }
 
-// deployment runs the pods. Strategy Recreate: two pods must never share a store, and the claim would not let them.
-func deployment(d *v1alpha1.WebhookDispatcher, image Image) (*appsv1ac.DeploymentApplyConfiguration, error) {
+// deployment runs the pods. connection is the version of what they connect to a database by, "" for an embedded store.
+func deployment(d *v1alpha1.WebhookDispatcher, connection string, image Image) (*appsv1ac.DeploymentApplyConfiguration, error) {
 	pod, err := podSpec(d, image)
 	if err != nil {
 		return nil, err
@@ -53,13 +51,16 @@ func deployment(d *v1alpha1.WebhookDispatcher, image Image) (*appsv1ac.Deploymen
 		WithLabels(names.Labels(names.DataPlane, key)).
 		WithAnnotations(maps.Clone(d.Spec.Template.Annotations)).
 		WithSpec(pod)
+	if connection != "" {
+		template.WithAnnotations(map[string]string{connectionAnnotation: connection})
+	}
 	return appsv1ac.Deployment(names.Workload(d.Name), d.Namespace).
 		WithLabels(names.Labels(names.DataPlane, key)).
 		WithOwnerReferences(owner(d)).
 		WithSpec(appsv1ac.DeploymentSpec().
 			WithReplicas(replicas(d)).
 			WithRevisionHistoryLimit(3).
-			WithStrategy(appsv1ac.DeploymentStrategy().WithType(appsv1.RecreateDeploymentStrategyType)).
+			WithStrategy(strategy(d)).
 			WithSelector(metav1ac.LabelSelector().WithMatchLabels(names.Selector(d.Name))).
 			WithTemplate(template)), nil
 }
@@ -83,8 +84,8 @@ func podSpec(d *v1alpha1.WebhookDispatcher, image Image) (*corev1ac.PodSpecApply
 			WithFSGroup(nonRoot).
 			WithFSGroupChangePolicy(corev1.FSGroupChangeOnRootMismatch). // a large store is not walked at each start
 			WithSeccompProfile(corev1ac.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))).
-		WithVolumes(corev1ac.Volume().WithName(volumeName).WithPersistentVolumeClaim(
-			corev1ac.PersistentVolumeClaimVolumeSource().WithClaimName(names.Claim(d.Name)))).
+		WithVolumes(volumes(d)...).
+		WithTopologySpreadConstraints(spread(d)...).
 		WithContainers(container(d, image)).
 		WithNodeSelector(d.Spec.Template.NodeSelector)
 	for i := range d.Spec.Template.Tolerations {
@@ -112,11 +113,12 @@ func container(d *v1alpha1.WebhookDispatcher, image Image) *corev1ac.ContainerAp
 		WithName(containerName).
 		WithImage(image.Name).
 		WithArgs(arguments(d)...).
+		WithEnv(environment(d)...).
 		WithPorts(
 			corev1ac.ContainerPort().WithName("http").WithContainerPort(httpPort).WithProtocol(corev1.ProtocolTCP),
 			corev1ac.ContainerPort().WithName("ops").WithContainerPort(opsPort).WithProtocol(corev1.ProtocolTCP)).
 		WithResources(resourceRequirements(resources)).
-		WithVolumeMounts(corev1ac.VolumeMount().WithName(volumeName).WithMountPath(storePath)).
+		WithVolumeMounts(volumeMounts(d)...).
 		// A pod may wait 60 s for the store's lock, and then reads what was not flushed when it was killed.
 		WithStartupProbe(probe("/healthz", 2, 2, 150)).
 		WithLivenessProbe(probe("/healthz", 10, 5, 6)).

@@ -22,21 +22,28 @@ type object struct {
 	replaced client.Object
 }
 
-// objects is all that a dispatcher becomes, in the order in which it is needed. claim is the one that exists, or nil.
-func objects(d *v1alpha1.WebhookDispatcher, claim *corev1.PersistentVolumeClaim, image Image) ([]object, error) {
-	pods, err := deployment(d, image)
-	if err != nil {
-		return nil, err
-	}
+// objects is all that a dispatcher becomes, in the order in which it is needed.
+func objects(o observation, image Image) ([]object, error) {
+	d := o.dispatcher
 	name := names.Workload(d.Name)
 	result := []object{{kind: "ServiceAccount", name: name, configuration: serviceAccount(d)}}
 	result = append(result, access(d)...)
-	return append(result,
-		object{kind: "PersistentVolumeClaim", name: names.Claim(d.Name), configuration: persistentVolumeClaim(d, claim)},
+	if d.Spec.Store.Postgres == nil {
+		result = append(result, object{kind: "PersistentVolumeClaim", name: names.Claim(d.Name), configuration: persistentVolumeClaim(d, o.claim)})
+	}
+	result = append(result,
 		object{kind: "Service", name: name, configuration: service(d)},
 		object{kind: "PodDisruptionBudget", name: name, configuration: podDisruptionBudget(d)},
-		object{kind: "Deployment", name: name, configuration: pods},
-	), nil
+	)
+	version := o.connection.version
+	if o.connection.reason != "" {
+		if o.deployment == nil { // its pods could not start
+			return result, nil
+		}
+		version = o.deployment.Spec.Template.Annotations[connectionAnnotation] // those that run go on
+	}
+	pods, err := deployment(d, version, image)
+	return append(result, object{kind: "Deployment", name: name, configuration: pods}), err
 }
 
 // owner makes Kubernetes collect an object once the dispatcher is deleted.
