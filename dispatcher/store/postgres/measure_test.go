@@ -19,4 +19,6 @@ func median(of []float64) float64 {
 	return of[len(of)/2]
 }
 
-func replaceAll(text string, pairs ...string) string { return strings.NewReplacer(pairs...).Replace(text) }
+func replaceAll(text string, pairs ...string) string {
+	return strings.NewReplacer(pairs...).Replace(text)
+}

@@ -77,8 +77,16 @@ func (s *Store) createMeta(ctx context.Context) error {
 	if err == nil {
 		return nil // and no right to create anything is needed
 	}
+	var exists bool
+	if err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)`, s.options.Schema).Scan(&exists); err != nil {
+		return concealed(err)
+	}
+	if !exists { // else no right to create one is needed
+		if _, err := s.pool.Exec(ctx, `CREATE SCHEMA IF NOT EXISTS `+s.options.Schema); err != nil {
+			return concealed(err)
+		}
+	}
 	for _, statement := range []string{
-		`CREATE SCHEMA IF NOT EXISTS ` + s.options.Schema,
 		`CREATE TABLE IF NOT EXISTS eventflow.meta (id integer PRIMARY KEY, version integer NOT NULL, oldest_compatible integer NOT NULL)`,
 		`INSERT INTO eventflow.meta (id, version, oldest_compatible) VALUES (1, 0, 0) ON CONFLICT (id) DO NOTHING`,
 	} {

@@ -75,6 +75,9 @@ func Open(ctx context.Context, options Options) (*Store, error) {
 	}
 	s.work.Go(s.watch)
 	s.work.Go(s.keepHouse)
+	if options.Registerer != nil {
+		s.work.Go(s.gauges)
+	}
 	return s, nil
 }
 
