@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/hmac"
@@ -78,7 +79,12 @@ func deliveryHeader(b *testing.B) http.Header {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return newClient(b).request(context.Background(), request, target, time.Unix(1768468500, 0)).Header
+	wire := newClient(b).appendRequest(nil, request, target, time.Unix(1768468500, 0))
+	parsed, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(wire)))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return parsed.Header
 }
 
 func BenchmarkSend(b *testing.B) {

@@ -306,12 +306,23 @@ func FuzzTarget(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if (p.url.Scheme != "http" && p.url.Scheme != "https") || p.url.Host == "" {
-			t.Errorf("accepted %q", url)
+		if p.plaintext != strings.HasPrefix(strings.ToLower(url), "http:") {
+			t.Errorf("%q: plaintext is %v", url, p.plaintext)
 		}
-		for name := range p.header {
-			if reserved[http.CanonicalHeaderKey(name)] {
-				t.Errorf("header %q is sent", name)
+		lines := strings.Split(strings.TrimSuffix(string(p.head), crlf), crlf)
+		wanted := 3 // the request line, Host, Content-Type
+		if !reserved[http.CanonicalHeaderKey(name)] {
+			wanted++
+		}
+		if strings.Contains(url, "@") {
+			wanted = len(lines) // Authorization may come on top
+		}
+		if len(lines) != wanted || !strings.HasPrefix(lines[0], "POST ") || strings.Count(lines[0], " ") != 2 {
+			t.Errorf("%q: the request begins %q", url, lines)
+		}
+		for _, line := range lines {
+			if strings.ContainsAny(line, "\r\n\x00") {
+				t.Errorf("%q: a line of the request is %q", url, line)
 			}
 		}
 	})

@@ -9,9 +9,6 @@ import (
 	"syscall"
 )
 
-// errTimeout is the cause that ends an attempt's context when its time is up.
-var errTimeout = errors.New("the attempt's time is up")
-
 // failure is an error whose reason was known where it arose.
 type failure struct {
 	reason Reason
@@ -55,14 +52,11 @@ func handshakeReason(err error) Reason {
 	}
 }
 
-// exchangeReason is the reason of an error of http.Transport. ctx is the attempt's, and answered tells whether a byte
-// of an answer had come. http.Transport has no types for what it finds wrong with an answer, nor for a connection that
-// closed before it was written to; answered tells these two apart.
+// exchangeReason is the reason of an error of an exchange. ctx is the engine's, and answered tells whether a byte of an
+// answer had come: http.ReadResponse has no types for what it finds wrong with one.
 func exchangeReason(ctx context.Context, err error, answered bool) Reason {
 	var known *failure
 	switch {
-	case ctx.Err() != nil && errors.Is(context.Cause(ctx), errTimeout):
-		return ReasonTimeout
 	case ctx.Err() != nil:
 		return ReasonInterrupted
 	case errors.As(err, &known):

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -39,9 +40,10 @@ type Target struct {
 
 // preparedTarget is what every attempt needs of a Target.
 type preparedTarget struct {
-	url       *url.URL
-	header    http.Header
-	plaintext bool // http
+	head      []byte // of every request
+	address   string // to dial
+	key       string // of the connections that may be used
+	plaintext bool   // http
 	timeout   time.Duration
 }
 
@@ -63,21 +65,40 @@ func (t *Target) prepare() (*preparedTarget, error) {
 	if len(t.Keys) == 0 {
 		return nil, errors.New("there is no key to sign with")
 	}
-	var err error
-	if p.url, err = parseURL(t.URL); err != nil {
+	u, err := parseURL(t.URL)
+	if err != nil {
 		return nil, err
 	}
-	p.plaintext = p.url.Scheme == "http"
-	if p.header, err = additionalHeader(t.Header); err != nil {
+	header, err := additionalHeader(t.Header)
+	if err != nil {
 		return nil, err
 	}
-	if user := p.url.User; user != nil && p.header["Authorization"] == nil {
+	if user := u.User; user != nil && header["Authorization"] == nil {
 		password, _ := user.Password()
 		credentials := base64.StdEncoding.EncodeToString([]byte(user.Username() + ":" + password))
-		p.header["Authorization"] = []string{"Basic " + credentials}
+		header["Authorization"] = []string{"Basic " + credentials}
 	}
+	p.plaintext = u.Scheme == "http"
+	p.head, p.address = head(u, header), addressOf(u)
+	p.key = u.Scheme + "://" + p.address
 	t.prepared.Store(p) // another attempt may have prepared the same
 	return p, nil
+}
+
+// addressOf is what to dial for the URL.
+func addressOf(u *url.URL) string {
+	host, port := u.Hostname(), u.Port()
+	if ascii, err := httpguts.PunycodeHostPort(host); err == nil {
+		host = ascii
+	}
+	switch {
+	case port != "":
+	case u.Scheme == "http":
+		port = "80"
+	default:
+		port = "443"
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // parseURL returns an absolute http or https URL. Its error does not wrap that of package url, which quotes the URL.

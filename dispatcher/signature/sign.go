@@ -63,6 +63,32 @@ func (k Keys) Header(h http.Header, deliveryID string, at time.Time, body []byte
 	h[HeaderStandard] = values[3:4:4]
 }
 
+// AppendHeader appends the same five headers as they stand on the wire, each a line (RFC 9112, section 5).
+func (k Keys) AppendHeader(b []byte, deliveryID string, at time.Time, body []byte) []byte {
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s)
+	s.text = strconv.AppendInt(s.text[:0], at.Unix(), 10)
+	s.prefix = appendPrefix(s.prefix[:0], deliveryID, s.text)
+	b = appendLine(b, HeaderID, deliveryID)
+	b = appendLine(b, HeaderTimestamp, s.text)
+	s.text = k[0].appendBody(s.text[:0], s, body)
+	b = appendLine(b, HeaderBody, s.text)
+	b = appendLine(b, HeaderBodyAlias, s.text)
+	s.text = s.text[:0]
+	for i, key := range k {
+		if i > 0 {
+			s.text = append(s.text, ' ')
+		}
+		s.text = key.appendStandard(s.text, s, body)
+	}
+	return appendLine(b, HeaderStandard, s.text)
+}
+
+func appendLine[T string | []byte](b []byte, name string, value T) []byte {
+	b = append(append(b, name...), ": "...)
+	return append(append(b, value...), "\r\n"...)
+}
+
 // appendPrefix appends what the standard signature covers before the body.
 func appendPrefix(b []byte, id string, timestamp []byte) []byte {
 	b = append(append(b, id...), '.')

@@ -1,0 +1,83 @@
+package egress
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// The headers of a delivery beside those of its signatures.
+const (
+	headerContentType = "Content-Type"
+	headerUserAgent   = "User-Agent"
+	headerTimestamp   = "X-Clinik-Timestamp"
+	headerEvent       = "X-Clinik-Event"
+	headerDelivery    = "X-Clinik-Delivery-Id"
+	headerAttempt     = "X-Clinik-Attempt"
+)
+
+// crlf ends a line of a message (RFC 9112, section 2.1).
+const crlf = "\r\n"
+
+// head is how every request to a target begins: the request line, and the headers that do not change. Nothing in it can
+// end a line: Target.Check has seen to the headers, and package url to the rest.
+func head(u *url.URL, header http.Header) []byte {
+	b := []byte("POST " + strings.ReplaceAll(u.RequestURI(), " ", "%20") + " HTTP/1.1" + crlf)
+	b = appendHeader(b, "Host", hostOf(u))
+	b = appendHeader(b, headerContentType, "application/json")
+	names := make([]string, 0, len(header))
+	for name := range header {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		for _, value := range header[name] {
+			b = appendHeader(b, name, strings.TrimSpace(value))
+		}
+	}
+	return b
+}
+
+// hostOf is the URL's host as HTTP writes it: without a zone, which means something on this machine only, and in ASCII.
+func hostOf(u *url.URL) string {
+	host := u.Host
+	if zone := strings.IndexByte(host, '%'); zone >= 0 {
+		if end := strings.IndexByte(host, ']'); end > zone {
+			host = host[:zone] + host[end:]
+		}
+	}
+	if ascii, err := httpguts.PunycodeHostPort(host); err == nil {
+		return ascii
+	}
+	return host
+}
+
+// appendRequest appends the whole request as it goes on the wire.
+func (c *Client) appendRequest(b []byte, r Request, target *preparedTarget, started time.Time) []byte {
+	id := r.Delivery.String()
+	b = append(b, target.head...)
+	b = appendHeader(b, headerUserAgent, c.userAgent)
+	b = appendNumber(b, "Content-Length", int64(len(r.Body)))
+	b = appendHeader(b, headerEvent, string(r.Type))
+	b = appendHeader(b, headerDelivery, id)
+	b = appendNumber(b, headerAttempt, int64(r.Number))
+	b = appendNumber(b, headerTimestamp, started.Unix())
+	b = r.Target.Keys.AppendHeader(b, id, started, r.Body)
+	b = append(b, crlf...)
+	return append(b, r.Body...)
+}
+
+func appendHeader(b []byte, name, value string) []byte {
+	b = append(append(b, name...), ": "...)
+	return append(append(b, value...), crlf...)
+}
+
+func appendNumber(b []byte, name string, value int64) []byte {
+	b = append(append(b, name...), ": "...)
+	return append(strconv.AppendInt(b, value, 10), crlf...)
+}
