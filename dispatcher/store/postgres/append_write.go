@@ -54,7 +54,7 @@ type entry struct {
 
 // acceptance is what is remembered of an accepted event.
 type acceptance struct {
-	digest     []byte
+	digest     [16]byte
 	at         int64
 	deliveries int
 }
@@ -118,7 +118,7 @@ RETURNING last, coalesce($2, ` + databaseNow + `)`
 
 	claimIDs = `INSERT INTO @1 AS o (id, digest, at, deliveries)
 SELECT u.id, u.digest, (SELECT last FROM eventflow.acceptors WHERE id = $1) - $2 + u.n, u.deliveries
-FROM unnest($3::bytea[], $4::bytea[], $5::integer[], $6::bigint[]) AS u (id, digest, deliveries, n)
+FROM unnest($3::uuid[], $4::uuid[], $5::integer[], $6::bigint[]) AS u (id, digest, deliveries, n)
 WHERE NOT EXISTS (SELECT FROM @2 AS y WHERE y.id = u.id AND y.at > (SELECT coalesce($7, ` + databaseNow + `) - $8))
 ORDER BY u.id
 ON CONFLICT (id) DO UPDATE SET digest = excluded.digest, at = excluded.at, deliveries = excluded.deliveries
@@ -134,13 +134,13 @@ UNION ALL SELECT id, digest, at, deliveries FROM @2 WHERE id = ANY($1)`
 func (w *writing) claim(conn *connection, ids, yesterday string) error {
 	s := w.store
 	n := len(w.entries)
-	keys, digests := make([][]byte, n), make([][]byte, n)
+	keys, digests := make([][16]byte, n), make([][16]byte, n)
 	counts, numbers := make([]int32, n), make([]int64, n)
 	byID := make(map[identity]*entry, n)
 	for i, e := range w.entries {
 		byID[e.id] = e
 		e.before, e.at, e.stored = nil, 0, false
-		keys[i], digests[i] = e.id[:], e.event().Digest[:]
+		keys[i], digests[i] = e.id, e.event().Digest
 		counts[i], numbers[i] = int32(len(e.event().Subscriptions)), int64(i+1)
 	}
 	b := &pgx.Batch{}
@@ -160,9 +160,9 @@ func (w *writing) claim(conn *connection, ids, yesterday string) error {
 			if err != nil {
 				return err
 			}
-			var id []byte
+			var id [16]byte
 			var at int64
-			_, err = pgx.ForEachRow(rows, []any{&id, &at}, func() error { byID[identity(id)].at = at; return nil })
+			_, err = pgx.ForEachRow(rows, []any{&id, &at}, func() error { byID[id].at = at; return nil })
 			return err
 		})
 	if err := conn.send(b, readers...); err != nil {
@@ -174,10 +174,10 @@ func (w *writing) claim(conn *connection, ids, yesterday string) error {
 
 // recall reads the acceptances of the ids that were not free.
 func (w *writing) recall(conn *connection, statement string, byID map[identity]*entry) error {
-	var taken [][]byte
+	var taken [][16]byte
 	for _, e := range w.entries {
 		if e.at == 0 {
-			taken = append(taken, e.id[:])
+			taken = append(taken, e.id)
 		}
 	}
 	if len(taken) == 0 {
@@ -187,15 +187,15 @@ func (w *writing) recall(conn *connection, statement string, byID map[identity]*
 	if err != nil {
 		return err
 	}
-	var id []byte
+	var id [16]byte
 	var a acceptance
 	_, err = pgx.ForEachRow(rows, []any{&id, &a.digest, &a.at, &a.deliveries}, func() error {
-		e := byID[identity(id)]
+		e := byID[id]
 		if e.before != nil && e.before.at > a.at {
 			return nil
 		}
-		e.before = &acceptance{bytes.Clone(a.digest), a.at, a.deliveries}
-		if slices.Contains(e.tried, a.at) && bytes.Equal(a.digest, e.event().Digest[:]) {
+		e.before = &acceptance{a.digest, a.at, a.deliveries}
+		if slices.Contains(e.tried, a.at) && a.digest == e.event().Digest {
 			e.at, e.stored = a.at, true // by this very call
 		}
 		return nil
@@ -205,7 +205,7 @@ func (w *writing) recall(conn *connection, statement string, byID map[identity]*
 
 // judge answers the calls, as if what follows succeeded, and returns the ids that are to be given back: those that were
 // taken for a call that conflicts.
-func (w *writing) judge() (undo [][]byte) {
+func (w *writing) judge() (undo [][16]byte) {
 	entries := w.entries
 	for _, c := range w.calls {
 		c.answers, c.deliveries, c.err = make([]store.Accepted, len(c.events)), nil, nil
@@ -225,7 +225,7 @@ func (w *writing) judge() (undo [][]byte) {
 			c.answers = nil
 			for _, e := range entries[:n] {
 				if e.at != 0 && !e.stored {
-					undo = append(undo, e.id[:])
+					undo = append(undo, e.id)
 				}
 				e.at = 0
 			}
@@ -248,7 +248,7 @@ func (c *call) judge(e *entry, i int) error {
 	case e.before == nil:
 		// Another's transaction took the id, and it was not there a moment later: it is free again.
 		return &retryError{}
-	case !bytes.Equal(e.before.digest, digest[:]):
+	case e.before.digest != digest:
 		return &store.ConflictError{Index: i, ID: first.Event.ID}
 	default:
 		c.answers[i].Repeated, c.answers[i].Deliveries = true, e.before.deliveries
@@ -303,7 +303,7 @@ ON CONFLICT (sub, namespace) DO UPDATE SET name = excluded.name WHERE o.name <> 
 )
 
 // save stores the events and ends the transaction.
-func (w *writing) save(conn *connection, ids string, undo [][]byte, hours []int64) error {
+func (w *writing) save(conn *connection, ids string, undo [][16]byte, hours []int64) error {
 	s := w.store
 	b := &pgx.Batch{}
 	if len(undo) > 0 {

@@ -28,7 +28,7 @@ type kind struct {
 
 var (
 	kindEvents = &kind{"events", hour, "2006010215", eventColumns}
-	kindIDs    = &kind{"ids", day, "20060102", `(id bytea PRIMARY KEY, digest bytea NOT NULL, at bigint NOT NULL, deliveries integer NOT NULL)`}
+	kindIDs    = &kind{"ids", day, "20060102", `(id uuid PRIMARY KEY, digest uuid NOT NULL, at bigint NOT NULL, deliveries integer NOT NULL)`}
 
 	kindDelivered = &kind{"delivered", hour, "2006010215", `(tenant bigint NOT NULL, event bytea NOT NULL, sub bytea NOT NULL,
 		attempts integer NOT NULL, log bytea NOT NULL, replay_of bytea, PRIMARY KEY (tenant, event, sub))`}
