@@ -28,6 +28,8 @@ import (
 const (
 	// lockWait is how long a starting dispatcher waits for its predecessor to leave the store.
 	lockWait = 60 * time.Second
+	// connectWait is how long it waits for a database that does not answer, before it says so and ends.
+	connectWait = 15 * time.Second
 	// shutdownTimeout is how long requests that are under way at the stop may take.
 	shutdownTimeout = 5 * time.Second
 )
@@ -42,8 +44,9 @@ type dispatcher struct {
 	api        *ingest.Handler
 	source     routing.Source
 	namespaces *namespaces
-	statuses   status.Client  // nil without Kubernetes
-	status     *status.Writer // nil without Kubernetes
+	statuses   status.Client         // nil without Kubernetes
+	status     *status.Writer        // nil without Kubernetes
+	reporter   *status.StoreReporter // nil without Kubernetes
 
 	failed  chan error // a part that cannot go on says so
 	table   atomic.Pointer[routing.Table]
@@ -104,6 +107,9 @@ func (d *dispatcher) open(ctx context.Context) error {
 		return fmt.Errorf("set egress up: %w", err)
 	}
 	if d.store, err = d.openStore(ctx); err != nil {
+		if d.reporter != nil {
+			d.reporter.Report(ctx, err)
+		}
 		return err
 	}
 	d.engine = delivery.New(delivery.Options{
@@ -122,7 +128,7 @@ func (d *dispatcher) openStore(ctx context.Context) (store.Store, error) {
 	logger := d.Logger.WithName("store")
 	if d.postgresURL != "" {
 		return postgres.Open(ctx, postgres.Options{
-			URL: d.postgresURL, Logger: logger, Registerer: d.registry, ConnectWait: lockWait,
+			URL: d.postgresURL, Logger: logger, Registerer: d.registry, ConnectWait: connectWait,
 			Retention: postgres.Retention{Delivered: d.RetentionDelivered, Failed: d.RetentionFailed},
 		})
 	}
@@ -143,6 +149,9 @@ func (d *dispatcher) connect() (kubernetes.Interface, error) {
 	}
 	if d.Routes == routesKubernetes {
 		if d.statuses, err = status.NewClient(config); err != nil {
+			return nil, err
+		}
+		if d.reporter, err = status.NewStoreReporter(config, d.Namespace, d.Name, d.Logger.WithName("status")); err != nil {
 			return nil, err
 		}
 	}
@@ -201,6 +210,7 @@ func (d *dispatcher) run(ctx context.Context, api, ops *server) error {
 	source.Go(func() { d.report(d.source.Run(sourceCtx, d.use)) })
 	if d.status != nil {
 		reporting.Go(func() { d.status.Run(statusCtx) })
+		reporting.Go(func() { d.reporter.Run(statusCtx, d.store.Ready) })
 	}
 
 	select {
