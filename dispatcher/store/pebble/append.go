@@ -10,7 +10,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
-	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
@@ -71,8 +70,9 @@ type appending struct {
 	// fresh are the indexes of the events that were not accepted before.
 	fresh []int
 	first map[identity]int // index of an id's first event in the call, if there are several events
-	// lookup finds ids, within bounds.
+	// lookup finds ids, within bounds, in the days that have some.
 	lookup *pebble.Iterator
+	days   []uint32
 	bounds []byte
 	key    []byte
 	value  []byte
@@ -172,8 +172,7 @@ func (a *appending) recall(events []store.NewEvent, i int, now uint64, answers [
 
 // remembered looks for an acceptance within the last 24 hours, in the two days that they touch.
 func (a *appending) remembered(id identity, now uint64) (acceptance, bool, error) {
-	today := bucketOf(now, day)
-	for _, bucket := range [...]uint32{today, max(today, 1) - 1} {
+	for _, bucket := range slices.Backward(a.days) {
 		a.key = appendIdempotencyKey(a.key[:0], bucket, id)
 		if !a.lookup.SeekPrefixGE(a.key) {
 			continue
@@ -190,6 +189,7 @@ func (a *appending) remembered(id identity, now uint64) (acceptance, bool, error
 // too, which Pebble skips otherwise: a look into its blocks for each event would cost more than to store the event.
 func (s *Store) lookUp(a *appending, now uint64) error {
 	today := bucketOf(now, day)
+	a.days = s.ids.from(max(today, 1) - 1)
 	a.bounds = appendBucketKey(a.bounds[:0], spaceIdempotency, max(today, 1)-1)
 	a.bounds = appendBucketKey(a.bounds, spaceIdempotency, today+1)
 	half := len(a.bounds) / 2
@@ -214,7 +214,8 @@ func (s *Store) write(a *appending, events []store.NewEvent, answers []store.Acc
 	for n, i := range a.fresh {
 		e := &events[i]
 		at := first + uint64(n)
-		e.Event.Key = event.NewKey(moment(at), e.Event.Namespace, e.Event.ID)
+		e.Event.Key = a.ids[i].eventKey(at)
+		s.ids.add(bucketOf(at, day))
 		a.key = appendIdempotencyKey(a.key[:0], bucketOf(at, day), a.ids[i])
 		a.value = (&acceptance{digest: e.Digest, accepted: at, count: len(e.Subscriptions)}).append(a.value[:0])
 		_ = b.Set(a.key, a.value, nil) // writing to a batch never fails

@@ -92,20 +92,16 @@ func (s *Store) forget(now uint64) error {
 	if today < 2 {
 		return nil
 	}
-	lower, upper := appendBucketKey(nil, spaceIdempotency, 0), appendBucketKey(nil, spaceIdempotency, today-1)
-	it, err := s.iterate(lower, upper)
-	if err != nil {
-		return err
-	}
-	some := it.First()
-	if err := errors.Join(it.Error(), it.Close()); err != nil || !some {
-		return err
+	last, ok := s.ids.expired(today - 2)
+	if !ok {
+		return nil
 	}
 	b := s.db.NewBatch()
-	_ = b.DeleteRange(lower, upper, nil)
+	_ = b.DeleteRange(appendBucketKey(nil, spaceIdempotency, 0), appendBucketKey(nil, spaceIdempotency, last+1), nil)
 	if err := s.commit(b, pebble.NoSync); err != nil {
 		return fmt.Errorf("drop ids: %w", err)
 	}
+	s.ids.drop(last)
 	return b.Close()
 }
 

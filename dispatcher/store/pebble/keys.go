@@ -71,6 +71,14 @@ func identityOf(namespace, id string) identity {
 	return identity(sum[:16])
 }
 
+// eventKey is event.NewKey of the namespace and id: they are hashed in the same way.
+func (id identity) eventKey(accepted uint64) event.Key {
+	var k event.Key
+	binary.BigEndian.PutUint64(k[:8], accepted)
+	copy(k[8:], id[:])
+	return k
+}
+
 func appendPendingKey(b []byte, sub event.SubscriptionKey, due uint64, key event.Key) []byte {
 	b = append(b, spacePending)
 	b = append(b, sub[:]...)

@@ -125,6 +125,7 @@ func (s *Store) restore() error {
 		buckets *buckets
 	}{
 		{spaceEvent, &s.events}, {spaceDelivered, &s.delivered}, {spaceFailed, &s.failed}, {spaceFailedEvent, &s.failed},
+		{spaceIdempotency, &s.ids},
 	} {
 		if err := s.restoreBuckets(live.space, live.buckets); err != nil {
 			return err

@@ -54,6 +54,7 @@ type Store struct {
 	// dropping is held for reading while a record and its event are looked up, so that no bucket goes in between.
 	dropping                  sync.RWMutex
 	events, delivered, failed buckets
+	ids                       buckets
 	expiring                  sync.Mutex
 }
 
