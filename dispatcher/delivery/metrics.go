@@ -13,6 +13,9 @@ type metrics struct {
 	latency  prometheus.Histogram
 }
 
+// delivered is the result of an attempt that succeeded.
+const delivered = "delivered"
+
 func newMetrics(e *Engine, registerer prometheus.Registerer) *metrics {
 	m := &metrics{
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -27,6 +30,7 @@ func newMetrics(e *Engine, registerer prometheus.Registerer) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2.5, 14),
 		}),
 	}
+	m.attempts.WithLabelValues(delivered) // there from the start, so that a rate can be taken of it
 	if registerer == nil {
 		return m
 	}
@@ -48,7 +52,7 @@ func newMetrics(e *Engine, registerer prometheus.Registerer) *metrics {
 func (m *metrics) observe(d PendingDelivery, r egress.Result) {
 	result := string(r.Reason)
 	if r.Delivered() {
-		result = "delivered"
+		result = delivered
 	}
 	m.attempts.WithLabelValues(result).Inc()
 	m.duration.Observe(r.Duration.Seconds())
