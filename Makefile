@@ -11,6 +11,7 @@ KUBECTL ?= kubectl
 CLUSTER ?=
 RUNFLAGS ?=
 TESTFLAGS ?= -race -timeout 10m
+STORE ?= embedded
 BENCHFLAGS ?= -json=bin/bench/result.json
 
 tool = go tool -modfile=hack/tools/go.mod
@@ -61,8 +62,8 @@ test: ## Run the unit tests, and the envtest suites against a real API server
 	@go tool cover -func=cover.out | awk '$$1 == "total:" { print "coverage of all packages: " $$3 }'
 
 .PHONY: bench
-bench: ## Measure a dispatcher against this machine's raw limit (BENCHFLAGS=-help)
-	CGO_ENABLED=0 go run ./hack/bench $(BENCHFLAGS)
+bench: ## Measure a dispatcher against this machine's raw limit (STORE=embedded|postgres, BENCHFLAGS=-help)
+	CGO_ENABLED=0 go run ./hack/bench -store=$(STORE) $(BENCHFLAGS)
 
 .PHONY: microbench
 microbench: ## Run the packages' benchmarks

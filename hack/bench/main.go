@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/clinikapi/eventflow/dispatcher/store/postgres/postgrestest"
 )
 
 func main() {
@@ -37,6 +39,8 @@ func main() {
 type bench struct {
 	eventflow string // the binary
 	dir       string // where the stores are
+	store     string // their kind
+	database  *postgrestest.Server
 	profiles  string
 	scale     float64
 	pending   int
@@ -70,6 +74,7 @@ func (b *bench) flags(o *options) *flag.FlagSet {
 	f.StringVar(&o.json, "json", "", "file for the result as JSON")
 	f.StringVar(&o.receiver, "receiver", "standard", "standard: on top of net/http, as receivers are; or lean: just enough of HTTP to answer, which leaves more of the machine to the raw loop")
 	f.StringVar(&b.eventflow, "eventflow", "", "binary to measure; it is built if empty")
+	f.StringVar(&b.store, "store", storeEmbedded, "where events are kept: embedded, or postgres, a server that is started on this machine")
 	f.StringVar(&b.dir, "dir", "bin/bench", "folder for stores; its file system's fsync is part of what is measured")
 	f.StringVar(&b.profiles, "profile", "", "folder for CPU, heap and lock profiles of the dispatcher, which is then not the binary but the same code in this program")
 	f.Float64Var(&b.scale, "scale", 1, "factor on the number of events of the throughput scenarios")
@@ -103,7 +108,10 @@ func run(arguments []string) error {
 		return err
 	}
 	defer func() { _ = b.receiver.kill() }()
-	failed := b.runAll(ctx, chosen, o.repetitions)
+	if err := b.startDatabase(); err != nil {
+		return err
+	}
+	failed := errors.Join(b.runAll(ctx, chosen, o.repetitions), b.stopDatabase())
 	if err := b.result.writeTable(os.Stdout); err != nil {
 		return err
 	}
@@ -185,7 +193,7 @@ func (b *bench) runAll(ctx context.Context, chosen []scenario, repetitions int) 
 		}
 	}
 	for i := range chosen {
-		b.result.Scenarios[i].judge(chosen[i].targets)
+		b.result.Scenarios[i].judge(b.targetsOf(&chosen[i]))
 	}
 	return errors.Join(append(errs, ctx.Err())...)
 }

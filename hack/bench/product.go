@@ -34,6 +34,7 @@ type product struct {
 	dir      string
 	api, ops string
 	profile  string // address of its profiles, if asked for
+	store    string // as the command line names it
 	log      *os.File
 	Started  time.Duration // from the start of the process until it was ready
 }
@@ -52,6 +53,9 @@ func (b *bench) newProduct(ctx context.Context, groups int, endpoints func(group
 		return nil, err
 	}
 	p := &product{bench: b, dir: dir}
+	if p.store, err = b.newStore(ctx, dir); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
 	if err := p.writeManifests(groups, endpoints); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -125,7 +129,7 @@ func (p *product) start(ctx context.Context) error {
 		}
 	}
 	program, arguments := p.bench.eventflow, []string{"dispatcher",
-		"--routes=" + filepath.Join(p.dir, "manifests"), "--store=pebble:" + filepath.Join(p.dir, "store"),
+		"--routes=" + filepath.Join(p.dir, "manifests"), "--store=" + p.store,
 		"--listen=" + p.api, "--ops-listen=" + p.ops, "--ingest-auth=none", "--egress-allow-http", "--egress-allow-cidr=127.0.0.0/8"}
 	if p.bench.profiles != "" {
 		if program, err = os.Executable(); err != nil {
