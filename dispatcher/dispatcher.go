@@ -38,15 +38,16 @@ const (
 type dispatcher struct {
 	Options
 	settings
-	registry   *prometheus.Registry
-	store      store.Store
-	engine     *delivery.Engine
-	api        *ingest.Handler
-	source     routing.Source
-	namespaces *namespaces
-	statuses   status.Client         // nil without Kubernetes
-	status     *status.Writer        // nil without Kubernetes
-	reporter   *status.StoreReporter // nil without Kubernetes
+	registry    *prometheus.Registry
+	store       store.Store
+	engine      *delivery.Engine
+	api         *ingest.Handler
+	source      routing.Source
+	namespaces  *namespaces
+	statuses    status.Client         // nil without Kubernetes
+	status      *status.Writer        // nil without Kubernetes
+	reporter    *status.StoreReporter // nil without Kubernetes
+	programming programming
 
 	failed  chan error // a part that cannot go on says so
 	table   atomic.Pointer[routing.Table]
@@ -166,6 +167,8 @@ func (d *dispatcher) connect() (kubernetes.Interface, error) {
 func (d *dispatcher) openAPI(clients kubernetes.Interface) error {
 	if d.statuses != nil {
 		d.status = status.New(d.store, d.statuses, d.engine.Owns, d.Logger.WithName("status"))
+		d.programming.use = d.status.Use
+		d.programming.fleet, _ = d.store.(fleet)
 	}
 	var authorizer ingest.Authorizer = ingest.None{}
 	if d.IngestAuth == authKubernetes {
@@ -211,6 +214,7 @@ func (d *dispatcher) run(ctx context.Context, api, ops *server) error {
 	if d.status != nil {
 		reporting.Go(func() { d.status.Run(statusCtx) })
 		reporting.Go(func() { d.reporter.Run(statusCtx, d.store.Ready) })
+		reporting.Go(func() { d.programming.run(statusCtx) })
 	}
 
 	select {
@@ -264,7 +268,7 @@ func (d *dispatcher) use(table *routing.Table) {
 	d.engine.Use(endpoints{table}, !table.Stale)
 	d.table.Store(table)
 	if d.status != nil && !table.Stale {
-		d.status.Use(table)
+		d.programming.add(table)
 	}
 	d.loading.Do(func() { close(d.loaded) })
 }

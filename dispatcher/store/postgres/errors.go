@@ -20,6 +20,8 @@ const (
 	codeSerialization    = "40001"
 	codeDeadlock         = "40P01"
 	codeLockNotAvailable = "55P03"
+	codeNoStatement      = "26000"
+	codeSameStatement    = "42P05"
 	codeUndefinedTable   = "42P01"
 	codeDuplicateTable   = "42P07"
 	codeDuplicateSchema  = "42P06"
@@ -67,10 +69,17 @@ func isOurs(err error) bool {
 // errUsage is the cause of errors that are of this package's own making.
 var errUsage = errors.New("postgres store")
 
+// isPooled tells whether err says that statements which were prepared on one connection are executed on another: a pooler
+// is in between that does not know them.
+func isPooled(err error) bool {
+	c := code(err)
+	return c == codeNoStatement || c == codeSameStatement
+}
+
 // isContention tells whether the same transaction may succeed when it is tried again.
 func isContention(err error) bool {
 	switch code(err) {
-	case codeSerialization, codeDeadlock, codeLockNotAvailable:
+	case codeSerialization, codeDeadlock, codeLockNotAvailable, codeNoStatement, codeSameStatement:
 		return true
 	default:
 		return false

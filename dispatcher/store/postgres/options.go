@@ -26,8 +26,8 @@ type Retention struct {
 // Options are what a Store needs. URL is required.
 type Options struct {
 	// URL is a PostgreSQL connection string, as libpq reads it; it may name several hosts. Beside libpq's parameters it
-	// may set pool_max_conns (default 16) and default_query_exec_mode (default cache_describe, which works through a
-	// pooler that does not know prepared statements; cache_statement is faster where that is none).
+	// may set pool_max_conns (default 16) and default_query_exec_mode: without, statements are prepared, until a pooler
+	// turns out to be in between that does not know prepared statements.
 	URL string
 	// Schema that the tables are in; it is created if there is none. Default "eventflow".
 	Schema string
@@ -96,11 +96,7 @@ func (o *Options) poolConfig() (*pgxpool.Config, error) {
 	if err != nil {
 		return nil, errURL
 	}
-	// ParseConfig takes these out of the parameters; what was not set is known from its default alone.
-	if config.ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement && !sets(o.URL, "default_query_exec_mode") {
-		config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
-	}
-	if _, ok := settings.RuntimeParams["pool_max_conns"]; !ok {
+	if _, ok := settings.RuntimeParams["pool_max_conns"]; !ok { // the pool's ParseConfig took it out
 		config.MaxConns = defaultMaxConns
 	}
 	if config.ConnConfig.ValidateConnect == nil {
@@ -119,11 +115,6 @@ func (o *Options) poolConfig() (*pgxpool.Config, error) {
 	config.MaxConnLifetimeJitter = 5 * time.Minute
 	config.MaxConnIdleTime = 5 * time.Minute
 	return config, nil
-}
-
-// sets tells whether a connection string names the parameter.
-func sets(url, parameter string) bool {
-	return regexp.MustCompile(`(^|[?&\s])` + parameter + `\s*=`).MatchString(url)
 }
 
 // dialer makes connections that end by themselves when the other side is gone without a word.

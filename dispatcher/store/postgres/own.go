@@ -29,6 +29,22 @@ type ownership struct {
 	sync.Mutex
 	epochs map[int]int64 // by shard
 	peers  bool          // whether there are other members
+	// announced is the revision of the routing table that this process works by, slowest the oldest that a member does.
+	announced, slowest int64
+}
+
+// Announce tells the other dispatchers by which revision of the routing table this one works.
+func (s *Store) Announce(revision int64) {
+	s.ownership.Lock()
+	defer s.ownership.Unlock()
+	s.ownership.announced = revision
+}
+
+// Slowest is the oldest revision that a live dispatcher works by, as far as this one knows.
+func (s *Store) Slowest() int64 {
+	s.ownership.Lock()
+	defer s.ownership.Unlock()
+	return s.ownership.slowest
 }
 
 // epoch of the shard's lease, and false if this process has none, or is giving it back.
@@ -65,10 +81,19 @@ func (o *ownership) shards() []int {
 	return all
 }
 
-func (o *ownership) setPeers(peers bool) {
+func (o *ownership) setMembers(members []member) {
 	o.Lock()
 	defer o.Unlock()
-	o.peers = peers
+	o.peers, o.slowest = len(members) > 1, o.announced
+	for _, m := range members {
+		o.slowest = min(o.slowest, m.revision)
+	}
+}
+
+func (o *ownership) revision() int64 {
+	o.Lock()
+	defer o.Unlock()
+	return o.announced
 }
 
 func (o *ownership) hasPeers() bool {
@@ -160,10 +185,10 @@ func (s *Store) Own(ctx context.Context, owner delivery.Owner) error {
 func (s *Store) safety() time.Duration { return s.options.LeaseDuration / 4 }
 
 const (
-	renewMember = `INSERT INTO eventflow.members (id, expires) SELECT $1, ` + databaseNow + ` + $2
-ON CONFLICT (id) DO UPDATE SET expires = excluded.expires`
+	renewMember = `INSERT INTO eventflow.members (id, expires, revision) SELECT $1, ` + databaseNow + ` + $2, $3
+ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, revision = excluded.revision`
 
-	selectMembers = `SELECT id FROM eventflow.members WHERE expires > ` + databaseNow + ` ORDER BY id`
+	selectMembers = `SELECT id, revision FROM eventflow.members WHERE expires > ` + databaseNow + ` ORDER BY id`
 
 	selectLeases = `SELECT l.shard, l.epoch, coalesce(l.owner, '') = $1, l.owner IS NULL OR m.id IS NULL FROM eventflow.leases AS l
 LEFT JOIN eventflow.members AS m ON m.id = l.owner AND m.expires > ` + databaseNow + ` ORDER BY l.shard`
@@ -195,10 +220,10 @@ func (m *membership) beat(ctx context.Context) (enough bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, min(2*time.Second, s.options.LeaseDuration/3))
 	defer cancel()
 	sent := time.Now()
-	var members []string
+	var members []member
 	var leases []leaseRow
 	b := &pgx.Batch{}
-	b.Queue(s.sql(renewMember), s.options.Identity, s.options.LeaseDuration.Nanoseconds())
+	b.Queue(s.sql(renewMember), s.options.Identity, s.options.LeaseDuration.Nanoseconds(), s.ownership.revision())
 	b.Queue(s.sql(selectMembers))
 	b.Queue(s.sql(selectLeases), s.options.Identity)
 	results := s.control.SendBatch(ctx, b)
@@ -216,16 +241,25 @@ func (m *membership) beat(ctx context.Context) (enough bool, err error) {
 	}
 	m.renewed(sent)
 	target := share(members, s.options.Identity)
-	s.ownership.setPeers(len(members) > 1)
+	s.ownership.setMembers(members)
 	return m.reconcile(ctx, leases, target)
 }
 
-func readMembers(results pgx.BatchResults) ([]string, error) {
+// member is a dispatcher that is alive.
+type member struct {
+	id       string
+	revision int64
+}
+
+func readMembers(results pgx.BatchResults) ([]member, error) {
 	rows, err := results.Query()
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowTo[string])
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (m member, err error) {
+		err = row.Scan(&m.id, &m.revision)
+		return m, err
+	})
 }
 
 func readLeases(results pgx.BatchResults) ([]leaseRow, error) {
@@ -240,8 +274,8 @@ func readLeases(results pgx.BatchResults) ([]leaseRow, error) {
 }
 
 // share is how many shards the member is to work on, given all who are alive.
-func share(members []string, identity string) int {
-	rank := slices.Index(members, identity)
+func share(members []member, identity string) int {
+	rank := slices.IndexFunc(members, func(m member) bool { return m.id == identity })
 	if rank < 0 {
 		return 0
 	}

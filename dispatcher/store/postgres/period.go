@@ -193,6 +193,7 @@ func (s *Store) makePeriods(ctx context.Context) error {
 func (s *Store) view(ctx context.Context, f func(ctx context.Context, conn *pgx.Conn, all live) error) error {
 	for try := 1; ; try++ {
 		err := s.viewOnce(ctx, f)
+		s.notePooler(err)
 		if err == nil || try == maxViews || ctx.Err() != nil {
 			return explain(ctx, err)
 		}
@@ -237,7 +238,9 @@ func (s *Store) viewOnce(ctx context.Context, f func(ctx context.Context, conn *
 func (s *Store) read(ctx context.Context, statement string, arguments []any, use func(rows pgx.Rows) error) error {
 	for try := 1; ; try++ {
 		err := s.readOnce(ctx, statement, arguments, use)
-		if err == nil || try == maxViews || ctx.Err() != nil || !isLost(err) || errors.Is(err, context.DeadlineExceeded) {
+		s.notePooler(err)
+		again := isPooled(err) || isLost(err) && !errors.Is(err, context.DeadlineExceeded)
+		if err == nil || try == maxViews || ctx.Err() != nil || !again {
 			return explain(ctx, err)
 		}
 	}

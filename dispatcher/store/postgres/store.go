@@ -34,6 +34,7 @@ type Store struct {
 		idle   chan struct{} // closed once closed is set and users is 0
 	}
 
+	pooled    atomic.Bool           // a pooler is in between that does not know prepared statements
 	down      atomic.Pointer[error] // why the database cannot be used now
 	full      atomic.Bool
 	clock     clock
@@ -83,6 +84,12 @@ func Open(ctx context.Context, options Options) (*Store, error) {
 
 func (s *Store) open(ctx context.Context, config *pgxpool.Config) error {
 	var err error
+	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
+		if s.pooled.Load() && c.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
+			c.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+		}
+		return nil
+	}
 	// Nothing is connected yet.
 	if s.pool, err = pgxpool.NewWithConfig(s.closing, config); err != nil {
 		return errURL
@@ -192,6 +199,7 @@ func (s *Store) Ready() error {
 
 // noteFailure keeps why the database cannot be used, if err is of that kind.
 func (s *Store) noteFailure(err error) {
+	s.notePooler(err)
 	switch {
 	case code(err) == codeDiskFull:
 		if !s.full.Swap(true) {
@@ -206,6 +214,16 @@ func (s *Store) noteFailure(err error) {
 			s.pool.Reset() // whatever else is connected leads to the same server
 		}
 	}
+}
+
+// notePooler gives prepared statements up, if err says that they do not work.
+func (s *Store) notePooler(err error) {
+	if !isPooled(err) || s.pooled.Swap(true) {
+		return
+	}
+	s.options.Logger.Info("A pooler does not know prepared statements: the database plans each statement anew")
+	s.pool.Reset()
+	s.control.Reset()
 }
 
 // noteSuccess notes that the database accepts writes.
@@ -244,7 +262,7 @@ func (s *Store) sql(statement string, tables ...string) string {
 // The settings of a transaction. It ends by itself where this process does not end it, so that no lock outlives it.
 const (
 	settingsDurable = `SELECT set_config('idle_in_transaction_session_timeout', $1, true), set_config('statement_timeout', $1, true)`
-	settingsLazy    = `SELECT set_config('idle_in_transaction_session_timeout', $1, true), set_config('statement_timeout', $1, true), set_config('synchronous_commit', 'off', true)`
+	settingsLazy    = `SELECT set_config('idle_in_transaction_session_timeout', $1, true), set_config('statement_timeout', $1, true), set_config('synchronous_commit', 'off', true), set_config('enable_seqscan', 'off', true)`
 )
 
 // begin queues the beginning of a transaction.
@@ -286,7 +304,9 @@ func (c *connection) send(b *pgx.Batch, readers ...func(pgx.BatchResults) error)
 			break
 		}
 	}
-	return errors.Join(failed, results.Close())
+	err := errors.Join(failed, results.Close())
+	c.store.notePooler(err)
+	return err
 }
 
 // release gives the connection back; in the middle of a transaction, which that rolls back.

@@ -67,8 +67,9 @@ INSERT INTO eventflow.midnight (id) VALUES (1);
 
 -- The processes that work, and until when each counts as alive.
 CREATE TABLE eventflow.members (
-    id      text   PRIMARY KEY,
-    expires bigint NOT NULL
+    id       text   PRIMARY KEY,
+    expires  bigint NOT NULL,
+    revision bigint NOT NULL -- of the routing table that it works by
 ) WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 -- Who works on each shard. The epoch grows each time one takes it.
