@@ -245,7 +245,7 @@ func (e *Engine) sweep(l *lane, now time.Time) error {
 	finished := make([]settlement, 0, len(found))
 	for _, d := range found {
 		if _, held := l.held[d.ID.Event]; !held {
-			l.held[d.ID.Event] = struct{}{}
+			l.keep(d.ID.Event)
 			finished = append(finished, settlement{lane: l, outcome: Outcome{Delivery: d, State: state, Epoch: l.lease.Epoch}})
 		}
 	}

@@ -183,7 +183,7 @@ func (e *Engine) Accept(deliveries []PendingDelivery) {
 // hasRoom tells whether a new delivery may go straight into the lane's memory. It may not where others wait in the
 // store: they come first.
 func (e *Engine) hasRoom(l *lane, now time.Time) bool {
-	return !e.stopping && !l.due(now) && l.ready.len() < l.window() && e.held < e.MaxHeld && (!l.opened || l.open())
+	return !e.stopping && !l.due(now) && e.held < e.MaxHeld && l.ready.len() < l.room(e.MaxHeld-e.held) && (!l.opened || l.open())
 }
 
 // lane returns the subscription's lane, and makes one if there is none.
@@ -209,16 +209,25 @@ func (e *Engine) hold(l *lane, d PendingDelivery) {
 		switch {
 		case d.Event.holders > 0:
 			d.Event.holders++
-		case e.heldBytes+len(d.Event.Body) <= e.MaxHeldBytes:
+		case e.heldBytes+len(d.Event.Body) <= e.bytesFor(l):
 			d.Event.holders = 1
 			e.heldBytes += len(d.Event.Body)
 		default:
 			d.Event = nil
 		}
 	}
-	l.held[d.ID.Event] = struct{}{}
+	l.keep(d.ID.Event)
 	l.ready.push(d)
 	e.held++
+}
+
+// bytesFor is how many bytes of bodies may be in memory for the lane to add one. Beyond its window, half of them are
+// the others'.
+func (e *Engine) bytesFor(l *lane) int {
+	if l.ready.len() >= laneWindow {
+		return e.MaxHeldBytes / 2
+	}
+	return e.MaxHeldBytes
 }
 
 // letGo gives back the memory of d's event.
@@ -234,7 +243,7 @@ func (e *Engine) letGo(d *PendingDelivery) {
 // arrange puts the lane into the queues it belongs into now, and sets its wake-up. Call it after every change.
 func (e *Engine) arrange(l *lane) {
 	now := e.Now()
-	if l.closed || l.opened && !l.open() {
+	if l.closed || l.opened && !l.open() || l.failing() && l.ready.len() > laneWindow {
 		e.shelve(l)
 	}
 	if !l.queued && e.serves(l) && !l.paceAt.After(now) {
@@ -281,13 +290,13 @@ func (e *Engine) wantsLoad(l *lane, now time.Time) bool {
 	return l.ready.len() <= l.window()/2
 }
 
-// shelve puts what a lane that is not open has in memory back to the store, where it is anyway.
+// shelve puts what a lane that is not open, or began to fail, has in memory back to the store, where it is anyway.
 func (e *Engine) shelve(l *lane) {
 	for l.ready.len() > 0 {
 		d := l.ready.pop()
 		e.held--
 		e.letGo(&d)
-		delete(l.held, d.ID.Event)
+		l.release(d.ID.Event)
 		l.leave(d.Position())
 	}
 	if len(l.successors) > 0 { // they are found again from the beginning

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"maps"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -9,7 +10,8 @@ import (
 )
 
 const (
-	// laneWindow is how many of one lane's deliveries are in memory at most.
+	// laneWindow is how many deliveries a lane loads to have in memory, and how many new ones it may keep there whatever
+	// other lanes keep.
 	laneWindow = 256
 	// failingWindow is the same while its endpoint is failing and takes one at a time.
 	failingWindow = 8
@@ -35,6 +37,7 @@ type lane struct {
 	// held are the deliveries in ready, in flight, or with an outcome that is not recorded yet: a load must not take
 	// them up again.
 	held map[event.Key]struct{}
+	peak int // the most that held has had since it was made
 
 	// backlogged tells that the store has deliveries at or after unloaded that are not held.
 	backlogged bool
@@ -126,12 +129,37 @@ func (l *lane) limit(free, total int) int {
 	}
 }
 
-// window is how many deliveries the lane may keep in memory.
+// window is how many deliveries the lane may load to have in memory.
 func (l *lane) window() int {
 	if l.failing() {
 		return failingWindow
 	}
 	return laneWindow
+}
+
+// room is how many deliveries the lane may keep in memory as they come, given how many more the engine may. A lane that
+// is behind takes as much as it leaves to others: what stays in memory need not be read back.
+func (l *lane) room(free int) int {
+	if l.failing() {
+		return failingWindow
+	}
+	return max(laneWindow, free)
+}
+
+// keep notes that the delivery of the event is in memory.
+func (l *lane) keep(key event.Key) {
+	l.held[key] = struct{}{}
+	l.peak = max(l.peak, len(l.held))
+}
+
+// release undoes keep. A map does not shrink by itself: the memory of a burst would stay.
+func (l *lane) release(key event.Key) {
+	delete(l.held, key)
+	if l.peak > 4*laneWindow && len(l.held) < l.peak/4 {
+		rest := make(map[event.Key]struct{}, 2*len(l.held))
+		maps.Copy(rest, l.held)
+		l.held, l.peak = rest, len(rest)
+	}
 }
 
 // due tells whether the store has something for the lane to load now.

@@ -26,6 +26,9 @@ func (q *queue) pop() PendingDelivery {
 	q.items[0] = q.items[last]
 	q.items[last] = PendingDelivery{} // lets go of its event
 	q.items = q.items[:last]
+	if size := cap(q.items); size > 2*laneWindow && last < size/4 {
+		q.items = append(make([]PendingDelivery, 0, size/2), q.items...)
+	}
 	for i := 0; ; {
 		child := 2*i + 1
 		if child >= last {

@@ -69,7 +69,7 @@ func (e *Engine) settle(batch []settlement) {
 	e.mu.Lock()
 	for _, s := range batch {
 		l, key := s.lane, s.outcome.Delivery.ID.Event
-		delete(l.held, key)
+		l.release(key)
 		if l.loading && l.settled != nil {
 			l.settled[key] = struct{}{}
 		}

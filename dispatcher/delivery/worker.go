@@ -125,7 +125,7 @@ func (e *Engine) putBack(l *lane, d PendingDelivery, cause error) {
 	defer e.mu.Unlock()
 	e.land(l, &d)
 	if cause == nil {
-		delete(l.held, d.ID.Event)
+		l.release(d.ID.Event)
 		l.leave(d.Position())
 	}
 	e.arrange(l)
@@ -151,7 +151,7 @@ func (e *Engine) again(l *lane, d PendingDelivery) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.stopping || l.closed {
-		delete(l.held, d.ID.Event)
+		l.release(d.ID.Event)
 		e.calmed()
 		return
 	}
