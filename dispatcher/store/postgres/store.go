@@ -99,6 +99,16 @@ func (s *Store) open(ctx context.Context, config *pgxpool.Config) error {
 	if s.control, err = pgxpool.NewWithConfig(s.closing, few); err != nil {
 		return errURL
 	}
+	err = s.prepare(ctx)
+	if isPooled(err) {
+		s.notePooler(err)
+		err = s.prepare(ctx)
+	}
+	return err
+}
+
+// prepare makes the database ready for use.
+func (s *Store) prepare(ctx context.Context) error {
 	if err := s.connect(ctx); err != nil {
 		return err
 	}
@@ -117,7 +127,7 @@ func (s *Store) connect(ctx context.Context) error {
 	for logged := false; ; logged = true {
 		err := s.control.AcquireFunc(ctx, func(c *pgxpool.Conn) error { return checkServer(ctx, c.Conn()) })
 		switch {
-		case err == nil || errors.Is(err, ErrTooOld) || ctx.Err() != nil:
+		case err == nil || errors.Is(err, ErrTooOld) || isPooled(err) || ctx.Err() != nil:
 			return err
 		case time.Now().After(deadline):
 			return fmt.Errorf("%w: %w", ErrUnreachable, concealed(err))
