@@ -143,7 +143,8 @@ func (s *scratch) prepare(namespace string, table *routing.Table, header http.He
 	trace := traceparent(header["Traceparent"])
 	for i := range s.incoming {
 		in := &s.incoming[i]
-		if in.id == "" {
+		fresh := in.id == ""
+		if fresh {
 			in.id = event.NewID(now)
 		}
 		if in.timestampText == nil {
@@ -179,6 +180,7 @@ func (s *scratch) prepare(namespace string, table *routing.Table, header http.He
 			Digest:        s.parser.digest(in),
 			Order:         order,
 			Subscriptions: s.matched[from:len(s.matched):len(s.matched)], // a later growth leaves these where they are
+			Fresh:         fresh,
 		})
 	}
 	return nil

@@ -79,6 +79,21 @@ func TestPublishFillsIn(t *testing.T) {
 	})
 }
 
+// TestOnlyIDsMadeHereAreFresh guards what lets the store skip its search: an id that a producer sent may be known to it.
+func TestOnlyIDsMadeHereAreFresh(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	w := f.publish(`[{"id":"a","type":"lab.updated","data":{}},{"type":"lab.updated","data":{}},{"id":"b","type":"lab.updated","data":{}}]`)
+	if w.Code != http.StatusAccepted {
+		t.Fatalf("got %d %s", w.Code, w.Body)
+	}
+	for _, e := range f.store.stored() {
+		if want := e.Event.ID != "a" && e.Event.ID != "b"; e.Fresh != want {
+			t.Errorf("fresh is %t for %s, want %t", e.Fresh, e.Event.ID, want)
+		}
+	}
+}
+
 func TestPublishMatchesNamespace(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)

@@ -34,6 +34,9 @@ type NewEvent struct {
 	Order uint64
 	// Subscriptions that it matched; each gets one delivery.
 	Subscriptions []Subscription
+	// Fresh tells that the id was made for this event, by event.NewID, and nobody knows it yet: no other event can have
+	// it, so a store need not look for one. Later ones can, and meet it.
+	Fresh bool
 }
 
 // Subscription is what a store keeps of a subscription: enough to list deliveries after it is gone.

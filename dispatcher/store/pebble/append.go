@@ -66,7 +66,8 @@ func (c *claims) release(mine *claim, ids []identity) {
 // appending is the work of one Append; it is used again.
 type appending struct {
 	claim claim
-	ids   []identity
+	ids   []identity // of the events
+	known []identity // those that others may append, too: what is claimed
 	// fresh are the indexes of the events that were not accepted before.
 	fresh []int
 	first map[identity]int // index of an id's first event in the call, if there are several events
@@ -91,12 +92,16 @@ func (s *Store) Append(ctx context.Context, events []store.NewEvent) ([]store.Ac
 	}
 	a := appendings.Get().(*appending)
 	defer appendings.Put(a)
-	a.ids, a.fresh = a.ids[:0], a.fresh[:0]
+	a.ids, a.known, a.fresh = a.ids[:0], a.known[:0], a.fresh[:0]
 	for i := range events {
-		a.ids = append(a.ids, identityOf(events[i].Event.Namespace, events[i].Event.ID))
+		id := identityOf(events[i].Event.Namespace, events[i].Event.ID)
+		a.ids = append(a.ids, id)
+		if !events[i].Fresh {
+			a.known = append(a.known, id)
+		}
 	}
 	for {
-		wait := s.claims.take(&a.claim, a.ids)
+		wait := s.claims.take(&a.claim, a.known)
 		if wait == nil {
 			break
 		}
@@ -106,7 +111,7 @@ func (s *Store) Append(ctx context.Context, events []store.NewEvent) ([]store.Ac
 			return nil, nil, ctx.Err()
 		}
 	}
-	defer s.claims.release(&a.claim, a.ids)
+	defer s.claims.release(&a.claim, a.known)
 	return s.append(a, events)
 }
 
@@ -114,10 +119,7 @@ func (s *Store) Append(ctx context.Context, events []store.NewEvent) ([]store.Ac
 func (s *Store) append(a *appending, events []store.NewEvent) ([]store.Accepted, []delivery.PendingDelivery, error) {
 	now := s.latest(s.now())
 	answers := make([]store.Accepted, len(events))
-	if err := s.lookUp(a, now); err != nil {
-		return nil, nil, err
-	}
-	if err := errors.Join(a.recallAll(events, now, answers), a.lookup.Close()); err != nil {
+	if err := s.recallAll(a, events, now, answers); err != nil {
 		return nil, nil, err
 	}
 	if len(a.fresh) == 0 {
@@ -127,7 +129,13 @@ func (s *Store) append(a *appending, events []store.NewEvent) ([]store.Accepted,
 }
 
 // recallAll answers the events that were accepted before, and lists the others.
-func (a *appending) recallAll(events []store.NewEvent, now uint64, answers []store.Accepted) error {
+func (s *Store) recallAll(a *appending, events []store.NewEvent, now uint64, answers []store.Accepted) (err error) {
+	if len(a.known) > 0 {
+		if err := s.lookUp(a, now); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, a.lookup.Close()) }()
+	}
 	clear(a.first)
 	for i := range events {
 		if err := a.recall(events, i, now, answers); err != nil {
@@ -144,6 +152,9 @@ func (a *appending) recallAll(events []store.NewEvent, now uint64, answers []sto
 func (a *appending) recall(events []store.NewEvent, i int, now uint64, answers []store.Accepted) error {
 	e := &events[i]
 	answers[i] = store.Accepted{ID: e.Event.ID, Deliveries: len(e.Subscriptions)}
+	if e.Fresh {
+		return nil
+	}
 	if len(events) > 1 {
 		first, found := a.first[a.ids[i]]
 		switch {

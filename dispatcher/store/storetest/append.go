@@ -21,6 +21,7 @@ var appendTests = map[string]func(*fixture){
 	"Repetition":             testRepetition,
 	"RepetitionAcrossReopen": testRepetitionReopened,
 	"RepetitionInOneCall":    testRepetitionInCall,
+	"RepetitionOfFresh":      testRepetitionOfFresh,
 	"Window":                 testWindow,
 	"Conflict":               testConflict,
 	"ConflictInOneCall":      testConflictInCall,
@@ -141,6 +142,30 @@ func testRepetitionInCall(f *fixture) {
 	}, answers)
 	if len(deliveries) != 1 || len(f.pending(sub)) != 2 {
 		f.Errorf("%d deliveries came of it and %d are pending, want 1 and 2", len(deliveries), len(f.pending(sub)))
+	}
+}
+
+// testRepetitionOfFresh appends events whose ids need not be looked for, among others; later ones meet them.
+func testRepetitionOfFresh(f *fixture) {
+	sub := subscription(clinicA, "a")
+	f.publish(clinicA, "old", sub)
+	fresh, alone := newEvent(clinicA, "fresh", "fresh", sub), newEvent(clinicA, "alone", "alone", sub)
+	fresh.Fresh, alone.Fresh = true, true
+	answers, _, err := f.Append(f.ctx, []store.NewEvent{fresh, newEvent(clinicA, "old", "old", sub)})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.same("answers", []store.Accepted{{ID: "fresh", Deliveries: 1}, {ID: "old", Deliveries: 1, Repeated: true}}, answers)
+	if _, _, err := f.Append(f.ctx, []store.NewEvent{alone}); err != nil {
+		f.Fatal(err)
+	}
+	f.repeat(clinicA, "fresh", sub)
+	f.repeat(clinicA, "alone", sub)
+	if _, _, err := f.Append(f.ctx, []store.NewEvent{newEvent(clinicA, "alone", "other", sub)}); !errors.Is(err, store.ErrConflict) {
+		f.Errorf("other content with an id that was fresh: %v, want a conflict", err)
+	}
+	if got := len(f.pending(sub)); got != 3 {
+		f.Errorf("%d are pending, want 3", got)
 	}
 }
 
