@@ -479,13 +479,19 @@ func (m *model) load() {
 				events = append(events, newEvent(clinicA, fmt.Sprintf("load-%d-%d-%d", w, n, i), "x", m.subs[0], m.subs[1]))
 			}
 			_, deliveries, err := m.Append(m.ctx, events)
+			if err == nil {
+				done[w] = append(done[w], ack{events, deliveries})
+				if n%2 == 0 {
+					err = m.Record(m.ctx, []delivery.Outcome{m.delivered(deliveries[0])})
+				}
+			}
+			if err != nil && m.place.Kills {
+				<-image
+				return
+			}
 			if err != nil {
 				m.Error(err)
 				return
-			}
-			done[w] = append(done[w], ack{events, deliveries})
-			if n%2 == 0 {
-				m.record(m.delivered(deliveries[0]))
 			}
 			select {
 			case <-image:

@@ -38,6 +38,8 @@ type Place struct {
 	// Crash makes an image of what is durable now, to which the place's next Open goes. The open store is closed after
 	// that, which must not change the image. Nil if the implementation cannot: its crash tests are skipped.
 	Crash func()
+	// Kills is set if Crash kills what the open store works on, so that calls under way fail.
+	Kills bool
 	// Expire makes an open store drop what its retention does not keep.
 	Expire func(s store.Store) error
 	// Fill makes the open store find its volume full, or not any more. Nil if the implementation cannot.

@@ -179,6 +179,16 @@ func onOff(on bool) string {
 
 // Start starts the server again, and waits until it answers.
 func (s *Server) Start() error {
+	for deadline := time.Now().Add(startTimeout); ; {
+		err := s.start()
+		if err == nil || !strings.Contains(s.tail(), "pre-existing shared memory block") || time.Now().After(deadline) {
+			return err
+		}
+		<-time.After(50 * time.Millisecond) // a process of its predecessor has not found out yet that it was killed
+	}
+}
+
+func (s *Server) start() error {
 	started, ended := make(chan error, 1), make(chan struct{})
 	log, err := os.OpenFile(filepath.Join(s.folder, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -218,6 +228,7 @@ func (s *Server) await(ended <-chan struct{}) error {
 		}
 		select {
 		case <-ended:
+			s.running = nil
 			return fmt.Errorf("postgres ended: %s", s.tail())
 		case <-ctx.Done():
 			return fmt.Errorf("postgres does not answer: %s", s.tail())
@@ -229,7 +240,7 @@ func (s *Server) await(ended <-chan struct{}) error {
 // tail is the end of the server's log.
 func (s *Server) tail() string {
 	log, _ := os.ReadFile(filepath.Join(s.folder, "log"))
-	return string(log[max(0, len(log)-2000):])
+	return string(log[max(0, len(log)-500):])
 }
 
 // URL is the connection string of a database.
@@ -261,13 +272,30 @@ func (s *Server) Kill() error {
 	if s.running == nil {
 		return nil
 	}
-	// Its children share its process group.
-	if err := syscall.Kill(-s.process.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+	children := childrenOf(s.process.Pid)
+	if err := s.process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
+	}
+	for _, child := range children {
+		_ = syscall.Kill(child, syscall.SIGKILL) // those that are left end when they find out
 	}
 	<-s.running
 	s.running = nil
 	return nil
+}
+
+// childrenOf are the processes that a server started, where the system tells.
+func childrenOf(pid int) (children []int) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return nil
+	}
+	for field := range strings.FieldsSeq(string(text)) {
+		if child, err := strconv.Atoi(field); err == nil {
+			children = append(children, child)
+		}
+	}
+	return children
 }
 
 // Stop ends the server and removes its folder.
