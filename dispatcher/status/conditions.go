@@ -59,10 +59,11 @@ func endpointHealthy(route *routing.Route, counts delivery.Counts) metav1.Condit
 // carryTransitions gives each condition the transition time of the one that stood before, if its status is the same.
 func carryTransitions(wanted, before []metav1.Condition, now time.Time) {
 	for i := range wanted {
-		wanted[i].LastTransitionTime = metav1.NewTime(now.Truncate(time.Second))
+		c := &wanted[i]
+		c.LastTransitionTime = metav1.NewTime(now.Truncate(time.Second))
 		for _, b := range before {
-			if b.Type == wanted[i].Type && b.Status == wanted[i].Status && !b.LastTransitionTime.IsZero() {
-				wanted[i].LastTransitionTime = b.LastTransitionTime
+			if b.Type == c.Type && b.Status == c.Status && !b.LastTransitionTime.IsZero() {
+				c.LastTransitionTime = b.LastTransitionTime
 			}
 		}
 	}
