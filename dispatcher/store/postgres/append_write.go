@@ -145,7 +145,7 @@ func (w *writing) claim(conn *connection, ids, yesterday string) error {
 	}
 	b := &pgx.Batch{}
 	s.begin(b, settingsDurable)
-	readers := []func(pgx.BatchResults) error{nil, nil}
+	readers := afterBegin()
 	if into := s.latest() % day; into < aroundMidnight || day-into < aroundMidnight {
 		b.Queue(s.sql(lockMidnight))
 		readers = append(readers, nil)

@@ -45,12 +45,13 @@ func code(err error) string {
 
 // isLost tells whether err means that the connection is of no use any more, or leads to a server that is none.
 func isLost(err error) bool {
-	c := code(err)
-	switch {
-	case c == "":
+	switch c := code(err); c {
+	case "":
 		return err != nil && !isOurs(err)
-	case c == codeReadOnly, c == codeDiskFull:
-		return c == codeReadOnly
+	case codeReadOnly:
+		return true
+	case codeDiskFull:
+		return false
 	default:
 		return c[:2] == classConnection || c[:2] == classIntervention || c[:2] == classResources
 	}

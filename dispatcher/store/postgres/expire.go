@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -138,7 +139,7 @@ func (s *Store) moveOwed(ctx context.Context, hours []int64, ns int64) error {
 		if len(keys) < owedPage {
 			return nil
 		}
-		from = append(keys[len(keys)-1], 0)
+		from = append(bytes.Clone(keys[len(keys)-1]), 0)
 	}
 }
 

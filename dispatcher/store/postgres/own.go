@@ -200,7 +200,7 @@ WHERE l.shard = u.shard AND l.epoch = u.epoch AND (l.owner IS NULL OR l.owner = 
 OR NOT EXISTS (SELECT FROM eventflow.members AS m WHERE m.id = l.owner AND m.expires > ` + databaseNow + `))
 RETURNING l.shard, l.epoch`
 
-	freeLeases = `UPDATE eventflow.leases SET owner = NULL WHERE owner = $1 AND shard = ANY($2::integer[])`
+	freeLease = `UPDATE eventflow.leases SET owner = NULL WHERE owner = $1 AND shard = $2 AND epoch = $3`
 
 	forgetMembers = `DELETE FROM eventflow.members WHERE expires < ` + databaseNow + ` - $1`
 )
@@ -417,7 +417,7 @@ func (m *membership) release(ctx context.Context, shard int, h *holding) {
 	}
 	freeing, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
-	if _, err := m.store.control.Exec(freeing, m.store.sql(freeLeases), m.store.options.Identity, []int32{int32(shard)}); err != nil {
+	if _, err := m.store.control.Exec(freeing, m.store.sql(freeLease), m.store.options.Identity, shard, h.Epoch); err != nil {
 		m.store.options.Logger.Info("A shard could not be given back; it is taken again, or expires", "shard", shard, "reason", textOf(err))
 	}
 }

@@ -216,14 +216,14 @@ func (s *Store) viewOnce(ctx context.Context, f func(ctx context.Context, conn *
 	b.Queue(settingsDurable, fmt.Sprintf("%dms", s.options.Timeout.Milliseconds()))
 	b.Queue(s.sql(selectPeriods))
 	var all live
-	err = conn.send(b, nil, nil, func(r pgx.BatchResults) error {
+	err = conn.send(b, afterBegin(func(r pgx.BatchResults) error {
 		rows, err := r.Query()
 		if err != nil {
 			return err
 		}
 		all, err = readLive(rows)
 		return err
-	})
+	})...)
 	if err != nil {
 		return err
 	}

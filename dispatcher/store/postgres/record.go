@@ -143,7 +143,7 @@ func (r *recording) take(conn *connection) error {
 	b := &pgx.Batch{}
 	s.begin(b, settingsLazy)
 	b.Queue(s.sql(takeDue), t.arguments(s.options.Identity)...)
-	if err := conn.send(b, nil, nil, r.read); err != nil || len(r.standings) == len(asked) {
+	if err := conn.send(b, afterBegin(r.read)...); err != nil || len(r.standings) == len(asked) {
 		return err
 	}
 	return r.takeElsewhere(conn)
@@ -161,7 +161,8 @@ func (r *recording) takeElsewhere(conn *connection) error {
 	arguments := t.arguments(r.store.options.Identity)
 	b.Queue(r.store.sql(takeFresh), arguments...)
 	b.Queue(r.store.sql(takeRetried), arguments...)
-	return conn.send(b, r.read, r.read)
+	both := []func(pgx.BatchResults) error{r.read, r.read}
+	return conn.send(b, both...)
 }
 
 func (r *recording) read(results pgx.BatchResults) error {
@@ -247,6 +248,7 @@ func (r *recording) queueFinished(b *pgx.Batch, delivered, failed period) {
 	var arrived, lost finishedRows
 	for _, id := range r.order {
 		switch st := r.standings[id]; st.state {
+		case delivery.Pending:
 		case delivery.Delivered:
 			arrived.add(st)
 		case delivery.Failed, delivery.Cancelled:

@@ -92,7 +92,7 @@ func (r *replaying) run(conn *connection) (*standing, error) {
 	b := &pgx.Batch{}
 	s.begin(b, settingsDurable)
 	b.Queue(s.sql(claimTime), s.options.Identity+"/replay", s.fixedNow(), int64(1))
-	readers := []func(pgx.BatchResults) error{nil, nil, func(res pgx.BatchResults) error { return res.QueryRow().Scan(&last, &now) }}
+	readers := afterBegin(func(res pgx.BatchResults) error { return res.QueryRow().Scan(&last, &now) })
 	if r.found.state != delivery.Delivered {
 		id := r.found.id
 		b.Queue(s.sql(deleteFailed, kindFailed.table(r.found.bucket)), r.tenant, id.Event[:], id.Subscription[:])

@@ -281,6 +281,11 @@ func (s *Store) begin(b *pgx.Batch, settings string) {
 	b.Queue(settings, fmt.Sprintf("%dms", s.options.Timeout.Milliseconds()))
 }
 
+// afterBegin are the readers of a transaction's first answers, behind those to what begin queued.
+func afterBegin(readers ...func(pgx.BatchResults) error) []func(pgx.BatchResults) error {
+	return append(make([]func(pgx.BatchResults) error, 2, 2+len(readers)), readers...)
+}
+
 // connection is one that is the caller's until it is released.
 type connection struct {
 	*pgxpool.Conn

@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrNoPooler: PgBouncer is not installed.
+// ErrNoPooler means that PgBouncer is not installed.
 var ErrNoPooler = errors.New("PgBouncer is not installed")
 
 // Pooler starts a PgBouncer in transaction mode before the server. It returns the connection string of a database

@@ -23,7 +23,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrNotInstalled: there are no binaries of PostgreSQL.
+// ErrNotInstalled means that there are no binaries of PostgreSQL.
 var ErrNotInstalled = errors.New("no PostgreSQL server is installed: apt-get install postgresql")
 
 // Options of a server.
@@ -99,7 +99,7 @@ func findBinaries() (string, error) {
 		slices.SortFunc(found, func(a, b string) int { return versionOf(a) - versionOf(b) })
 		return filepath.Dir(found[len(found)-1]), nil
 	}
-	if out, err := exec.Command("pg_config", "--bindir").Output(); err == nil {
+	if out, err := exec.CommandContext(context.Background(), "pg_config", "--bindir").Output(); err == nil {
 		bin := strings.TrimSpace(string(out))
 		if _, err := os.Stat(filepath.Join(bin, "postgres")); err == nil {
 			return bin, nil
@@ -129,7 +129,7 @@ func otherAccount() (*syscall.Credential, error) {
 }
 
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, err
 	}
@@ -139,7 +139,7 @@ func freePort() (int, error) {
 func (s *Server) data() string { return filepath.Join(s.folder, "data") }
 
 func (s *Server) command(name string, arguments ...string) *exec.Cmd {
-	c := exec.Command(filepath.Join(s.bin, name), arguments...)
+	c := exec.CommandContext(context.Background(), filepath.Join(s.bin, name), arguments...)
 	c.Dir = s.folder
 	c.Env = append(os.Environ(), "LC_ALL=C", "TZ=UTC")
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: s.account, Setpgid: true}
