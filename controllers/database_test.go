@@ -202,8 +202,9 @@ func TestStoreCannotBeSwitched(t *testing.T) {
 	ns := namespace(t)
 	d := dispatcher(t, ns)
 	become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
+	before := d.DeepCopy()
 	inDatabase(d)
-	if err := api.Update(t.Context(), d); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "immutable") {
+	if err := api.Patch(t.Context(), d, client.MergeFrom(before)); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "immutable") {
 		t.Errorf("want the switch refused, got %v", err)
 	}
 }
