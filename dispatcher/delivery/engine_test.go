@@ -236,7 +236,7 @@ func TestDeletionCancelsAfterTheGrace(t *testing.T) {
 		sub := to.add("a", status(500))
 		e, stop := start(t, s, to, Options{})
 		defer stop()
-		for i := range 700 {
+		for i := range 300 {
 			e.Accept(s.append(fmt.Sprint(i), sub))
 		}
 		advance(5 * time.Second)
@@ -263,8 +263,8 @@ func TestDeletionCancelsAfterTheGrace(t *testing.T) {
 		}
 		remove()
 		advance(11 * time.Second)
-		if s.total(Cancelled) != 700 || s.total(Pending) != 0 {
-			t.Errorf("%d cancelled, %d pending; want 700, 0", s.total(Cancelled), s.total(Pending))
+		if s.total(Cancelled) != 300 || s.total(Pending) != 0 {
+			t.Errorf("%d cancelled, %d pending; want 300, 0", s.total(Cancelled), s.total(Pending))
 		}
 		e.mu.Lock()
 		defer e.mu.Unlock()
@@ -412,7 +412,7 @@ func TestStoreAway(t *testing.T) {
 // between: everything arrives, and nothing arrives again once it was recorded.
 func TestBacklogBeyondMemory(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(10) {
+	for seed := range uint64(6) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 7))
 			s, to := newMemoryStore(), newEndpoints()
@@ -433,7 +433,7 @@ func TestBacklogBeyondMemory(t *testing.T) {
 			}
 			options := Options{MaxInFlight: 20, MaxHeld: 50, MaxHeldBytes: 300, StopTimeout: time.Second}
 			e, stop := start(t, s, to, options)
-			const n = 600
+			const n = 400
 			for i := range n {
 				e.Accept(s.append(fmt.Sprint(i), subs[1+random.IntN(4)], subs[0]))
 				if random.IntN(20) == 0 {
@@ -474,7 +474,7 @@ func TestBacklogBeyondMemory(t *testing.T) {
 // in between: those of one resource arrive one at a time and in order, and a failing one holds nobody else.
 func TestOrderingByResource(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(10) {
+	for seed := range uint64(6) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 9))
 			faults := rand.New(rand.NewPCG(seed, 10))
