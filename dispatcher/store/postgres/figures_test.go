@@ -17,6 +17,8 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/store/postgres/postgrestest"
 )
 
+var latencies = flag.Bool("latencies", false, "measure latencies, on a machine that does nothing else")
+
 var finishedRows = flag.Int("finished", 200_000, "finished deliveries that TestCostDoesNotGrow stores before it measures; the promise is for 5,000,000")
 
 // TestStatementsPerDelivery counts what the server executes at full load.
@@ -188,6 +190,9 @@ func fsyncs(t *testing.T) (stop func() []time.Duration) {
 
 // TestLatency publishes at a steady rate, and measures from before the publish until the attempt.
 func TestLatency(t *testing.T) {
+	if !*latencies {
+		t.Skip("measures the machine as much as the store: -latencies")
+	}
 	own := ownServer(t, nil)
 	c := newCluster(t, own.URL("postgres"), 10)
 	r := c.start("a")
