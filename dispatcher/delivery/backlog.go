@@ -149,12 +149,14 @@ func (e *Engine) loadDue(l *lane, now time.Time) error {
 	ordered := l.endpoint.Ordered
 	l.settled = make(map[event.Key]struct{})
 	before, all := l.scanned, Position{Due: now.Add(1)}
-	l.scan(all) // a delivery that is published meanwhile may be among what is found
+	l.scan(all)     // a delivery that is published meanwhile may be among what is found
+	e.held += limit // so that loads at the same time do not take the same room
 	e.unlocked(func() {
 		if found, next, more, err = e.Store.Due(e.attempts, l.key, from, now, limit, nil); err == nil {
 			found, err = e.firsts(ordered, found)
 		}
 	})
+	e.held -= limit
 	if err != nil {
 		l.leave(from)
 		return err
