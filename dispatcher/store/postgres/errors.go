@@ -25,6 +25,7 @@ const (
 	codeUndefinedTable   = "42P01"
 	codeDuplicateTable   = "42P07"
 	codeDuplicateSchema  = "42P06"
+	codeDuplicateObject  = "42710"
 	codeUniqueViolation  = "23505"
 	codeDiskFull         = "53100"
 	codeReadOnly         = "25006"
@@ -90,7 +91,7 @@ func isContention(err error) bool {
 // isMade tells whether err says that another made the same thing at once.
 func isMade(err error) bool {
 	switch code(err) {
-	case codeUniqueViolation, codeDuplicateTable, codeDuplicateSchema:
+	case codeUniqueViolation, codeDuplicateTable, codeDuplicateSchema, codeDuplicateObject:
 		return true
 	default:
 		return false

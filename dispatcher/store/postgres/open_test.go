@@ -21,16 +21,18 @@ func open(ctx context.Context, options postgres.Options) error {
 
 func TestOpenTogether(t *testing.T) {
 	t.Parallel()
-	schema := newSchema()
-	var opening sync.WaitGroup
-	for range 8 {
-		opening.Go(func() {
-			if err := open(t.Context(), postgres.Options{URL: server.URL("postgres") + "&pool_max_conns=2", Schema: schema}); err != nil {
-				t.Error(err)
-			}
-		})
+	for range 20 { // the moments in which one is in another's way are short
+		schema := newSchema()
+		var opening sync.WaitGroup
+		for range 8 {
+			opening.Go(func() {
+				if err := open(t.Context(), postgres.Options{URL: server.URL("postgres") + "&pool_max_conns=2", Schema: schema}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		opening.Wait()
 	}
-	opening.Wait()
 }
 
 func TestOpenErrors(t *testing.T) {
