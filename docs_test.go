@@ -55,6 +55,30 @@ func TestOperationsNamesEverything(t *testing.T) {
 	}
 }
 
+// TestPostgresNamesItsMetrics holds docs/postgresql.md, whose names autoscalers are set up by, to the store's metrics.
+func TestPostgresNamesItsMetrics(t *testing.T) {
+	t.Parallel()
+	names := map[string]bool{}
+	for _, match := range regexp.MustCompile(`gauge\("(\w+)"`).FindAllStringSubmatch(read(t, "dispatcher/store/postgres/metrics.go"), -1) {
+		names["eventflow_store_"+match[1]] = true
+	}
+	documented := map[string]bool{}
+	for _, name := range regexp.MustCompile(`eventflow_store_\w*`).FindAllString(read(t, "docs/postgresql.md"), -1) {
+		documented[name] = true
+		if !names[name] && name != "eventflow_store_" {
+			t.Errorf("docs/postgresql.md names %s, which does not exist", name)
+		}
+	}
+	for name := range names {
+		if !documented[name] {
+			t.Errorf("docs/postgresql.md does not name %s", name)
+		}
+	}
+	if len(names) < 4 {
+		t.Errorf("found %d metrics", len(names))
+	}
+}
+
 // TestLinks follows the links between the documents.
 func TestLinks(t *testing.T) {
 	t.Parallel()

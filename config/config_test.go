@@ -73,6 +73,8 @@ func TestInstall(t *testing.T) {
 		}
 	}
 	t.Run("access", testAccess)
+	t.Run("scale", testScale)
+	t.Run("documents", testDocuments)
 }
 
 // testAccess asks the API server who may do what. Its own roles view, edit and admin are put together by a controller
@@ -84,6 +86,7 @@ func testAccess(t *testing.T) {
 	const (
 		webhooks  = "webhooks.clinikapi.com"
 		manager   = "system:serviceaccount:eventflow-system:eventflow-manager"
+		autoscale = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
 		publisher = "system:serviceaccount:clinic-a:ehr"
 	)
 	for name, tt := range map[string]struct {
@@ -106,6 +109,9 @@ func testAccess(t *testing.T) {
 		"admin deletes all subscriptions":        {who: "admin", verb: "deletecollection", resource: "webhooksubscriptions", namespace: "clinic-a", want: true},
 		"admin makes dispatchers":                {who: "admin", verb: "create", resource: "webhookdispatchers", namespace: "clinic-a"},
 		"platform team makes dispatchers":        {who: "dispatcher-admin", verb: "create", resource: "webhookdispatchers", namespace: "clinic-a", want: true},
+		"platform team scales dispatchers":       {who: "dispatcher-admin", verb: "patch", resource: "webhookdispatchers/scale", namespace: "clinic-a", want: true},
+		"autoscaler scales dispatchers":          {who: autoscale, verb: "update", resource: "webhookdispatchers/scale", namespace: "clinic-a", want: true},
+		"autoscaler writes dispatchers":          {who: autoscale, verb: "update", resource: "webhookdispatchers", namespace: "clinic-a"},
 		"manager writes status":                  {who: manager, verb: "patch", resource: "webhooksubscriptions/status", namespace: "clinic-a", want: true},
 		"manager writes specs":                   {who: manager, verb: "patch", resource: "webhooksubscriptions", namespace: "clinic-a"},
 		"manager holds its lease":                {who: manager, verb: "update", group: "coordination.k8s.io", resource: "leases", name: "eventflow-manager", namespace: "eventflow-system", want: true},
@@ -134,11 +140,19 @@ func testAccess(t *testing.T) {
 
 func kubectl(t *testing.T, arguments ...string) string {
 	t.Helper()
-	c := exec.CommandContext(t.Context(), environment.ControlPlane.KubectlPath, append([]string{"--kubeconfig", kubeconfig}, arguments...)...)
-	c.Env = append(os.Environ(), "HOME="+filepath.Dir(kubeconfig))
-	output, err := c.CombinedOutput()
+	output, err := runKubectl(t, "", arguments...)
 	if err != nil {
 		t.Fatalf("kubectl %s: %v\n%s", strings.Join(arguments, " "), err, output)
 	}
-	return string(output)
+	return output
+}
+
+// runKubectl runs it with the given standard input, and returns all that it said.
+func runKubectl(t *testing.T, input string, arguments ...string) (string, error) {
+	t.Helper()
+	c := exec.CommandContext(t.Context(), environment.ControlPlane.KubectlPath, append([]string{"--kubeconfig", kubeconfig}, arguments...)...)
+	c.Env = append(os.Environ(), "HOME="+filepath.Dir(kubeconfig))
+	c.Stdin = strings.NewReader(input)
+	output, err := c.CombinedOutput()
+	return string(output), err
 }

@@ -208,12 +208,12 @@ func TestColumns(t *testing.T) {
 		},
 		"dispatcher": {
 			get:        []string{"whdisp"},
-			wantHeader: "NAME READY REASON SUBSCRIPTIONS AGE",
+			wantHeader: "NAME READY REASON REPLICAS SUBSCRIPTIONS AGE",
 			wantCells:  []string{"default", "True", "Ready", "7"},
 		},
 		"all of the product": {
 			get:        []string{"eventflow"},
-			wantHeader: "NAME READY REASON SUBSCRIPTIONS AGE",
+			wantHeader: "NAME READY REASON REPLICAS SUBSCRIPTIONS AGE",
 			wantCells:  []string{"webhookdispatcher.webhooks.clinikapi.com/default", "webhooksubscription.webhooks.clinikapi.com/billing-sync"},
 		},
 	} {

@@ -127,6 +127,17 @@ var dispatcherStatusRules = map[string]rule{
 			fmt.Sprintf("status: {publishURL: %s}", strings.Repeat("x", 513)): "status.publishURL … may not be more than 512 bytes",
 		},
 	},
+	"replicas": {
+		good: []string{"status: {replicas: 0}", "status: {replicas: 101}"}, // a rolling update has one more
+		bad:  map[string]string{"status: {replicas: -1}": "status.replicas … should be greater than or equal to 0"},
+	},
+	"selector": {
+		good: []string{"status: {selector: 'app.kubernetes.io/instance=default,app.kubernetes.io/name=eventflow'}"},
+		bad: map[string]string{
+			"status: {selector: ''}": "status.selector … should be at least 1 chars long",
+			fmt.Sprintf("status: {selector: %s}", strings.Repeat("x", 513)): "status.selector … may not be more than 512 bytes",
+		},
+	},
 	"subscriptions": {
 		good: []string{"status: {subscriptions: 0}"},
 		bad:  map[string]string{"status: {subscriptions: -1}": "status.subscriptions … should be greater than or equal to 0"},

@@ -11,7 +11,7 @@ import (
 // +kubebuilder:validation:XValidation:rule="!has(self.store) || !has(self.store.embedded) || !has(self.replicas) || self.replicas <= 1",message="the embedded store works with at most one replica"
 type WebhookDispatcherSpec struct {
 	// replicas is how many pods share the work, at most one with the embedded store; 0 stops delivery and publishing, and
-	// keeps the store.
+	// keeps the store. Leave it out where an autoscaler sets it.
 	// +optional
 	// +kubebuilder:default=1
 	// +kubebuilder:validation:Minimum=0
@@ -232,6 +232,17 @@ type WebhookDispatcherStatus struct {
 	// +kubebuilder:validation:MaxLength=512
 	PublishURL string `json:"publishURL,omitempty"`
 
+	// replicas counts the pods, also those that are not ready.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Replicas *int32 `json:"replicas,omitempty"`
+
+	// selector selects the pods by label, for autoscalers.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Selector string `json:"selector,omitempty"`
+
 	// subscriptions counts the subscriptions in the routing table.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
@@ -240,9 +251,11 @@ type WebhookDispatcherStatus struct {
 
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
+// +kubebuilder:subresource:scale:specpath=.spec.replicas,statuspath=.status.replicas,selectorpath=.status.selector
 // +kubebuilder:resource:shortName=whdisp,categories=eventflow
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Replicas",type=integer,JSONPath=`.status.replicas`
 // +kubebuilder:printcolumn:name="Subscriptions",type=integer,JSONPath=`.status.subscriptions`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:printcolumn:name="Publish URL",type=string,priority=1,JSONPath=`.status.publishURL`

@@ -527,6 +527,11 @@ func (in *WebhookDispatcherStatus) DeepCopyInto(out *WebhookDispatcherStatus) {
 			(*in)[i].DeepCopyInto(&(*out)[i])
 		}
 	}
+	if in.Replicas != nil {
+		in, out := &in.Replicas, &out.Replicas
+		*out = new(int32)
+		**out = **in
+	}
 	if in.Subscriptions != nil {
 		in, out := &in.Subscriptions, &out.Subscriptions
 		*out = new(int32)

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -61,7 +62,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	})
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("dispatcher").
-		For(&v1alpha1.WebhookDispatcher{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.Funcs{UpdateFunc: storeReadyChanged}))).
+		For(&v1alpha1.WebhookDispatcher{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.Funcs{UpdateFunc: statusChanged}))).
 		Owns(&appsv1.Deployment{}).
 		Owns(&corev1.Service{}, builder.OnlyMetadata).
 		Owns(&corev1.ServiceAccount{}, builder.OnlyMetadata).
@@ -75,11 +76,15 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Complete(r)
 }
 
-// storeReadyChanged tells whether the pods have something else to say of their store. The rest of the status is the
-// manager's own.
-func storeReadyChanged(e event.UpdateEvent) bool {
-	before := meta.FindStatusCondition(e.ObjectOld.(*v1alpha1.WebhookDispatcher).Status.Conditions, v1alpha1.ConditionStoreReady)
-	after := meta.FindStatusCondition(e.ObjectNew.(*v1alpha1.WebhookDispatcher).Status.Conditions, v1alpha1.ConditionStoreReady)
+// statusChanged tells whether the pods have something else to say of their store, or their count changed: what was
+// written from an older cache is made good when the cache shows it. The rest of the status is the manager's own.
+func statusChanged(e event.UpdateEvent) bool {
+	older, newer := &e.ObjectOld.(*v1alpha1.WebhookDispatcher).Status, &e.ObjectNew.(*v1alpha1.WebhookDispatcher).Status
+	before := meta.FindStatusCondition(older.Conditions, v1alpha1.ConditionStoreReady)
+	after := meta.FindStatusCondition(newer.Conditions, v1alpha1.ConditionStoreReady)
+	if !ptr.Equal(older.Replicas, newer.Replicas) {
+		return true
+	}
 	if before == nil || after == nil {
 		return before != after
 	}
@@ -247,10 +252,21 @@ func (r *Reconciler) updateStatus(ctx context.Context, o observation) error {
 	wanted := v1alpha1.WebhookDispatcherStatus{
 		ObservedGeneration: d.Generation,
 		PublishURL:         publishURL(d),
+		Replicas:           ptr.To(pods(o.deployment)),
+		Selector:           metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: names.Selector(d.Name)}),
 		Conditions:         conditions,
 	}
-	if d.Status.ObservedGeneration == wanted.ObservedGeneration && d.Status.PublishURL == wanted.PublishURL && status.Contains(d.Status.Conditions, conditions) {
+	if d.Status.ObservedGeneration == wanted.ObservedGeneration && d.Status.PublishURL == wanted.PublishURL &&
+		ptr.Equal(d.Status.Replicas, wanted.Replicas) && d.Status.Selector == wanted.Selector && status.Contains(d.Status.Conditions, conditions) {
 		return nil
 	}
 	return status.Apply(ctx, r.Client, d, names.FieldOwner, &wanted)
+}
+
+// pods counts those of a Deployment, which may be nil.
+func pods(deployment *appsv1.Deployment) int32 {
+	if deployment == nil {
+		return 0
+	}
+	return deployment.Status.Replicas
 }
