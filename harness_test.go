@@ -45,6 +45,7 @@ type plane struct {
 	t        *testing.T
 	dir      string // holds the folders routes and store
 	store    string
+	program  string // eventflow, if it is not another build
 	cmd      *exec.Cmd
 	api, ops string
 	ended    chan struct{} // closed once the process is gone and err and log are complete
@@ -79,7 +80,24 @@ func (p *plane) route(url string) {
 // start starts the process on the folders that are there, and waits until it is ready.
 func (p *plane) start() {
 	p.t.Helper()
-	p.cmd = exec.Command("eventflow", "dispatcher", "--routes=routes", "--store="+p.store, "--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0",
+	ready := p.launch()
+	select {
+	case addresses := <-ready:
+		p.api, p.ops = addresses[0], addresses[1]
+	case <-p.ended:
+		p.t.Fatalf("the dispatcher ended: %v\n%s", p.err, &p.log)
+	case <-time.After(patience):
+		p.t.Fatal("the dispatcher did not become ready")
+	}
+}
+
+// launch starts the process. Once it is ready, its addresses can be received.
+func (p *plane) launch() <-chan [2]string {
+	p.t.Helper()
+	if p.program == "" {
+		p.program = "eventflow"
+	}
+	p.cmd = exec.Command(p.program, "dispatcher", "--routes=routes", "--store="+p.store, "--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0",
 		"--ingest-auth=none", "--egress-allow-http", "--egress-allow-cidr=127.0.0.0/8", "--drain-delay=1s")
 	p.cmd.Dir = p.dir
 	p.ended = make(chan struct{})
@@ -109,14 +127,7 @@ func (p *plane) start() {
 		_ = p.cmd.Process.Kill()
 		<-ended
 	})
-	select {
-	case addresses := <-ready:
-		p.api, p.ops = addresses[0], addresses[1]
-	case <-ended:
-		p.t.Fatalf("the dispatcher ended: %v\n%s", p.err, &p.log)
-	case <-time.After(patience):
-		p.t.Fatal("the dispatcher did not become ready")
-	}
+	return ready
 }
 
 // end sends a signal and waits until the process is gone.
