@@ -7,11 +7,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
@@ -19,6 +21,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
+	podstatus "github.com/clinikapi/eventflow/dispatcher/status"
+	"github.com/clinikapi/eventflow/dispatcher/store/postgres"
+	"github.com/clinikapi/eventflow/dispatcher/store/postgres/postgrestest"
 )
 
 const (
@@ -218,9 +223,7 @@ func TestStoreReadyIsSaidByPods(t *testing.T) {
 	other := dispatcher(t, ns, inDatabase, func(d *v1alpha1.WebhookDispatcher) { d.Name = "other" })
 	become(t, d, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonPending)
 
-	config := rest.CopyConfig(restConfig)
-	config.Impersonate.UserName = "system:serviceaccount:" + ns + ":" + workload
-	pod, err := client.New(config, client.Options{Scheme: api.Scheme()})
+	pod, err := client.New(asPod(ns), client.Options{Scheme: api.Scheme()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,6 +255,78 @@ func TestStoreReadyIsSaidByPods(t *testing.T) {
 	} {
 		if !apierrors.IsForbidden(err) {
 			t.Errorf("a pod has access to %s (%v)", what, err)
+		}
+	}
+}
+
+// asPod is how a pod of the dispatcher "main" is known to the API server.
+func asPod(namespace string) *rest.Config {
+	config := rest.CopyConfig(restConfig)
+	config.Impersonate.UserName = "system:serviceaccount:" + namespace + ":" + workload
+	return config
+}
+
+// TestStoreReadyTellsWhy opens databases that cannot be used, and looks for the reason in the dispatcher's conditions.
+func TestStoreReadyTellsWhy(t *testing.T) {
+	t.Parallel()
+	database, err := postgrestest.Start(postgrestest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = database.Stop() })
+	open := func(url string) error {
+		store, err := postgres.Open(t.Context(), postgres.Options{URL: url})
+		if err != nil {
+			return err
+		}
+		return store.Close()
+	}
+	for _, statement := range []string{"CREATE ROLE canary LOGIN", "CREATE DATABASE newer", "CREATE DATABASE fit"} {
+		if err := database.Exec(t.Context(), "postgres", statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := open(database.URL("newer")); err != nil {
+		t.Fatal(err)
+	}
+	if err := database.Exec(t.Context(), "newer", "UPDATE eventflow.meta SET version = 999, oldest_compatible = 999"); err != nil {
+		t.Fatal(err)
+	}
+
+	ns := namespace(t)
+	secret(t, ns, "pg-app", map[string]string{"uri": databaseURL})
+	d := dispatcher(t, ns, inDatabase)
+	reporter, err := podstatus.NewStoreReporter(asPod(ns), ns, d.Name, logr.Discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		url        string
+		wantReason string
+	}{
+		{"postgres://canary@127.0.0.1:1/fit", v1alpha1.ReasonDatabaseUnreachable},
+		{strings.Replace(database.URL("fit"), "postgres@", "canary@", 1), v1alpha1.ReasonSchemaNotMigrated},
+		{database.URL("newer"), v1alpha1.ReasonSchemaNewer},
+		{database.URL("fit"), v1alpha1.ReasonStoreReady},
+	} {
+		opened := open(test.url)
+		eventually(t, func(ctx context.Context) error { // RBAC takes a moment
+			reporter.Report(ctx, opened)
+			if err := api.Get(ctx, client.ObjectKeyFromObject(d), d); err != nil {
+				return err
+			}
+			if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionStoreReady); c == nil || c.Reason != test.wantReason {
+				return fmt.Errorf("want reason %s of StoreReady, have %+v: %w", test.wantReason, c, opened)
+			}
+			return nil
+		})
+		if test.wantReason == v1alpha1.ReasonStoreReady {
+			become(t, d, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonPending)
+			continue
+		}
+		c := become(t, d, v1alpha1.ConditionReady, metav1.ConditionFalse, test.wantReason)
+		if strings.Contains(c.Message, "canary") || strings.Contains(c.Message, "127.0.0.1") {
+			t.Errorf("message %q says who connects where", c.Message)
 		}
 	}
 }

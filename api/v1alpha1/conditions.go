@@ -56,5 +56,6 @@ const (
 	ReasonDatabaseUnreachable = "DatabaseUnreachable" // nobody answers, or the answer is that this user may not
 	ReasonDatabaseTooOld      = "DatabaseTooOld"      // the server is older than what the store needs
 	ReasonSchemaNewer         = "SchemaNewer"         // a newer Event Flow has migrated the database
+	ReasonSchemaNotMigrated   = "SchemaNotMigrated"   // the schema could not be made or brought up to date
 	ReasonStoreFull           = "StoreFull"           // less than the reserve is free
 )

@@ -110,6 +110,8 @@ func storeReady(err error) metav1.Condition {
 		c.Reason, c.Message = v1alpha1.ReasonDatabaseTooOld, "The database server is too old: want PostgreSQL 15 or newer"
 	case errors.Is(err, postgres.ErrNewerSchema):
 		c.Reason, c.Message = v1alpha1.ReasonSchemaNewer, "A newer Event Flow has migrated the database: run that version"
+	case errors.Is(err, postgres.ErrNotMigrated):
+		c.Reason, c.Message = v1alpha1.ReasonSchemaNotMigrated, "The database's schema could not be made or brought up to date; its user may lack the right to create tables: see the dispatcher's log"
 	default:
 		c.Reason, c.Message = v1alpha1.ReasonDatabaseUnreachable, "The store does not answer; publishes get 503 until it does: see the dispatcher's log"
 	}

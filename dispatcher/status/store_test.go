@@ -15,12 +15,13 @@ func TestStoreReady(t *testing.T) {
 		err        error
 		wantReason string
 	}{
-		"ready":       {nil, "StoreReady"},
-		"full":        {fmt.Errorf("append: %w", store.ErrFull), "StoreFull"},
-		"old":         {fmt.Errorf("open: %w", postgres.ErrTooOld), "DatabaseTooOld"},
-		"newer":       {fmt.Errorf("open: %w", postgres.ErrNewerSchema), "SchemaNewer"},
-		"unreachable": {fmt.Errorf("open: %w", postgres.ErrUnreachable), "DatabaseUnreachable"},
-		"anything":    {errors.New("password=secret"), "DatabaseUnreachable"},
+		"ready":        {nil, "StoreReady"},
+		"full":         {fmt.Errorf("append: %w", store.ErrFull), "StoreFull"},
+		"old":          {fmt.Errorf("open: %w", postgres.ErrTooOld), "DatabaseTooOld"},
+		"newer":        {fmt.Errorf("open: %w", postgres.ErrNewerSchema), "SchemaNewer"},
+		"not migrated": {fmt.Errorf("open: %w", postgres.ErrNotMigrated), "SchemaNotMigrated"},
+		"unreachable":  {fmt.Errorf("open: %w", postgres.ErrUnreachable), "DatabaseUnreachable"},
+		"anything":     {errors.New("password=secret"), "DatabaseUnreachable"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -29,6 +29,7 @@ const (
 	codeUniqueViolation  = "23505"
 	codeDiskFull         = "53100"
 	codeReadOnly         = "25006"
+	codeCanceled         = "57014"
 	classData            = "22"
 	classConnection      = "08"
 	classResources       = "53"

@@ -10,6 +10,9 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
 // migrations are numbered from 1 on, without gaps. Each may only add: the program of the version before runs beside it.
@@ -65,9 +68,22 @@ func (s *Store) migrate(ctx context.Context) error {
 		err = s.transact(ctx, func(ctx context.Context, conn *pgx.Conn) error { return s.applyMigrations(ctx, conn, steps) })
 	}
 	if err != nil && !errors.Is(err, ErrNewerSchema) {
-		return fmt.Errorf("%w: %w", ErrNotMigrated, err)
+		return notMigrated(err)
 	}
 	return err
+}
+
+// notMigrated says why the schema is not as it must be: the database went away, its volume is full, or else it refused.
+// Who waited in vain for another that migrates finds the schema as it was.
+func notMigrated(err error) error {
+	reason := ErrNotMigrated
+	switch {
+	case code(err) == codeDiskFull:
+		reason = store.ErrFull
+	case isLost(err) && !pgconn.Timeout(err) && code(err) != codeCanceled:
+		reason = ErrUnreachable
+	}
+	return fmt.Errorf("%w: %w", reason, concealed(err))
 }
 
 // createMeta makes the schema, and in it the row that who migrates holds.
@@ -111,7 +127,7 @@ func (s *Store) applyMigrations(ctx context.Context, conn *pgx.Conn, steps []str
 	}
 	for n := version; n < len(steps); n++ {
 		if _, err := conn.Exec(ctx, s.sql(steps[n]), pgx.QueryExecModeSimpleProtocol); err != nil {
-			return fmt.Errorf("migration %d: %w", n+1, err)
+			return fmt.Errorf("migration %d: %w", n+1, concealed(err))
 		}
 	}
 	_, err = conn.Exec(ctx, s.sql(`UPDATE eventflow.meta SET version = $1, oldest_compatible = $2 WHERE id = 1`), len(steps), oldestCompatible)

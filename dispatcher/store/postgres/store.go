@@ -118,7 +118,10 @@ func (s *Store) prepare(ctx context.Context) error {
 	if err := s.syncClock(ctx); err != nil {
 		return concealed(err)
 	}
-	return s.makePeriods(ctx)
+	if err := s.makePeriods(ctx); err != nil {
+		return notMigrated(err)
+	}
+	return nil
 }
 
 // connect waits for a server that accepts writes.
