@@ -3,10 +3,12 @@ package postgres
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -123,23 +125,40 @@ func concealed(err error) error {
 func textOf(err error) string {
 	var pg *pgconn.PgError
 	var name *net.DNSError
+	var host x509.HostnameError
+	var authority x509.UnknownAuthorityError
 	var certificate *tls.CertificateVerificationError
+	var connect *pgconn.ConnectError
 	switch {
 	case errors.As(err, &pg):
 		return "the database answered: " + pg.Message + " (SQLSTATE " + pg.Code + ")"
 	case errors.As(err, &name):
 		return "the database host's name cannot be resolved"
+	case errors.As(err, &host):
+		return "the database's certificate is for another host name"
+	case errors.As(err, &authority):
+		return "the database's certificate is signed by none of the trusted certificates (sslrootcert)"
 	case errors.As(err, &certificate):
 		return "the database's certificate cannot be verified"
+	case errors.Is(err, pgconn.ErrReadOnlyConnection):
+		return "the database server accepts no writes"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "the database refuses connections"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), pgconn.Timeout(err):
 		return "the database did not answer in time"
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
 		return "the connection to the database was cut"
+	case errors.As(err, &connect) && demandsTLS(connect.Config):
+		return "the connection to the database failed: it must be by TLS, which the server may not offer"
 	default:
 		return "the connection to the database failed"
 	}
+}
+
+// demandsTLS tells whether no connection is made without TLS.
+func demandsTLS(config *pgconn.Config) bool {
+	plain := func(fallback *pgconn.FallbackConfig) bool { return fallback.TLSConfig == nil }
+	return config.TLSConfig != nil && !slices.ContainsFunc(config.Fallbacks, plain)
 }
 
 // explain is what callers get to see of an error.

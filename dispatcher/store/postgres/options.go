@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"regexp"
@@ -83,18 +84,30 @@ func defaultTo(value, otherwise time.Duration) time.Duration {
 	return value
 }
 
-// errURL says no more: a connection string holds a password.
-var errURL = errors.New("it is not a PostgreSQL connection string (postgres://USER:PASSWORD@HOST/DATABASE)")
+// These say no more: a connection string holds a password.
+var (
+	errURL  = errors.New("it is not a PostgreSQL connection string (postgres://USER:PASSWORD@HOST/DATABASE), or its sslrootcert holds no certificate")
+	errFile = errors.New("a file that the connection string or a PG… variable names, such as sslrootcert, cannot be read")
+)
+
+// urlError says what keeps a connection string from being used.
+func urlError(err error) error {
+	var file *fs.PathError
+	if errors.As(err, &file) {
+		return errFile
+	}
+	return errURL
+}
 
 // poolConfig is how connections are made.
 func (o *Options) poolConfig() (*pgxpool.Config, error) {
 	config, err := pgxpool.ParseConfig(o.URL)
 	if err != nil {
-		return nil, errURL
+		return nil, urlError(err)
 	}
 	settings, err := pgx.ParseConfig(o.URL)
 	if err != nil {
-		return nil, errURL
+		return nil, urlError(err)
 	}
 	if _, ok := settings.RuntimeParams["pool_max_conns"]; !ok { // the pool's ParseConfig took it out
 		config.MaxConns = defaultMaxConns

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -33,6 +34,8 @@ type Options struct {
 	Durable bool
 	// Settings are written to postgresql.conf.
 	Settings map[string]string
+	// Certificate is what the server offers TLS with; without one it offers none. It demands none in either case.
+	Certificate *Certificate
 }
 
 // Server is a running server.
@@ -155,9 +158,10 @@ func (s *Server) configure() error {
 		"fsync": onOff(s.options.Durable), "full_page_writes": onOff(s.options.Durable),
 		"max_wal_senders": "5", "wal_level": "replica", "hot_standby": "on",
 	}
-	for name, value := range s.options.Settings {
-		settings[name] = value
+	if err := s.writeCertificate(settings); err != nil {
+		return err
 	}
+	maps.Copy(settings, s.options.Settings)
 	var text bytes.Buffer
 	for name, value := range settings {
 		fmt.Fprintf(&text, "%s = %s\n", name, value)
