@@ -26,10 +26,17 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/store/postgres/postgrestest"
 )
 
-const (
-	databaseURL  = "postgresql://app:canary@pg-rw/app"
-	certificates = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
-)
+const databaseURL = "postgresql://app:canary@pg-rw/app"
+
+// certificates are an authority's, in PEM.
+func certificates(t *testing.T) string {
+	t.Helper()
+	authority, err := postgrestest.NewAuthority()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(authority.PEM())
+}
 
 // inDatabase makes a dispatcher one with a database, whose URL is in Secret "pg-app".
 func inDatabase(d *v1alpha1.WebhookDispatcher) {
@@ -52,7 +59,7 @@ func TestDispatcherOnDatabase(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
 	secret(t, ns, "pg-app", map[string]string{"uri": databaseURL})
-	secret(t, ns, "pg-ca", map[string]string{"ca.crt": certificates, "ca.key": "canary"})
+	secret(t, ns, "pg-ca", map[string]string{"ca.crt": certificates(t), "ca.key": "canary"})
 	d := dispatcher(t, ns, inDatabase, verified, func(d *v1alpha1.WebhookDispatcher) {
 		d.Spec.Template.Annotations = map[string]string{"team": "platform"}
 	})
@@ -160,7 +167,7 @@ func TestDatabaseSecretMissing(t *testing.T) {
 	if !strings.Contains(c.Message, "pg-ca") {
 		t.Errorf("message %q does not name the Secret", c.Message)
 	}
-	secret(t, ns, "pg-ca", map[string]string{"ca.crt": certificates})
+	secret(t, ns, "pg-ca", map[string]string{"ca.crt": certificates(t)})
 	become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
 	appears(t, deployment, exists)
 }
@@ -169,12 +176,12 @@ func TestDatabaseSecretChanges(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
 	url := secret(t, ns, "pg-app", map[string]string{"uri": databaseURL})
-	ca := secret(t, ns, "pg-ca", map[string]string{"ca.crt": certificates})
+	ca := secret(t, ns, "pg-ca", map[string]string{"ca.crt": certificates(t)})
 	d := dispatcher(t, ns, inDatabase, verified)
 	deployment := appears(t, in(ns, workload, &appsv1.Deployment{}), exists)
 	for name, edit := range map[string]func(){
 		"URL":          func() { change(t, url, func(s *corev1.Secret) { s.Data["uri"] = []byte(databaseURL + "2") }) },
-		"certificates": func() { change(t, ca, func(s *corev1.Secret) { s.Data["ca.crt"] = []byte(certificates + "\n") }) },
+		"certificates": func() { change(t, ca, func(s *corev1.Secret) { s.Data["ca.crt"] = []byte(certificates(t)) }) },
 	} {
 		before := version(deployment)
 		edit()

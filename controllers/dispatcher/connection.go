@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"net/url"
 	"strings"
@@ -106,6 +107,9 @@ func connectionProblem(value string, verified bool) string {
 	if err != nil {
 		return "has parameters, behind the question mark, that are not written as in a URL"
 	}
+	if verified && parameters.Has("sslrootcert") {
+		return "has an sslrootcert, which would be read in place of what caSecretRef names: remove it"
+	}
 	if mode := parameters.Get("sslmode"); verified && mode != "" && mode != "verify-full" && mode != "verify-ca" {
 		return "has an sslmode that does not verify the server, although caSecretRef is set: remove sslmode, or make it verify-full"
 	}
@@ -113,7 +117,7 @@ func connectionProblem(value string, verified bool) string {
 }
 
 func certificatesProblem(value string) string {
-	if !strings.Contains(value, "-----BEGIN CERTIFICATE-----") {
+	if !x509.NewCertPool().AppendCertsFromPEM([]byte(value)) {
 		return "holds no certificate: it must be PEM"
 	}
 	return ""

@@ -7,11 +7,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/dispatcher/store/postgres/postgrestest"
 )
 
 func TestSecretRefused(t *testing.T) {
 	t.Parallel()
-	const pem = "-----BEGIN CERTIFICATE-----\nMIIB…\n-----END CERTIFICATE-----\n"
+	authority, err := postgrestest.NewAuthority()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pem := string(authority.PEM())
 	tests := map[string]struct {
 		url, ca    string // "-" for a Secret without the key, "" for none
 		withCA     bool
@@ -34,8 +39,11 @@ func TestSecretRefused(t *testing.T) {
 		"verified, and it says so":    {url: "postgres://app:canary@db/app?sslmode=verify-full", withCA: true, ca: pem},
 		"verified without the name":   {url: "postgres://app:canary@db/app?sslmode=verify-ca", withCA: true, ca: pem},
 		"not verified, but asked for": {url: "postgres://app:canary@db/app?x=1&sslmode=prefer", withCA: true, ca: pem, wantReason: v1alpha1.ReasonSecretKeyInvalid, wantWords: "sslmode"},
+		"verified by other ones":      {url: "postgres://app:canary@db/app?sslmode=verify-full&sslrootcert=/etc/canary.crt", withCA: true, ca: pem, wantReason: v1alpha1.ReasonSecretKeyInvalid, wantWords: "sslrootcert"},
+		"other ones alone":            {url: "postgres://app:canary@db/app?sslmode=verify-full&sslrootcert=system"},
 		"no Secret of certificates":   {url: "postgres://app:canary@db/app", withCA: true, wantReason: v1alpha1.ReasonSecretNotFound, wantWords: "caSecretRef: there is no Secret ca"},
 		"no key of certificates":      {url: "postgres://app:canary@db/app", withCA: true, ca: "-", wantReason: v1alpha1.ReasonSecretKeyMissing, wantWords: "Secret ca has no key ca.crt"},
+		"certificates that are none":  {url: "postgres://app:canary@db/app", withCA: true, ca: "-----BEGIN CERTIFICATE-----\ncanary\n-----END CERTIFICATE-----\n", wantReason: v1alpha1.ReasonSecretKeyInvalid, wantWords: "PEM"},
 		"no certificates":             {url: "postgres://app:canary@db/app", withCA: true, ca: "canary", wantReason: v1alpha1.ReasonSecretKeyInvalid, wantWords: "PEM"},
 	}
 	for name, test := range tests {
