@@ -311,6 +311,25 @@ func (t *traffic) audit() {
 		t.count(), len(t.refusals()), t.failed.Load(), len(deliveries), len(t.endpoint.received()), t.repeated())
 }
 
+// latest is how long after its acknowledgement the latest of the events came that were acknowledged from the n-th on.
+func (t *traffic) latest(n int) (late time.Duration) {
+	first := t.arrivals()
+	for _, a := range t.acks(n) {
+		late = max(late, first[a.id].Sub(a.at))
+	}
+	return late
+}
+
+// to are the attempts at the path of a subscription.
+func (e *endpoint) to(subscription string) (attempts []attempt) {
+	for _, a := range e.received() {
+		if strings.HasSuffix(a.path, "/"+subscription) {
+			attempts = append(attempts, a)
+		}
+	}
+	return attempts
+}
+
 // repeated is how many attempts were made twice, under the same delivery id and number.
 func (t *traffic) repeated() (n int) {
 	seen := map[string]bool{}

@@ -353,9 +353,9 @@ func (e *Engine) summon() {
 	}
 }
 
-// Run delivers until ctx ends. Then it starts no attempt any more, gives those in flight StopTimeout to finish, records
-// their outcomes, gives its shards back, and returns. Whatever is still pending stays in the store. Use must have been
-// called before.
+// Run delivers until ctx ends. Then it starts no attempt any more and gives each shard back as soon as its attempts in
+// flight ended and their outcomes are recorded, which they have StopTimeout for. Whatever is still pending stays in the
+// store. Use must have been called before.
 func (e *Engine) Run(ctx context.Context) error {
 	if e.endpoints == nil {
 		return errors.New("run the delivery engine: it has no endpoints yet")
@@ -382,11 +382,15 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	sleep()
 	<-woken
-	e.stop(abort)
+	e.halt()
+	timeout := time.AfterFunc(e.StopTimeout, abort)
+	defer timeout.Stop()
+	disown()
+	err = errors.Join(err, <-owned)
+	e.runs.Wait()
 	close(e.outcomes)
 	<-recorded
-	disown()
-	return errors.Join(err, <-owned)
+	return err
 }
 
 // start lets workers and loaders begin.
@@ -402,17 +406,14 @@ func (e *Engine) start(attempts context.Context) {
 	}
 }
 
-// stop ends workers and loaders; it aborts the attempts that are in flight after StopTimeout.
-func (e *Engine) stop(abort context.CancelFunc) {
+// halt lets no attempt and no load begin any more; workers and loaders end after the one they are at.
+func (e *Engine) halt() {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.stopping = true
 	e.idle = 0
 	e.work.Broadcast()
 	e.loadWork.Broadcast()
-	e.mu.Unlock()
-	timeout := time.AfterFunc(e.StopTimeout, abort)
-	defer timeout.Stop()
-	e.runs.Wait()
 }
 
 // pause waits for d, or returns false once ctx ended.

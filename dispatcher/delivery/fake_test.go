@@ -27,7 +27,8 @@ type memoryStore struct {
 	order    uint64        // of what is appended
 	epochs   map[int]int64 // of leases, by shard, where it is not 1
 	owned    chan Owner
-	fail     error // of every call, while it is set
+	given    func(shard int) // is told of each that is given back
+	fail     error           // of every call, while it is set
 	last     time.Time
 }
 
@@ -66,6 +67,16 @@ func (s *memoryStore) Own(ctx context.Context, owner Owner) error {
 		owner.Take(Lease{Shard: shard, Epoch: 1})
 	}
 	<-ctx.Done()
+	var releasing sync.WaitGroup
+	for shard := range Shards {
+		releasing.Go(func() {
+			owner.Release(context.WithoutCancel(ctx), shard)
+			if s.given != nil {
+				s.given(shard)
+			}
+		})
+	}
+	releasing.Wait()
 	return nil
 }
 

@@ -3,9 +3,12 @@ package delivery
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/clinikapi/eventflow/api/event"
 )
 
 func TestReleaseWaitsForWhatIsInFlight(t *testing.T) {
@@ -55,6 +58,67 @@ func TestAReleaseEndsWithItsContext(t *testing.T) {
 		e.Release(ctx, ShardOf(sub))
 		if took := time.Since(before); took != 3*time.Second {
 			t.Errorf("the release took %v, want 3s", took)
+		}
+	})
+}
+
+func TestAStopGivesEachShardBackAsSoonAsItsAttemptsEnded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, to := newMemoryStore(), newEndpoints()
+		quick, retried, slowly, never := to.add("a", ok), to.add("b", status(500)), to.add("c", slow(10*time.Second)), to.add("d", hang)
+		if n := len(map[int]bool{ShardOf(quick): true, ShardOf(retried): true, ShardOf(slowly): true, ShardOf(never): true}); n != 4 {
+			t.Fatalf("the subscriptions are in %d shards, want 4", n)
+		}
+		e, stop := start(t, s, to, Options{StopTimeout: 20 * time.Second})
+		for i := range 100 {
+			e.Accept(s.append(fmt.Sprint(i), quick, slowly))
+		}
+		e.Accept(s.append("retried", retried))
+		e.Accept(s.append("never", never))
+		advance(time.Second)
+
+		var mu sync.Mutex
+		given, delivered := map[int]time.Duration{}, map[int]int{}
+		stopped := time.Now()
+		s.given = func(shard int) {
+			mu.Lock()
+			defer mu.Unlock()
+			given[shard], delivered[shard] = time.Since(stopped), s.total(Delivered)
+		}
+		stop()
+		if took := time.Since(stopped); took < 20*time.Second || took > 20100*time.Millisecond {
+			t.Errorf("the stop took %v, want 20s", took)
+		}
+		for shard := range Shards {
+			want, recorded := time.Duration(0), 100
+			switch shard {
+			case ShardOf(slowly):
+				want, recorded = 9*time.Second, 132
+			case ShardOf(never):
+				want, recorded = 20*time.Second, 132
+			}
+			if late := given[shard] - want; late < 0 || late > 100*time.Millisecond || delivered[shard] != recorded {
+				t.Errorf("shard %d was given back %v after the stop, with %d deliveries recorded; want %v, %d", shard, given[shard], delivered[shard], want, recorded)
+			}
+		}
+		if n := len(to.to(slowly)); n != 32 {
+			t.Errorf("%d attempts, want the 32 that were in flight", n)
+		}
+
+		s.given = nil
+		to.answerWith(retried, ok)
+		to.answerWith(never, ok)
+		_, stop = start(t, s, to, Options{})
+		defer stop()
+		advance(time.Minute)
+		for sub, want := range map[event.SubscriptionKey]int{quick: 100, slowly: 100, retried: 2, never: 2} {
+			if n := len(to.to(sub)); n != want {
+				t.Errorf("%d attempts by both engines together, want %d", n, want)
+			}
+		}
+		if s.total(Pending) != 0 {
+			t.Errorf("%d deliveries are left", s.total(Pending))
 		}
 	})
 }

@@ -22,8 +22,12 @@ const (
 	sweepPage = 2000
 )
 
-// takeNotices takes those of the shards that this process has the leases of.
-const takeNotices = `DELETE FROM eventflow.notices WHERE shard IN (SELECT shard FROM eventflow.leases WHERE owner = $1) RETURNING sub, due`
+// takeNotices takes those of the shards that this process has the leases of. A row without a subscription says that a
+// shard is free.
+const takeNotices = `WITH taken AS (
+DELETE FROM eventflow.notices WHERE shard IN (SELECT shard FROM eventflow.leases WHERE owner = $1) RETURNING sub, due)
+SELECT sub, due FROM taken
+UNION ALL SELECT NULL, 0 WHERE EXISTS (SELECT FROM eventflow.leases WHERE owner IS NULL)`
 
 // collectNotices tells the owner of what others stored, until ctx ends.
 func (m *membership) collectNotices(ctx context.Context) {
@@ -56,6 +60,13 @@ func (m *membership) tell(ctx context.Context, statement string, arguments ...an
 	var sub []byte
 	var due int64
 	_, err = pgx.ForEachRow(rows, []any{&sub, &due}, func() error {
+		if sub == nil {
+			select {
+			case m.hurry <- struct{}{}:
+			default:
+			}
+			return nil
+		}
 		key, err := decodeSubscription(sub)
 		if err == nil {
 			m.owner.Notice(delivery.Backlog{Subscription: key, Due: moment(due)})

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -16,13 +17,20 @@ import (
 const (
 	// heartbeat is how often a member renews its row.
 	heartbeat = time.Second
-	// quickHeartbeat is the same while it waits for its share of the shards.
-	quickHeartbeat = 200 * time.Millisecond
-	// releaseTimeout is how long the attempts of a shard that is given to another may take to finish.
+	// quickHeartbeat is the same while it waits for its share of the shards, hurriedHeartbeat at the sight of one that
+	// is free.
+	quickHeartbeat   = 200 * time.Millisecond
+	hurriedHeartbeat = 50 * time.Millisecond
+	// releaseTimeout is how long the attempts of a shard that is given to another may take to finish, leaveTimeout the
+	// same for an owner that stops, which ends them itself before.
 	releaseTimeout = 8 * time.Second
-	// stopTimeout bounds the giving back of everything.
+	leaveTimeout   = time.Minute
+	// stopTimeout bounds a statement that gives something back.
 	stopTimeout = 5 * time.Second
 )
+
+// leaving is the revision of a member that stops: nobody has to wait for it, and it has no share of the shards.
+const leaving = math.MaxInt64
 
 // ownership are the leases that this process holds.
 type ownership struct {
@@ -31,6 +39,7 @@ type ownership struct {
 	peers  bool          // whether there are other members
 	// announced is the revision of the routing table that this process works by, slowest the oldest that a member does.
 	announced, slowest int64
+	leaving            bool
 }
 
 // Announce tells the other dispatchers by which revision of the routing table this one works.
@@ -93,7 +102,16 @@ func (o *ownership) setMembers(members []member) {
 func (o *ownership) revision() int64 {
 	o.Lock()
 	defer o.Unlock()
+	if o.leaving {
+		return leaving
+	}
 	return o.announced
+}
+
+func (o *ownership) setLeaving(is bool) {
+	o.Lock()
+	defer o.Unlock()
+	o.leaving = is
 }
 
 func (o *ownership) hasPeers() bool {
@@ -142,6 +160,8 @@ type membership struct {
 	// deadline is when the owner stops unless the lease was renewed.
 	deadline *time.Timer
 	releases sync.WaitGroup
+	// hurry says that a shard is free.
+	hurry chan struct{}
 }
 
 // holding is a lease that the owner knows of.
@@ -156,13 +176,13 @@ func (s *Store) Own(ctx context.Context, owner delivery.Owner) error {
 		return err
 	}
 	defer s.leave()
-	m := &membership{store: s, owner: owner, held: map[int]*holding{}}
+	m := &membership{store: s, owner: owner, held: map[int]*holding{}, hurry: make(chan struct{}, 1)}
 	m.deadline = time.AfterFunc(time.Hour, m.loseAll)
 	defer m.deadline.Stop()
 	notices := make(chan struct{})
 	go func() { m.collectNotices(ctx); close(notices) }()
 	failing := false
-	for wait := time.Duration(0); pause(ctx, wait); {
+	for wait := time.Duration(0); m.rest(ctx, wait); {
 		enough, err := m.beat(ctx)
 		switch {
 		case err != nil && ctx.Err() == nil:
@@ -177,8 +197,22 @@ func (s *Store) Own(ctx context.Context, owner delivery.Owner) error {
 		}
 	}
 	<-notices
-	m.leaveAll(context.WithoutCancel(ctx))
+	m.leave(context.WithoutCancel(ctx))
 	return nil
+}
+
+// rest waits for d, or for less once a shard is free, or returns false once ctx ended.
+func (m *membership) rest(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-m.hurry:
+		return pause(ctx, min(d, hurriedHeartbeat))
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // safety is how long before a lease expires its owner stops by itself.
@@ -275,6 +309,7 @@ func readLeases(results pgx.BatchResults) ([]leaseRow, error) {
 
 // share is how many shards the member is to work on, given all who are alive.
 func share(members []member, identity string) int {
+	members = slices.DeleteFunc(slices.Clone(members), func(m member) bool { return m.revision == leaving })
 	rank := slices.IndexFunc(members, func(m member) bool { return m.id == identity })
 	if rank < 0 {
 		return 0
@@ -323,7 +358,7 @@ func (m *membership) reconcile(ctx context.Context, leases []leaseRow, target in
 		}
 	}
 	if count > target {
-		m.releaseSome(count - target)
+		m.releaseSome(count-target, releaseTimeout)
 		m.mu.Unlock()
 		return true, nil
 	}
@@ -386,8 +421,8 @@ func (m *membership) take(ctx context.Context, candidates []leaseRow) (taken int
 	return len(leases), nil
 }
 
-// releaseSome begins to give n shards back.
-func (m *membership) releaseSome(n int) {
+// releaseSome begins to give n shards back, whose attempts may take that long to end.
+func (m *membership) releaseSome(n int, timeout time.Duration) {
 	for shard, h := range m.held {
 		if n == 0 {
 			return
@@ -396,14 +431,14 @@ func (m *membership) releaseSome(n int) {
 			n--
 			h.releasing = true
 			m.store.ownership.unset(shard)
-			m.releases.Go(func() { m.release(m.store.closing, shard, h) })
+			m.releases.Go(func() { m.release(shard, h, timeout) })
 		}
 	}
 }
 
 // release gives a shard back once its attempts ended. Who takes it finds all that was stored before.
-func (m *membership) release(ctx context.Context, shard int, h *holding) {
-	waiting, cancel := context.WithTimeout(ctx, releaseTimeout)
+func (m *membership) release(shard int, h *holding, timeout time.Duration) {
+	waiting, cancel := context.WithTimeout(m.store.closing, timeout)
 	defer cancel()
 	m.owner.Release(waiting, shard)
 	m.mu.Lock()
@@ -415,28 +450,27 @@ func (m *membership) release(ctx context.Context, shard int, h *holding) {
 	if !current {
 		return // lost meanwhile
 	}
-	freeing, cancel := context.WithTimeout(ctx, stopTimeout)
+	freeing, cancel := context.WithTimeout(m.store.closing, stopTimeout)
 	defer cancel()
 	if _, err := m.store.control.Exec(freeing, m.store.sql(freeLease), m.store.options.Identity, shard, h.Epoch); err != nil {
 		m.store.options.Logger.Info("A shard could not be given back; it is taken again, or expires", "shard", shard, "reason", textOf(err))
 	}
 }
 
-// leaveAll gives everything back, and ends the membership.
-func (m *membership) leaveAll(ctx context.Context) {
-	m.releases.Wait()
+// leave gives each shard back once its attempts ended, and then ends the membership. Until then the member is alive, so
+// that nobody takes what it still works on, but has no share: the others take what it gives back.
+func (m *membership) leave(ctx context.Context) {
+	m.store.ownership.setLeaving(true)
+	defer m.store.ownership.setLeaving(false)
+	m.mu.Lock()
+	m.releaseSome(len(m.held), leaveTimeout)
+	m.mu.Unlock()
+	released := make(chan struct{})
+	go func() { m.releases.Wait(); close(released) }()
+	m.linger(ctx, released)
 	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
-	var releasing sync.WaitGroup
-	m.mu.Lock()
-	for shard := range m.held {
-		m.store.ownership.unset(shard)
-		releasing.Go(func() { m.owner.Release(ctx, shard) })
-	}
-	clear(m.held)
-	m.mu.Unlock()
-	releasing.Wait()
-	err := m.store.transact(context.WithoutCancel(ctx), func(ctx context.Context, conn *pgx.Conn) error {
+	err := m.store.transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		if _, err := conn.Exec(ctx, m.store.sql(`UPDATE eventflow.leases SET owner = NULL WHERE owner = $1`), m.store.options.Identity); err != nil {
 			return err
 		}
@@ -445,5 +479,20 @@ func (m *membership) leaveAll(ctx context.Context) {
 	})
 	if err != nil {
 		m.store.options.Logger.Info("The leases could not be given back; they expire", "reason", textOf(err))
+	}
+}
+
+// linger renews the lease until everything was given back. If it cannot, the work on what is left stops in time.
+func (m *membership) linger(ctx context.Context, released <-chan struct{}) {
+	for {
+		wait := heartbeat
+		if _, err := m.beat(ctx); err != nil {
+			wait = quickHeartbeat
+		}
+		select {
+		case <-released:
+			return
+		case <-time.After(wait):
+		}
 	}
 }
