@@ -109,5 +109,5 @@ deploy: ## Install everything, with IMAGE
 .PHONY: undeploy
 undeploy: ## Remove everything, and with it the events that wait in the namespace's dispatchers
 	-$(KUBECTL) delete --ignore-not-found --all-namespaces --all webhookdispatchers
-	-$(KUBECTL) wait --for=delete --timeout=30s clusterrolebindings -l app.kubernetes.io/managed-by=eventflow-manager
 	$(KUBECTL) delete --ignore-not-found -k config/default
+	$(KUBECTL) delete --ignore-not-found -l app.kubernetes.io/managed-by=eventflow-manager clusterrolebindings

@@ -75,6 +75,7 @@ func TestInstall(t *testing.T) {
 	t.Run("access", testAccess)
 	t.Run("scale", testScale)
 	t.Run("documents", testDocuments)
+	t.Run("undeploy", testUndeploy)
 }
 
 // testAccess asks the API server who may do what. Its own roles view, edit and admin are put together by a controller

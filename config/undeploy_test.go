@@ -1,0 +1,42 @@
+package config_test
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// testUndeploy removes what was installed, although no manager runs that would take back what it made for dispatchers.
+func testUndeploy(t *testing.T) {
+	const (
+		made  = "eventflow-dispatcher-status:clinic-a:scaled"
+		label = "app.kubernetes.io/managed-by=eventflow-manager"
+	)
+	if output, err := runKubectl(t, onDatabase, "apply", "-f", "-"); err != nil {
+		t.Fatal(output)
+	}
+	for _, binding := range []string{made, "of-somebody-else"} {
+		kubectl(t, "create", "clusterrolebinding", binding, "--clusterrole=eventflow-dispatcher-status", "--user=x")
+	}
+	kubectl(t, "label", "clusterrolebinding", made, label)
+	for range 2 { // the second time, nothing is there
+		// No controller runs that would finish the deletion of a namespace.
+		use := "KUBECTL=" + environment.ControlPlane.KubectlPath + " --kubeconfig=" + kubeconfig + " --wait=false"
+		if output, err := exec.CommandContext(t.Context(), "make", "-C", "..", "undeploy", use).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, output)
+		}
+		kubectl(t, "wait", "--for=delete", "--timeout=60s", "crd", "webhookdispatchers.webhooks.clinikapi.com", "webhooksubscriptions.webhooks.clinikapi.com")
+	}
+	left := kubectl(t, "get", "clusterroles,clusterrolebindings", "-o", "name")
+	for line := range strings.Lines(left) {
+		if strings.Contains(line, "eventflow") {
+			t.Errorf("%s is left", strings.TrimSpace(line))
+		}
+	}
+	if !strings.Contains(left, "of-somebody-else") {
+		t.Error("a binding was deleted that the manager did not make")
+	}
+	if phase := kubectl(t, "get", "namespace", "eventflow-system", "-o", "jsonpath={.status.phase}"); phase != "Terminating" {
+		t.Errorf("the namespace is %s", phase)
+	}
+}
