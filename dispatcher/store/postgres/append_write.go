@@ -168,7 +168,7 @@ func (w *writing) claim(conn *connection, ids, yesterday string) error {
 	if err := conn.send(b, readers...); err != nil {
 		return err
 	}
-	w.first = last - int64(n) + 1
+	w.first, w.now = last-int64(n)+1, s.present(w.now)
 	return w.recall(conn, s.sql(recallIDs, ids, yesterday), byID)
 }
 

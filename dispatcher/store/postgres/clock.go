@@ -9,13 +9,16 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// clock estimates the database's clock.
+// clock estimates the database's clock. Where that was set back, or another server with a slower one took over, it goes
+// on from the time that the dispatchers have reached, and loses its lead little by little.
 type clock struct {
 	sync.Mutex
 	base   time.Time // of this process, with its monotonic part
-	start  int64     // what the database's clock is taken to have shown then, in Unix nanoseconds
+	start  int64     // what the clock is taken to have shown then, in Unix nanoseconds
 	synced bool
-	last   int64 // newest acceptance that is known
+	last   int64         // newest acceptance that is known
+	shown  int64         // newest time that now returned
+	lead   time.Duration // of the estimate before the database's clock, when that was asked last
 }
 
 const (
@@ -25,16 +28,20 @@ const (
 	clockJump = time.Second
 )
 
-// sample takes in that the database's clock showed ns at some time between before and after.
-func (c *clock) sample(before, after time.Time, ns int64) {
+// sample takes in that the database's clock showed ns at some time between before and after, when the newest acceptance
+// was last.
+func (c *clock) sample(before, after time.Time, ns, last int64) {
 	c.Lock()
 	defer c.Unlock()
-	if !c.synced {
-		c.base, c.start, c.synced = before.Add(after.Sub(before)/2), ns, true
-		return
-	}
+	c.last = max(c.last, last)
 	uncertain := after.Sub(before) / 2
-	ahead := time.Duration(ns - c.start - int64(before.Add(uncertain).Sub(c.base))) // of the estimate
+	middle, reached := before.Add(uncertain), max(ns, last)
+	if !c.synced {
+		c.base, c.start, c.synced = middle, reached, true
+	}
+	estimate := c.start + int64(middle.Sub(c.base))
+	c.lead = time.Duration(estimate - ns)
+	ahead := time.Duration(reached - estimate)
 	switch {
 	case ahead.Abs() <= uncertain:
 		return // it may be right
@@ -45,11 +52,19 @@ func (c *clock) sample(before, after time.Time, ns int64) {
 	}
 }
 
-// now is the estimate, in Unix nanoseconds.
+// now is the estimate, in Unix nanoseconds. It never goes back.
 func (c *clock) now() int64 {
 	c.Lock()
 	defer c.Unlock()
-	return c.start + int64(time.Since(c.base))
+	c.shown = max(c.shown, c.start+int64(time.Since(c.base)))
+	return c.shown
+}
+
+// leads tells whether the estimate is well before the database's clock.
+func (c *clock) leads() bool {
+	c.Lock()
+	defer c.Unlock()
+	return c.lead > clockJump
 }
 
 // accept notes the newest acceptance.
@@ -65,7 +80,7 @@ func (c *clock) newest() int64 {
 	return c.last
 }
 
-// Now is the time that the store goes by: an estimate of the database's clock that does not jump back. What works with
+// Now is the time that the store goes by: an estimate of the database's clock that does not go back. What works with
 // the store's due times and ages should go by it, too.
 func (s *Store) Now() time.Time {
 	if s.options.Now != nil {
@@ -78,6 +93,14 @@ func (s *Store) now() int64 { return nanos(s.Now()) }
 
 // latest is the later of now and the newest acceptance: periods never go back, whatever the clock does.
 func (s *Store) latest() int64 { return max(s.now(), s.clock.newest()) }
+
+// present is the time that a transaction goes by whose database's clock showed ns.
+func (s *Store) present(ns int64) int64 {
+	if s.options.Now != nil {
+		return ns
+	}
+	return max(ns, s.clock.now())
+}
 
 // fixedNow is the argument that stands for the present time in statements: NULL, for the database's clock, if nobody
 // set one.
@@ -99,8 +122,7 @@ func (s *Store) syncClock(ctx context.Context) error {
 		before := time.Now()
 		err := c.QueryRow(ctx, s.sql(`SELECT `+databaseNow+`, (SELECT coalesce(max(last), 0) FROM eventflow.acceptors)`)).Scan(&ns, &last)
 		if err == nil {
-			s.clock.sample(before, time.Now(), ns)
-			s.clock.accept(last)
+			s.clock.sample(before, time.Now(), ns, last)
 		}
 		return err
 	})
@@ -134,6 +156,7 @@ func (s *Store) ping() error {
 		return err
 	}
 	if s.down.Load() == nil && !s.full.Load() {
+		s.shareTime(ctx)
 		return nil
 	}
 	if err := s.tryWrite(ctx); err != nil {
@@ -144,6 +167,19 @@ func (s *Store) ping() error {
 	}
 	s.noteSuccess()
 	return nil
+}
+
+// saveTime keeps a time as if an event was accepted then.
+const saveTime = `INSERT INTO eventflow.acceptors AS o (id, last) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET last = greatest(o.last, excluded.last)`
+
+// shareTime tells those who ask, and those who start later, how far time has come, while the database does not know.
+func (s *Store) shareTime(ctx context.Context) {
+	if s.options.Now != nil || !s.clock.leads() {
+		return
+	}
+	if _, err := s.control.Exec(ctx, s.sql(saveTime), s.options.Identity+"/clock", s.clock.now()); err != nil && s.closing.Err() == nil {
+		s.options.Logger.Info("The time could not be shared; trying again", "reason", textOf(err))
+	}
 }
 
 // tryWrite writes what an append writes first.

@@ -27,7 +27,9 @@
 //
 // Acceptance, due times and ages are on the database's clock, which Store.Now estimates, so that the clocks of the
 // dispatchers do not matter. Acceptances rise across all dispatchers, also when that clock is set back: each transaction
-// begins behind the newest acceptance that was committed.
+// begins behind the newest acceptance that was committed. Time itself does not go back either. A dispatcher whose
+// estimate leads the database's clock writes it down once a second, as if it had accepted something then; one that
+// starts begins at the newest acceptance, so that all of them agree on when a delivery is due.
 //
 // # Ownership
 //
@@ -41,6 +43,8 @@
 //	                                    │ the member row expired
 //	                                    ▼
 //	                                 orphaned ── taken by another, epoch + 1 ──► owned
+//
+// A row that is not renewed for as long as a lease lasts is deleted, whatever the database's clock says of it.
 //
 // A member that could not renew its row stops working some time before it expires. Whatever it believes, the statement
 // that takes deliveries out of pending locks the leases that it relies on and compares owner and epoch: the outcomes of

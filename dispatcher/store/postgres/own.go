@@ -160,6 +160,8 @@ type membership struct {
 	// deadline is when the owner stops unless the lease was renewed.
 	deadline *time.Timer
 	releases sync.WaitGroup
+	// seen are the members at the last heartbeat.
+	seen map[string]sighting
 	// hurry says that a shard is free.
 	hurry chan struct{}
 }
@@ -222,7 +224,7 @@ const (
 	renewMember = `INSERT INTO eventflow.members (id, expires, revision) SELECT $1, ` + databaseNow + ` + $2, $3
 ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, revision = excluded.revision`
 
-	selectMembers = `SELECT id, revision FROM eventflow.members WHERE expires > ` + databaseNow + ` ORDER BY id`
+	selectMembers = `SELECT id, revision, expires FROM eventflow.members WHERE expires > ` + databaseNow + ` ORDER BY id`
 
 	selectLeases = `SELECT l.shard, l.epoch, coalesce(l.owner, '') = $1, l.owner IS NULL OR m.id IS NULL FROM eventflow.leases AS l
 LEFT JOIN eventflow.members AS m ON m.id = l.owner AND m.expires > ` + databaseNow + ` ORDER BY l.shard`
@@ -235,6 +237,9 @@ OR NOT EXISTS (SELECT FROM eventflow.members AS m WHERE m.id = l.owner AND m.exp
 RETURNING l.shard, l.epoch`
 
 	freeLease = `UPDATE eventflow.leases SET owner = NULL WHERE owner = $1 AND shard = $2 AND epoch = $3`
+
+	// buryMember takes the lease of a member that did not renew it since it was to expire then.
+	buryMember = `DELETE FROM eventflow.members WHERE id = $1 AND expires = $2`
 
 	forgetMembers = `DELETE FROM eventflow.members WHERE expires < ` + databaseNow + ` - $1`
 )
@@ -276,6 +281,9 @@ func (m *membership) beat(ctx context.Context) (enough bool, err error) {
 	m.renewed(sent)
 	target := share(members, s.options.Identity)
 	s.ownership.setMembers(members)
+	if err := m.bury(ctx, members); err != nil {
+		return false, err
+	}
 	return m.reconcile(ctx, leases, target)
 }
 
@@ -283,6 +291,36 @@ func (m *membership) beat(ctx context.Context) (enough bool, err error) {
 type member struct {
 	id       string
 	revision int64
+	expires  int64
+}
+
+// sighting is since when a member's lease was seen to expire at the same time.
+type sighting struct {
+	expires int64
+	since   time.Time
+}
+
+// bury ends the leases of members that did not renew them for as long as one lasts, although the database's clock says
+// that they have not expired: it was set back. Such a member has stopped its work by itself.
+func (m *membership) bury(ctx context.Context, members []member) error {
+	s := m.store
+	seen := make(map[string]sighting, len(members))
+	for _, other := range members {
+		sight, known := m.seen[other.id]
+		if !known || sight.expires != other.expires {
+			sight = sighting{other.expires, time.Now()}
+		}
+		seen[other.id] = sight
+		if time.Since(sight.since) <= s.options.LeaseDuration {
+			continue
+		}
+		s.options.Logger.Info("A dispatcher does not renew its lease, which ends in the future by the database's clock; it counts as gone", "member", other.id)
+		if _, err := s.control.Exec(ctx, s.sql(buryMember), other.id, other.expires); err != nil {
+			return err
+		}
+	}
+	m.seen = seen
+	return nil
 }
 
 func readMembers(results pgx.BatchResults) ([]member, error) {
@@ -291,7 +329,7 @@ func readMembers(results pgx.BatchResults) ([]member, error) {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (m member, err error) {
-		err = row.Scan(&m.id, &m.revision)
+		err = row.Scan(&m.id, &m.revision, &m.expires)
 		return m, err
 	})
 }

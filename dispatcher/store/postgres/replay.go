@@ -105,6 +105,7 @@ func (r *replaying) run(conn *connection) (*standing, error) {
 	if err := conn.send(b, readers...); err != nil {
 		return nil, err
 	}
+	now = s.present(now)
 	b = &pgx.Batch{}
 	var st *standing
 	if r.found.state == delivery.Delivered {

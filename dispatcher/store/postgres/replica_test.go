@@ -36,6 +36,8 @@ type receivers struct {
 	attempts []sent
 	byID     map[event.DeliveryID]int
 	takes    time.Duration
+	// failFirst answers 503 to first attempts.
+	failFirst bool
 }
 
 // sender is the receivers as one replica reaches them.
@@ -44,7 +46,7 @@ type sender struct {
 	replica string
 }
 
-// Send answers 200.
+// Send answers 200, unless it is to fail.
 func (s sender) Send(ctx context.Context, request egress.Request) egress.Result {
 	start := time.Now()
 	s.mu.Lock()
@@ -60,6 +62,9 @@ func (s sender) Send(ctx context.Context, request egress.Request) egress.Result 
 		case <-ctx.Done():
 			return egress.Result{Started: start, Duration: time.Since(start), Reason: egress.ReasonInterrupted}
 		}
+	}
+	if s.failFirst && request.Number == 1 {
+		return egress.Result{Started: start, Duration: time.Since(start), StatusCode: 503, Reason: egress.ReasonStatusCode}
 	}
 	return egress.Result{Started: start, Duration: time.Since(start), StatusCode: 200}
 }
