@@ -293,6 +293,14 @@ func TestStoreReadyTellsWhy(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for _, statement := range []string{ // a server of the past, as far as is asked
+		"CREATE SCHEMA past",
+		"CREATE FUNCTION past.current_setting(text) RETURNS text LANGUAGE sql AS 'SELECT ''140012'''",
+	} {
+		if err := database.Exec(t.Context(), "fit", statement); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := open(database.URL("newer")); err != nil {
 		t.Fatal(err)
 	}
@@ -313,6 +321,7 @@ func TestStoreReadyTellsWhy(t *testing.T) {
 	}{
 		{"postgres://canary@127.0.0.1:1/fit", v1alpha1.ReasonDatabaseUnreachable},
 		{strings.Replace(database.URL("fit"), "postgres@", "canary@", 1), v1alpha1.ReasonSchemaNotMigrated},
+		{database.URL("fit") + "&search_path=past,pg_catalog", v1alpha1.ReasonDatabaseTooOld},
 		{database.URL("newer"), v1alpha1.ReasonSchemaNewer},
 		{database.URL("fit"), v1alpha1.ReasonStoreReady},
 	} {

@@ -82,21 +82,61 @@ func TestNotMigrated(t *testing.T) {
 	}
 }
 
-// checkUndone expects that a migration which failed left nothing behind.
-func checkUndone(t *testing.T, schema string) {
+// TestTooOld opens a database that says it is PostgreSQL 14, or something that counts its versions otherwise.
+func TestTooOld(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		version string
+		want    error
+	}{
+		"PostgreSQL 14": {"PostgreSQL 14.12 on x86_64", postgres.ErrTooOld},
+		"CockroachDB":   {"CockroachDB CCL v25.1.0", nil},
+		"YugabyteDB":    {"PostgreSQL 11.2-YB-2.20.1.0-b0 on x86_64", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			past, schema := newSchema(), newSchema()
+			for _, statement := range []string{
+				"CREATE SCHEMA " + past,
+				"CREATE FUNCTION " + past + ".current_setting(text) RETURNS text LANGUAGE sql AS 'SELECT ''140012'''",
+				"CREATE FUNCTION " + past + ".version() RETURNS text LANGUAGE sql AS 'SELECT ''" + test.version + "'''",
+			} {
+				if err := server.Exec(t.Context(), "postgres", statement); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := open(t.Context(), postgres.Options{URL: server.URL("postgres") + "&search_path=" + past + ",pg_catalog", Schema: schema})
+			if !errors.Is(err, test.want) || err != nil && !strings.Contains(err.Error(), "want PostgreSQL 15 or newer; it is version 140012") {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+			var made bool
+			query(t, &made, "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", schema)
+			if made != (test.want == nil) {
+				t.Errorf("is there a schema? %t", made)
+			}
+		})
+	}
+}
+
+// query reads one value from the shared server.
+func query(t *testing.T, value any, statement string, arguments ...any) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), server.URL("postgres"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close(t.Context()) }()
+	if err := conn.QueryRow(t.Context(), statement, arguments...).Scan(value); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkUndone expects that a migration which failed left nothing behind.
+func checkUndone(t *testing.T, schema string) {
+	t.Helper()
 	var tables, version int
-	if err := conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_tables WHERE schemaname = $1", schema).Scan(&tables); err != nil {
-		t.Fatal(err)
-	}
-	if err := conn.QueryRow(t.Context(), "SELECT version FROM "+schema+".meta").Scan(&version); err != nil {
-		t.Fatal(err)
-	}
+	query(t, &tables, "SELECT count(*) FROM pg_tables WHERE schemaname = $1", schema)
+	query(t, &version, "SELECT version FROM "+schema+".meta")
 	if tables != 1 || version != 0 {
 		t.Errorf("there are %d tables, and the schema is version %d", tables, version)
 	}

@@ -83,7 +83,7 @@ func TestTLS(t *testing.T) {
 		"another authority, verify-ca":          {url: urlOf(own, "localhost", "sslmode=verify-ca"), rootCert: wrong, want: unknown},
 		"another host":                          {url: urlOf(own, "127.0.0.1", ""), rootCert: right, want: otherHost},
 		"a certificate that is over":            {url: urlOf(expired, "localhost", ""), rootCert: right, want: "certificate cannot be verified"},
-		"a server without TLS":                  {url: urlOf(server, "localhost", ""), rootCert: right, want: "must be by TLS, which the server may not offer"},
+		"a server without TLS":                  {url: urlOf(server, "127.0.0.1", ""), rootCert: right, want: "must be by TLS, which the server may not offer"},
 		"an authority that is not there":        {url: urlOf(own, "localhost", ""), rootCert: filepath.Join(folder, "absent.crt"), want: "sslrootcert, cannot be read"},
 		"an authority that has no certificate":  {url: urlOf(own, "localhost", ""), rootCert: none, want: "sslrootcert holds no certificate"},
 		"an authority elsewhere than the mount": {url: urlOf(own, "localhost", "sslrootcert=/etc/eventflow/ca/ca.crt"), rootCert: right, want: "sslrootcert, cannot be read"},
