@@ -78,9 +78,9 @@ func newWriting(s *Store, acceptor string, calls []*call) *writing {
 // try does the work once.
 func (w *writing) try(ctx context.Context) error {
 	s := w.store
-	today := kindIDs.bucket(s.latest())
-	ids, yesterday := period{kindIDs, today}, period{kindIDs, today - 1}
-	if err := s.ensure(ctx, ids, yesterday, period{kindEvents, kindEvents.bucket(s.latest())}); err != nil {
+	now := s.latest()
+	today := kindIDs.bucket(now)
+	if err := s.ensure(ctx, period{kindIDs, today}, period{kindIDs, today - 1}, period{kindEvents, kindEvents.bucket(now)}); err != nil {
 		return err
 	}
 	conn, err := s.acquire(ctx, s.pool)
@@ -88,7 +88,19 @@ func (w *writing) try(ctx context.Context) error {
 		return err
 	}
 	defer conn.release()
-	if err := w.claim(conn, ids.table(), yesterday.table()); err != nil {
+	into := now % day
+	locked := into < aroundMidnight || day-into < aroundMidnight
+	if locked {
+		if today, err = w.lockDay(conn); err != nil {
+			return err
+		}
+	}
+	ids, yesterday := period{kindIDs, today}, period{kindIDs, today - 1}
+	if !s.periods.has(ids) || !s.periods.has(yesterday) { // the day is another than it seemed to be
+		conn.release()
+		return errors.Join(s.ensure(ctx, ids, yesterday), errHourTurned)
+	}
+	if err := w.claim(conn, locked, ids.table(), yesterday.table()); err != nil {
 		return err
 	}
 	undo := w.judge()
@@ -111,6 +123,9 @@ var errHourTurned = errors.New("the hour turned")
 const (
 	lockMidnight = `SELECT id FROM eventflow.midnight WHERE id = 1 FOR UPDATE`
 
+	// askTime does not go back from one who holds the lock to the next.
+	askTime = `SELECT greatest(coalesce($1, ` + databaseNow + `), (SELECT coalesce(max(last), 0) FROM eventflow.acceptors))`
+
 	claimTime = `INSERT INTO eventflow.acceptors (id, last)
 SELECT $1, greatest(coalesce($2, ` + databaseNow + `), (SELECT coalesce(max(last), 0) FROM eventflow.acceptors) + 1) + $3 - 1
 ON CONFLICT (id) DO UPDATE SET last = excluded.last
@@ -129,9 +144,22 @@ RETURNING id, at`
 UNION ALL SELECT id, digest, at, deliveries FROM @2 WHERE id = ANY($1)`
 )
 
-// claim begins the transaction, takes the time of acceptance and the ids that are free, and finds out who has the
+// lockDay begins the transaction, and returns the day whose table ids are stored in. Until the transaction ends, nobody
+// else stores ids: those that do so afterwards find the same day or the next, whatever their own clocks say.
+func (w *writing) lockDay(conn *connection) (day int64, err error) {
+	s := w.store
+	b := &pgx.Batch{}
+	s.begin(b, settingsDurable)
+	b.Queue(s.sql(lockMidnight))
+	b.Queue(s.sql(askTime), s.fixedNow())
+	var ns int64
+	err = conn.send(b, afterBegin(nil, func(r pgx.BatchResults) error { return r.QueryRow().Scan(&ns) })...)
+	return kindIDs.bucket(ns), err
+}
+
+// claim begins the transaction, unless it has begun, takes the time of acceptance and the ids that are free, and finds out who has the
 // others.
-func (w *writing) claim(conn *connection, ids, yesterday string) error {
+func (w *writing) claim(conn *connection, begun bool, ids, yesterday string) error {
 	s := w.store
 	n := len(w.entries)
 	keys, digests := make([][16]byte, n), make([][16]byte, n)
@@ -144,11 +172,10 @@ func (w *writing) claim(conn *connection, ids, yesterday string) error {
 		counts[i], numbers[i] = int32(len(e.event().Subscriptions)), int64(i+1)
 	}
 	b := &pgx.Batch{}
-	s.begin(b, settingsDurable)
-	readers := afterBegin()
-	if into := s.latest() % day; into < aroundMidnight || day-into < aroundMidnight {
-		b.Queue(s.sql(lockMidnight))
-		readers = append(readers, nil)
+	var readers []func(pgx.BatchResults) error
+	if !begun {
+		s.begin(b, settingsDurable)
+		readers = afterBegin()
 	}
 	var last int64
 	b.Queue(s.sql(claimTime), w.acceptor, s.fixedNow(), int64(n))

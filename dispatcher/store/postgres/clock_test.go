@@ -1,11 +1,13 @@
 package postgres_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
 // settableClock makes a clock that replicas take for the database's, which set moves away from it.
@@ -74,6 +76,22 @@ func TestDatabaseClockSetBack(t *testing.T) {
 	})
 }
 
+// TestDatabaseClockSetForward sets the database's clock forward: events are accepted in hours that nobody made tables for.
+func TestDatabaseClockSetForward(t *testing.T) {
+	t.Parallel()
+	url, set := settableClock(t)
+	c := newCluster(t, url, 3)
+	r := c.start("a")
+	c.eventually("it owns all", patience, func() bool { return r.owned() == 64 })
+	for i := range 5 {
+		set(fmt.Sprintf("%d hours", 5*(i+1)))
+		if err := r.publish(c.subs...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.eventually("all is delivered", patience, func() bool { n, _ := c.receivers.count(); return n == 15 })
+}
+
 // TestMemberOfTheFuture: a dispatcher died just before the database's clock was set back, so that its lease seems to
 // last for another hour.
 func TestMemberOfTheFuture(t *testing.T) {
@@ -91,5 +109,41 @@ UPDATE eventflow.leases SET owner = 'ghost', epoch = epoch + 1 WHERE shard < 32`
 	t.Logf("its work goes on after %s", took)
 	if took > 15*time.Second {
 		t.Errorf("its work went on only after %s", took)
+	}
+}
+
+// TestIDsAroundMidnight stores events through replicas whose estimates of the time lie on either side of midnight, and
+// publishes each again through the other.
+func TestIDsAroundMidnight(t *testing.T) {
+	t.Parallel()
+	url, set := settableClock(t)
+	c := newCluster(t, url, 1)
+	now := time.Now().UTC()
+	midnight := now.Truncate(24 * time.Hour).Add(24 * time.Hour)
+	set(fmt.Sprintf("%d microseconds", midnight.Add(-3*time.Second).Sub(now).Microseconds()))
+	a, b := c.start("a"), c.start("b")
+	a.store.MoveClock(10 * time.Second)
+	publish := func(r *replica, id string, wantRepeated bool) {
+		t.Helper()
+		accepted, _, err := r.store.Append(t.Context(), []store.NewEvent{{
+			Event: &delivery.Event{Namespace: namespace, ID: id, Type: "patient.created", Body: []byte(`{}`)}, Subscriptions: c.subs,
+		}})
+		if err != nil || accepted[0].Repeated != wantRepeated {
+			t.Errorf("%s through %s: %+v, %v; want repeated %t", id, r.name, accepted, err, wantRepeated)
+		}
+	}
+	n := 0
+	for end := b.store.Now().Add(5 * time.Second); b.store.Now().Before(end); n++ {
+		first, then := a, b
+		if n%2 == 1 {
+			first, then = b, a
+		}
+		publish(first, fmt.Sprint(n), false)
+		publish(then, fmt.Sprint(n), true)
+	}
+	t.Logf("%d events until %s, by the other's estimate %s", n, b.store.Now(), a.store.Now())
+	for i := range n { // those of the day before, too
+		publish(a, fmt.Sprint(i), true)
+		publish(b, fmt.Sprint(i), true)
 	}
 }

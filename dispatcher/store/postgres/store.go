@@ -327,13 +327,17 @@ func (c *connection) send(b *pgx.Batch, readers ...func(pgx.BatchResults) error)
 	return err
 }
 
-// release gives the connection back; in the middle of a transaction, which that rolls back.
+// release gives the connection back; in the middle of a transaction, which that rolls back. A second one does nothing.
 func (c *connection) release() {
+	if c.Conn == nil {
+		return
+	}
 	defer c.end()
 	if !c.Conn.Conn().IsClosed() && c.Conn.Conn().PgConn().TxStatus() != 'I' {
 		_, _ = c.Exec(c.ctx, "rollback", pgx.QueryExecModeSimpleProtocol) // if it fails, the connection is closed
 	}
 	c.Release()
+	c.Conn = nil
 }
 
 // transact runs f in a transaction of its own, again if it met contention.
