@@ -1,0 +1,126 @@
+package postgres
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+)
+
+// ownership are the leases that this process holds.
+type ownership struct {
+	sync.Mutex
+	epochs map[int]int64 // by shard
+	peers  bool          // whether there are other members
+	// announced is the revision of the routing table that this process works by, slowest the oldest that a member does.
+	announced, slowest int64
+	leaving            bool
+}
+
+// Announce tells the other dispatchers by which revision of the routing table this one works.
+func (s *Store) Announce(revision int64) {
+	s.ownership.Lock()
+	defer s.ownership.Unlock()
+	s.ownership.announced = revision
+}
+
+// Slowest is the oldest revision that a live dispatcher works by, as far as this one knows.
+func (s *Store) Slowest() int64 {
+	s.ownership.Lock()
+	defer s.ownership.Unlock()
+	return s.ownership.slowest
+}
+
+// epoch of the shard's lease, and false if this process has none, or is giving it back.
+func (o *ownership) epoch(shard int) (int64, bool) {
+	o.Lock()
+	defer o.Unlock()
+	epoch, ok := o.epochs[shard]
+	return epoch, ok
+}
+
+func (o *ownership) set(shard int, epoch int64) {
+	o.Lock()
+	defer o.Unlock()
+	if o.epochs == nil {
+		o.epochs = map[int]int64{}
+	}
+	o.epochs[shard] = epoch
+}
+
+func (o *ownership) unset(shard int) {
+	o.Lock()
+	defer o.Unlock()
+	delete(o.epochs, shard)
+}
+
+func (o *ownership) shards() []int {
+	o.Lock()
+	defer o.Unlock()
+	all := make([]int, 0, len(o.epochs))
+	for shard := range o.epochs {
+		all = append(all, shard)
+	}
+	slices.Sort(all)
+	return all
+}
+
+func (o *ownership) setMembers(members []member) {
+	o.Lock()
+	defer o.Unlock()
+	o.peers, o.slowest = len(members) > 1, o.announced
+	for _, m := range members {
+		o.slowest = min(o.slowest, m.revision)
+	}
+}
+
+func (o *ownership) revision() int64 {
+	o.Lock()
+	defer o.Unlock()
+	if o.leaving {
+		return leaving
+	}
+	return o.announced
+}
+
+func (o *ownership) setLeaving(is bool) {
+	o.Lock()
+	defer o.Unlock()
+	o.leaving = is
+}
+
+func (o *ownership) hasPeers() bool {
+	o.Lock()
+	defer o.Unlock()
+	return o.peers
+}
+
+// recheck leaves notices of deliveries to shards that were this process's when they were stored, and are not any more:
+// their new owner may have looked for them before.
+func (o *ownership) recheck(s *Store, quiet map[int]int64, deliveries func(yield func(event.SubscriptionKey, int64))) {
+	lost := map[int]struct{}{}
+	for shard, before := range quiet {
+		if now, owned := o.epoch(shard); !owned || now != before {
+			lost[shard] = struct{}{}
+		}
+	}
+	if len(lost) == 0 {
+		return
+	}
+	var rows pendingRows
+	deliveries(func(sub event.SubscriptionKey, due int64) {
+		if _, ok := lost[delivery.ShardOf(sub)]; ok {
+			rows.notify(s, sub, due)
+		}
+	})
+	if len(rows.shards) == 0 {
+		return // they are ours again, and were read since
+	}
+	s.work.Go(func() {
+		_, err := s.pool.Exec(s.closing, s.sql(saveNotices), rows.shards, rows.noticeSubs, rows.noticeDues)
+		if err != nil && s.closing.Err() == nil {
+			s.options.Logger.Info("A notice could not be left; its deliveries are found when they are overdue", "reason", textOf(err))
+		}
+	})
+}
