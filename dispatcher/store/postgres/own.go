@@ -118,7 +118,8 @@ WHERE l.shard = u.shard AND l.epoch = u.epoch AND (l.owner IS NULL OR l.owner = 
 OR NOT EXISTS (SELECT FROM eventflow.members AS m WHERE m.id = l.owner AND m.expires > ` + databaseNow + `))
 RETURNING l.shard, l.epoch`
 
-	freeLease = `UPDATE eventflow.leases SET owner = NULL WHERE owner = $1 AND shard = $2 AND epoch = $3`
+	freeLeases = `UPDATE eventflow.leases AS l SET owner = NULL FROM unnest($2::integer[], $3::bigint[]) AS u (shard, epoch)
+WHERE l.owner = $1 AND l.shard = u.shard AND l.epoch = u.epoch`
 
 	// buryMember takes the lease of a member that did not renew it since it was to expire then.
 	buryMember = `DELETE FROM eventflow.members WHERE id = $1 AND expires = $2`
@@ -279,12 +280,13 @@ func (m *membership) reconcile(ctx context.Context, leases []leaseRow, target in
 	}
 	if count > target {
 		m.releaseSome(count-target, releaseTimeout)
-		m.mu.Unlock()
-		return true, nil
 	}
 	m.mu.Unlock()
-	if count == target || len(candidates) == 0 {
-		return count == target, nil
+	if count >= target {
+		return true, m.freeStrays(ctx, candidates)
+	}
+	if len(candidates) == 0 {
+		return false, nil
 	}
 	taken, err := m.take(ctx, candidates[:min(len(candidates), target-count)])
 	return count+taken == target, err
@@ -306,6 +308,23 @@ func (m *membership) compare(leases []leaseRow) (candidates []leaseRow) {
 	}
 	rand.Shuffle(len(candidates), func(i, j int) { candidates[i], candidates[j] = candidates[j], candidates[i] })
 	return candidates
+}
+
+// freeStrays gives back, of the candidates, what the database says is this member's already, although it works on none
+// of them: the answer was lost when it took them or gave them back. Nobody else would take them.
+func (m *membership) freeStrays(ctx context.Context, candidates []leaseRow) error {
+	var shards []int32
+	var epochs []int64
+	for _, l := range candidates {
+		if l.mine {
+			shards, epochs = append(shards, int32(l.shard)), append(epochs, l.epoch)
+		}
+	}
+	if len(shards) == 0 {
+		return nil
+	}
+	_, err := m.store.control.Exec(ctx, m.store.sql(freeLeases), m.store.options.Identity, shards, epochs)
+	return err
 }
 
 // take takes leases, as many of them as no other took first.
@@ -372,7 +391,7 @@ func (m *membership) release(shard int, h *holding, timeout time.Duration) {
 	}
 	freeing, cancel := context.WithTimeout(m.store.closing, stopTimeout)
 	defer cancel()
-	if _, err := m.store.control.Exec(freeing, m.store.sql(freeLease), m.store.options.Identity, shard, h.Epoch); err != nil {
+	if _, err := m.store.control.Exec(freeing, m.store.sql(freeLeases), m.store.options.Identity, []int32{int32(shard)}, []int64{h.Epoch}); err != nil {
 		m.store.options.Logger.Info("A shard could not be given back; it is taken again, or expires", "shard", shard, "reason", textOf(err))
 	}
 }

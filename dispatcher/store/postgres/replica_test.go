@@ -227,6 +227,28 @@ func TestReplicasShareTheWork(t *testing.T) {
 	t.Logf("shared among the rest within %s", took)
 }
 
+// TestStrayLease: a dispatcher that has its share took another lease, or gave one back, and the answer was lost. It works
+// on it no more than anybody else does.
+func TestStrayLease(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, server.URL("postgres"), 1)
+	a, b := c.start("a"), c.start("b")
+	even := func() bool { return a.owned() == 32 && b.owned() == 32 }
+	c.eventually("two share", patience, even)
+	owner, _ := leaseOf(t, c, postgres.Owned(a.store)[0])
+	shard := postgres.Owned(b.store)[0]
+	_, before := leaseOf(t, c, shard)
+	stray := fmt.Sprintf("UPDATE %s.leases SET owner = '%s', epoch = epoch + 1 WHERE shard = %d", c.schema, owner, shard)
+	if err := server.Exec(t.Context(), "postgres", stray); err != nil {
+		t.Fatal(err)
+	}
+	took := c.eventually("two share again", patience, func() bool {
+		_, epoch := leaseOf(t, c, shard)
+		return epoch >= before+2 && even()
+	})
+	t.Logf("they share again after %s", took)
+}
+
 // TestHandOverSendsNothingTwice lets replicas come and go under load, in good order.
 func TestHandOverSendsNothingTwice(t *testing.T) {
 	t.Parallel()
