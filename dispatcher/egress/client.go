@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -142,34 +143,31 @@ func (c *Client) exchange(ctx context.Context, r Request, target *preparedTarget
 	if response.StatusCode == http.StatusTooManyRequests || response.StatusCode == http.StatusServiceUnavailable {
 		result.RetryAfter = retryAfter(response.Header.Get("Retry-After"), time.Now())
 	}
-	release := cutOff(ctx, used)
 	again := used.drain(response)
-	if release() && again {
+	if used.release() && again {
 		c.pool.put(used)
 	} else {
 		_ = used.Close()
 	}
 }
 
-// roundTrip sends the request on a connection that is idle, or else on a new one. If it fails, the connection it
-// returns is closed.
+// roundTrip sends the request on a connection that is idle, or else on a new one. ctx ends what waits for the connection
+// it returns until that is released. If it fails, the connection is closed.
 func (c *Client) roundTrip(ctx context.Context, target *preparedTarget, deadline time.Time, request []byte) (*conn, *http.Response, error) {
 	for fresh := false; ; fresh = true {
 		used, err := c.connection(ctx, target, deadline, fresh)
 		if err != nil {
 			return nil, nil, err
 		}
-		release := cutOff(ctx, used)
+		used.release = context.AfterFunc(ctx, used.cut)
 		response, err := used.roundTrip(request)
-		if !release() && err == nil {
-			err = ctx.Err()
-		}
-		if err == nil {
+		if err == nil && ctx.Err() == nil {
 			return used, response, nil
 		}
+		used.release()
 		_ = used.Close()
 		if ctx.Err() != nil || !used.reused || used.answered || isTimeout(err) {
-			return used, nil, err
+			return used, nil, cmp.Or(ctx.Err(), err)
 		}
 	}
 }
@@ -192,10 +190,4 @@ func (c *Client) connection(ctx context.Context, target *preparedTarget, deadlin
 		return nil, err
 	}
 	return newConn(connected, target.key), connected.SetDeadline(deadline)
-}
-
-// cutOff makes whatever waits for the connection fail once ctx ends, until release is called; it returns false if ctx
-// has ended before.
-func cutOff(ctx context.Context, c *conn) (release func() bool) {
-	return context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 }

@@ -33,6 +33,8 @@ type conn struct {
 	answered bool
 	reused   bool
 	idleFrom time.Time
+	// release ends what lets the end of an attempt's context cut the attempt off; it returns false if that has happened.
+	release func() bool
 }
 
 func newConn(c net.Conn, key string) *conn {
@@ -40,6 +42,9 @@ func newConn(c net.Conn, key string) *conn {
 	made.reader = bufio.NewReaderSize(made, readBuffer)
 	return made
 }
+
+// cut makes whatever waits for the connection fail.
+func (c *conn) cut() { _ = c.SetDeadline(time.Unix(1, 0)) }
 
 // Read reads from the endpoint, within the budget.
 func (c *conn) Read(b []byte) (int, error) {
