@@ -71,7 +71,7 @@ type appending struct {
 	// fresh are the indexes of the events that were not accepted before.
 	fresh []int
 	first map[identity]int // index of an id's first event in the call, if there are several events
-	// lookup finds ids, within bounds, in the days that have some.
+	// lookup finds ids, within bounds, in the days that have some; nil until the first that may be there.
 	lookup *pebble.Iterator
 	days   []uint32
 	bounds []byte
@@ -130,15 +130,15 @@ func (s *Store) append(a *appending, events []store.NewEvent) ([]store.Accepted,
 
 // recallAll answers the events that were accepted before, and lists the others.
 func (s *Store) recallAll(a *appending, events []store.NewEvent, now uint64, answers []store.Accepted) (err error) {
-	if len(a.known) > 0 {
-		if err := s.lookUp(a, now); err != nil {
-			return err
+	defer func() {
+		if a.lookup != nil {
+			err = errors.Join(err, a.lookup.Close())
+			a.lookup = nil
 		}
-		defer func() { err = errors.Join(err, a.lookup.Close()) }()
-	}
+	}()
 	clear(a.first)
 	for i := range events {
-		if err := a.recall(events, i, now, answers); err != nil {
+		if err := s.recall(a, events, i, now, answers); err != nil {
 			return err
 		}
 		if !answers[i].Repeated {
@@ -149,7 +149,7 @@ func (s *Store) recallAll(a *appending, events []store.NewEvent, now uint64, ans
 }
 
 // recall answers the i-th event if it was accepted before, by this call or another; else with what will be stored.
-func (a *appending) recall(events []store.NewEvent, i int, now uint64, answers []store.Accepted) error {
+func (s *Store) recall(a *appending, events []store.NewEvent, i int, now uint64, answers []store.Accepted) error {
 	e := &events[i]
 	answers[i] = store.Accepted{ID: e.Event.ID, Deliveries: len(e.Subscriptions)}
 	if e.Fresh {
@@ -165,6 +165,14 @@ func (a *appending) recall(events []store.NewEvent, i int, now uint64, answers [
 		default:
 			answers[i].Repeated, answers[i].Deliveries = true, answers[first].Deliveries
 			return nil
+		}
+	}
+	if !s.sightings.has(&a.ids[i]) {
+		return nil
+	}
+	if a.lookup == nil {
+		if err := s.lookUp(a, now); err != nil {
+			return err
 		}
 	}
 	before, found, err := a.remembered(a.ids[i], now)
@@ -227,6 +235,7 @@ func (s *Store) write(a *appending, events []store.NewEvent, answers []store.Acc
 		at := first + uint64(n)
 		e.Event.Key = a.ids[i].eventKey(at)
 		s.ids.add(bucketOf(at, day))
+		s.sightings.add(bucketOf(at, day), a.ids[i])
 		a.key = appendIdempotencyKey(a.key[:0], bucketOf(at, day), a.ids[i])
 		a.value = (&acceptance{digest: e.Digest, accepted: at, count: len(e.Subscriptions)}).append(a.value[:0])
 		_ = b.Set(a.key, a.value, nil) // writing to a batch never fails

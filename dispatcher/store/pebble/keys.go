@@ -126,6 +126,8 @@ func appendFinishedKey(b []byte, space byte, bucket uint32, t tenant, id event.D
 
 const finishedKeyLength = 37
 
+const idempotencyKeyLength = 21
+
 func appendIdempotencyKey(b []byte, bucket uint32, id identity) []byte {
 	b = appendBucketKey(b, spaceIdempotency, bucket)
 	return append(b, id[:]...)

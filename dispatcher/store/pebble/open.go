@@ -29,7 +29,7 @@ const lockPause = 50 * time.Millisecond
 func Open(dir string, options Options) (*Store, error) {
 	s := &Store{options: options.withDefaults(), dir: dir}
 	s.life.idle = make(chan struct{})
-	s.unsynced = make(chan struct{}, 1)
+	s.outcomes.waiting = make(chan struct{}, 1)
 	s.claims.held = map[identity]*claim{}
 	s.subscriptions.known = map[event.SubscriptionKey]subscription{}
 	s.subscriptions.namespaces = map[string]map[event.SubscriptionKey]string{}
@@ -40,8 +40,9 @@ func Open(dir string, options Options) (*Store, error) {
 	s.opened.Store(true)
 	s.closing, s.close = context.WithCancel(context.Background())
 	s.checkSpace()
-	s.work.Add(2)
+	s.work.Add(3)
 	go s.watch()
+	go s.recallSightings()
 	go s.syncOutcomes()
 	return s, nil
 }

@@ -87,7 +87,7 @@ func (s *Store) commitLedger(b *pebble.Batch) error {
 	if err := s.commit(b, pebble.NoSync); err != nil {
 		return fmt.Errorf("record outcomes: %w", err)
 	}
-	s.recorded()
+	s.outcomes.wrote()
 	for sub, counts := range l.changed {
 		if _, ok := l.cached[sub]; !ok && len(l.cached) >= maxCached {
 			clear(l.cached)

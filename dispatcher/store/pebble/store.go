@@ -35,11 +35,10 @@ type Store struct {
 		users  int
 		idle   chan struct{} // closed once closed is set and users is 0
 	}
-	closing context.Context
-	close   context.CancelFunc
-	work    sync.WaitGroup // the background goroutines
-	// unsynced holds something while outcomes wait for a sync.
-	unsynced chan struct{}
+	closing  context.Context
+	close    context.CancelFunc
+	work     sync.WaitGroup // the background goroutines
+	outcomes syncs
 
 	clock struct {
 		sync.Mutex
@@ -55,6 +54,7 @@ type Store struct {
 	dropping                  sync.RWMutex
 	events, delivered, failed buckets
 	ids                       buckets
+	sightings                 sightings
 	expiring                  sync.Mutex
 }
 
@@ -131,13 +131,18 @@ func (s *Store) Ready() error {
 
 // commit writes the batch, or ends the process.
 func (s *Store) commit(b *pebble.Batch, durable *pebble.WriteOptions) error {
+	written := s.outcomes.written.Load()
 	defer func() {
 		// Pebble panics if the log failed before.
 		if r := recover(); r != nil {
 			s.fail(fmt.Errorf("write to the log: %v", r))
 		}
 	}()
-	return b.Commit(durable)
+	err := b.Commit(durable)
+	if err == nil && durable.GetSync() {
+		s.outcomes.reached(written)
+	}
+	return err
 }
 
 // now is the time in Unix nanoseconds.
