@@ -47,8 +47,12 @@ func (e *Engine) record(ctx context.Context) {
 	}
 }
 
-// gather takes further outcomes as they come, until the batch is full or recordLinger has passed.
+// gather takes further outcomes as they come, until the batch is full or recordLinger has passed. If no attempt is under
+// way, it does not wait for one.
 func (e *Engine) gather(batch []settlement, linger *time.Timer) []settlement {
+	if e.calm() && len(e.outcomes) == 0 {
+		return batch
+	}
 	linger.Reset(recordLinger)
 	for len(batch) < recordBatch {
 		select {
@@ -62,6 +66,13 @@ func (e *Engine) gather(batch []settlement, linger *time.Timer) []settlement {
 		}
 	}
 	return batch
+}
+
+// calm tells whether no attempt is under way.
+func (e *Engine) calm() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.inFlight == 0
 }
 
 // settle lets go of deliveries whose outcomes are in the store now.
