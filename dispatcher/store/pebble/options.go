@@ -96,6 +96,7 @@ func (s *Store) engineOptions() *pebble.Options {
 		Logger:                      engineLogger{s},
 		EventListener:               s.reports(),
 	}
+	o.Experimental.CompactionScheduler = newCompactions()
 	o.Levels[0].FilterPolicy = bloom.FilterPolicy(10)
 	o.Levels[0].BlockSize = 16 << 10
 	return o
