@@ -206,7 +206,7 @@ func isLabel(s string) bool {
 			return false
 		}
 	}
-	return len(s) > 0 && len(s) <= validation.DNS1123LabelMaxLength
+	return s != "" && len(s) <= validation.DNS1123LabelMaxLength
 }
 
 func pathNotFound() *problem {
