@@ -29,10 +29,16 @@
 // their event along; before an e bucket goes, the events that pending deliveries still need move to the current one.
 // Finding an event means asking the buckets that exist, the one of its acceptance first.
 //
+// # Ids
+//
+// Whether an id was accepted before is a look at up to two i keys. A Bloom filter of the ids of the last days, filled from the
+// i keys in the background when the store is opened, spares nearly every one of them; until it is filled, and where it
+// says that an id may be known, the keys are read. It is bounded at 64 MiB.
+//
 // # Durability
 //
 // Append and Replay wait for the write-ahead log to be synced, which Pebble does once for all that wait. Record does not
-// wait. What a reader sees may not be durable yet, with one exception that matters: a repetition is answered only when
+// wait: its outcomes are synced with the next event that is appended, or within 50 ms. What a reader sees may not be durable yet, with one exception that matters: a repetition is answered only when
 // the first acceptance is. When a write or a sync fails, the process ends with one line; nothing that failed was
 // acknowledged, and opening the directory again recovers what was.
 package pebble
