@@ -29,6 +29,7 @@ type memoryStore struct {
 	owned    chan Owner
 	given    func(shard int) // is told of each that is given back
 	fail     error           // of every call, while it is set
+	records  int             // calls of Record
 	last     time.Time
 }
 
@@ -183,6 +184,7 @@ func (s *memoryStore) Record(_ context.Context, outcomes []Outcome) error {
 	if s.fail != nil {
 		return s.fail
 	}
+	s.records++
 	for _, o := range outcomes {
 		d, ok := s.pending[o.Delivery.ID]
 		epoch, changed := s.epochs[ShardOf(o.Delivery.ID.Subscription)]
