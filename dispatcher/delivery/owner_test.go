@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
 func TestReleaseWaitsForWhatIsInFlight(t *testing.T) {
@@ -165,6 +166,41 @@ func TestNoticeOfWhatWasStoredElsewhere(t *testing.T) {
 		synctest.Wait()
 		if len(to.to(sub)) != 1 {
 			t.Error("not delivered at the notice")
+		}
+	})
+}
+
+// TestLimitsHoldAcrossHandOvers lets one engine after another work on the same store, each for a second. What the store
+// keeps is enough: a breaker that is open stays open, and a rate is exceeded by no more than a burst for each of them.
+// TestOrderingByResource does the same with ordered deliveries.
+func TestLimitsHoldAcrossHandOvers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, to := newMemoryStore(), newEndpoints()
+		limited := to.add("limited", ok)
+		to.edit(limited, func(e *Endpoint) { e.RequestsPerSecond = 40 })
+		dead := to.add("dead", func(context.Context, egress.Request) egress.Result {
+			<-time.After(100 * time.Millisecond)
+			return egress.Result{StatusCode: 500, Reason: egress.ReasonStatusCode}
+		})
+		e, stop := start(t, s, to, Options{})
+		for i := range 1000 {
+			e.Accept(s.append(fmt.Sprint(i), limited, dead))
+		}
+		advance(time.Second)
+		const others = 10
+		to.takePeak(dead)
+		for range others {
+			stop()
+			_, stop = start(t, s, to, Options{})
+			advance(time.Second)
+		}
+		stop()
+		if n, burst := len(to.to(limited)), 40/paceBurst; n < 40*others || n > 40*(1+others)+burst*(1+others) {
+			t.Errorf("%d attempts in %d s at 40 a second", n, 1+others)
+		}
+		if peak := to.takePeak(dead); peak != 1 {
+			t.Errorf("%d attempts at once at an endpoint whose breaker was open, want 1", peak)
 		}
 	})
 }
