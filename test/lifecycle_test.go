@@ -135,7 +135,17 @@ func TestGone(t *testing.T) {
 	n.publish(`{"type":"patient.created","data":{}}`)
 	n.condition("a", "EndpointHealthy", "False", "Gone")
 	n.condition("a", "Ready", "False", "Gone")
+	// By the time that another endpoint has had its retries, this one would have had some, too.
+	other := newReceiver(t, func(got received) int {
+		if got.header.Get("X-Clinik-Attempt") < "3" {
+			return http.StatusInternalServerError
+		}
+		return http.StatusOK
+	})
+	n.subscribe("b", other.URL, `"*"`, "retry: {initialDelay: 1s, factor: 1}")
+	n.ready("b")
 	n.publish(`{"type":"patient.created","data":{}}`)
+	n.waitFor(other, 3)
 	if got := r.all(); len(got) != 1 {
 		t.Errorf("%d attempts at an endpoint that is gone", len(got))
 	}
