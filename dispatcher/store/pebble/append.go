@@ -167,7 +167,7 @@ func (s *Store) recall(a *appending, events []store.NewEvent, i int, now uint64,
 			return nil
 		}
 	}
-	if !s.sightings.has(&a.ids[i]) {
+	if !s.idFilter.has(&a.ids[i]) {
 		return nil
 	}
 	if a.lookup == nil {
@@ -235,7 +235,7 @@ func (s *Store) write(a *appending, events []store.NewEvent, answers []store.Acc
 		at := first + uint64(n)
 		e.Event.Key = a.ids[i].eventKey(at)
 		s.ids.add(bucketOf(at, day))
-		s.sightings.add(bucketOf(at, day), a.ids[i])
+		s.idFilter.add(bucketOf(at, day), a.ids[i])
 		a.key = appendIdempotencyKey(a.key[:0], bucketOf(at, day), a.ids[i])
 		a.value = (&acceptance{digest: e.Digest, accepted: at, count: len(e.Subscriptions)}).append(a.value[:0])
 		_ = b.Set(a.key, a.value, nil) // writing to a batch never fails

@@ -102,7 +102,7 @@ func (s *Store) forget(now uint64) error {
 		return fmt.Errorf("drop ids: %w", err)
 	}
 	s.ids.drop(last)
-	s.sightings.drop(last)
+	s.idFilter.drop(last)
 	return b.Close()
 }
 

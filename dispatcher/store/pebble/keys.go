@@ -126,12 +126,12 @@ func appendFinishedKey(b []byte, space byte, bucket uint32, t tenant, id event.D
 
 const finishedKeyLength = 37
 
-const idempotencyKeyLength = 21
-
 func appendIdempotencyKey(b []byte, bucket uint32, id identity) []byte {
 	b = appendBucketKey(b, spaceIdempotency, bucket)
 	return append(b, id[:]...)
 }
+
+const idempotencyKeyLength = 21
 
 // appendBucketKey appends what the keys of a bucket begin with.
 func appendBucketKey(b []byte, space byte, bucket uint32) []byte {

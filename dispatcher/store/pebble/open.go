@@ -42,7 +42,7 @@ func Open(dir string, options Options) (*Store, error) {
 	s.checkSpace()
 	s.work.Add(3)
 	go s.watch()
-	go s.recallSightings()
+	go s.fillIDFilter()
 	go s.syncOutcomes()
 	return s, nil
 }

@@ -54,7 +54,7 @@ type Store struct {
 	dropping                  sync.RWMutex
 	events, delivered, failed buckets
 	ids                       buckets
-	sightings                 sightings
+	idFilter                  idFilter
 	expiring                  sync.Mutex
 }
 

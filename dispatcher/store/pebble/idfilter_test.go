@@ -15,9 +15,9 @@ import (
 // numbered is the n-th of a row of ids.
 func numbered(n int) identity { return identityOf("clinic", fmt.Sprint(n)) }
 
-func TestSightings(t *testing.T) {
+func TestIDFilter(t *testing.T) {
 	t.Parallel()
-	var s sightings
+	var s idFilter
 	if id := numbered(0); !s.has(&id) {
 		t.Error("it denies an id before it has read those in the store")
 	}
@@ -51,9 +51,9 @@ func TestSightings(t *testing.T) {
 	}
 }
 
-func TestSightingsAreBounded(t *testing.T) {
+func TestIDFilterIsBounded(t *testing.T) {
 	t.Parallel()
-	var s sightings
+	var s idFilter
 	s.complete.Store(true)
 	for range 20 {
 		s.add(1, numbered(1))
@@ -63,8 +63,8 @@ func TestSightingsAreBounded(t *testing.T) {
 	for _, p := range s.list() {
 		bytes += len(p.words) * 8
 	}
-	if bytes > sightingBytesAll || bytes < sightingBytesAll/2 {
-		t.Errorf("the filter takes %d bytes, want at most %d, and most of them", bytes, sightingBytesAll)
+	if bytes > filterBytesAll || bytes < filterBytesAll/2 {
+		t.Errorf("the filter takes %d bytes, want at most %d, and most of them", bytes, filterBytesAll)
 	}
 	last := s.newest()
 	if id := numbered(2); true {
@@ -74,12 +74,12 @@ func TestSightingsAreBounded(t *testing.T) {
 	}
 }
 
-// TestSightingsOfAStore opens a store again: what it knew is known, from disk and then from the filter.
-func TestSightingsOfAStore(t *testing.T) {
+// TestIDFilterOfAStore opens a store again: what it knew is known, from disk and then from the filter.
+func TestIDFilterOfAStore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		options := Options{FS: vfs.NewMem()}
-		const each = 3 * sightingsAtOnce / 2
+		const each = 3 * idsAtOnce / 2
 		for run := range 3 {
 			s, err := Open("data", options)
 			if err != nil {
@@ -87,7 +87,7 @@ func TestSightingsOfAStore(t *testing.T) {
 			}
 			if run == 1 {
 				synctest.Wait() // until the ids are read; the other runs go on meanwhile
-				if !s.sightings.complete.Load() {
+				if !s.idFilter.complete.Load() {
 					t.Fatal("the ids in the store were not read")
 				}
 			}
