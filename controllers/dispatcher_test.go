@@ -98,22 +98,9 @@ func TestDispatcherReadyFollowsDeployment(t *testing.T) {
 	ns := namespace(t)
 	d := dispatcher(t, ns)
 	deployment := appears(t, in(ns, workload, &appsv1.Deployment{}), exists)
-	report := func(replicas int32) {
-		t.Helper()
-		eventually(t, func(ctx context.Context) error {
-			if err := api.Get(ctx, client.ObjectKeyFromObject(deployment), deployment); err != nil {
-				return err
-			}
-			deployment.Status = appsv1.DeploymentStatus{
-				ObservedGeneration: deployment.Generation,
-				Replicas:           replicas, UpdatedReplicas: replicas, ReadyReplicas: replicas, AvailableReplicas: replicas,
-			}
-			return api.Status().Update(ctx, deployment)
-		})
-	}
-	report(1)
+	pods(t, deployment, 1)
 	become(t, d, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonReady)
-	report(0)
+	pods(t, deployment, 0)
 	become(t, d, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonPending)
 	change(t, d, func(d *v1alpha1.WebhookDispatcher) { d.Spec.Replicas = ptr.To(int32(0)) })
 	become(t, d, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSuspended)

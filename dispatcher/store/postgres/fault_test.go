@@ -32,13 +32,20 @@ func ownServer(t *testing.T, settings map[string]string) *postgrestest.Server {
 	return s
 }
 
+// twoReplicas starts two replicas on a server and waits until they share the work.
+func twoReplicas(t *testing.T, own *postgrestest.Server) (c *cluster, a, b *replica) {
+	t.Helper()
+	c = newCluster(t, own.URL("postgres"), 20)
+	a, b = c.start("a"), c.start("b")
+	c.eventually("two share", patience, func() bool { return a.owned() == 32 && b.owned() == 32 })
+	return c, a, b
+}
+
 // TestServerKilled kills all processes of the server again and again, under load.
 func TestServerKilled(t *testing.T) {
 	t.Parallel()
 	own := ownServer(t, nil)
-	c := newCluster(t, own.URL("postgres"), 20)
-	a, b := c.start("a"), c.start("b")
-	c.eventually("two share", patience, func() bool { return a.owned() == 32 && b.owned() == 32 })
+	c, a, b := twoReplicas(t, own)
 	l := c.load(8, 2*time.Millisecond, a, b)
 	for range 3 {
 		before := l.count()
@@ -75,9 +82,7 @@ func refusedQuickly(t *testing.T, r *replica) {
 func TestServerAway(t *testing.T) {
 	t.Parallel()
 	own := ownServer(t, nil)
-	c := newCluster(t, own.URL("postgres"), 20)
-	a, b := c.start("a"), c.start("b")
-	c.eventually("two share", patience, func() bool { return a.owned() == 32 && b.owned() == 32 })
+	c, a, b := twoReplicas(t, own)
 	l := c.load(8, 2*time.Millisecond, a, b)
 	c.eventually("events are accepted", patience, func() bool { return l.count() > 100 })
 	if err := own.Shutdown(); err != nil {
