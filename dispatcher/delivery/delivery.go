@@ -51,6 +51,27 @@ type Event struct {
 	holders int
 }
 
+// Subscription is what a store keeps of a subscription: enough to list its deliveries after it is gone. It is immutable;
+// all that refer to one share it.
+type Subscription struct {
+	Key       event.SubscriptionKey
+	Namespace string
+	Name      string
+	// Ordered deliveries go one at a time for each order. It holds for what is appended from now on, until a replay.
+	Ordered bool
+}
+
+// Fanout is an accepted event and the deliveries that it causes: one for each subscription, all due at the same time.
+type Fanout struct {
+	Event *Event
+	// Due is when the deliveries fall due; their age counts from the event's acceptance.
+	Due time.Time
+	// Order is the hash of what the deliveries of ordered subscriptions are ordered by, 0 if there is nothing.
+	Order uint64
+	// Subscriptions that the event matched. The slice and what it refers to are shared and never written.
+	Subscriptions []*Subscription
+}
+
 // PendingDelivery is a delivery on its way.
 type PendingDelivery struct {
 	ID event.DeliveryID

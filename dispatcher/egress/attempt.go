@@ -16,6 +16,12 @@ type Request struct {
 	// Body is the event's full body, as event.AppendBody wrote it. It is read, and never written, until shortly after
 	// Send returned (a write that an early answer overtook is still being cut off), so its bytes must not be reused.
 	Body []byte
+	// Tenant of the subscription. Its connections are used for no other.
+	Tenant string
+	// Fresh makes the attempt on a new connection: a kept one has just turned out to be closed.
+	Fresh bool
+	// Written is called once, when the request was written and Body is not read any more; nil for nobody.
+	Written func()
 }
 
 // Reason says in one CamelCase word why an attempt failed; it is safe to show to anyone who may see the subscription.
@@ -36,6 +42,9 @@ const (
 	ReasonResponseInvalid    Reason = "ResponseInvalid" // not HTTP, or headers beyond the bound
 	ReasonUnreachable        Reason = "Unreachable"     // no route, and what else keeps a connection from being made
 	ReasonInterrupted        Reason = "Interrupted"     // the dispatcher stopped before an answer came
+	// ReasonStale is never recorded: a kept connection broke before a byte of an answer came, so the endpoint most likely
+	// closed it while it was idle. The caller sends the same request again, with Fresh.
+	ReasonStale Reason = "Stale"
 )
 
 // Result is what came of one attempt.
