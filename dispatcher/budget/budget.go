@@ -26,6 +26,20 @@ func (b *Budget) Take(tenant string, n int64) bool { return b.take(tenant, n, b.
 // TakeSpare is Take for what can be done without: it leaves half of the budget to Take.
 func (b *Budget) TakeSpare(tenant string, n int64) bool { return b.take(tenant, n, b.limit/2) }
 
+// TakeOver takes n for the tenant although its share does not allow it, as long as the budget is not used up. It is for
+// the least that a tenant needs to go on.
+func (b *Budget) TakeOver(tenant string, n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.used >= b.limit {
+		b.refused++
+		return false
+	}
+	b.used += n
+	b.tenants[tenant] += n
+	return true
+}
+
 func (b *Budget) take(tenant string, n, limit int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

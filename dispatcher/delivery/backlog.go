@@ -37,21 +37,42 @@ func (e *Engine) wakeLanes(ctx context.Context) {
 	}
 }
 
-// wakeDue arranges every lane whose time has come, and returns the wait until the next one's.
+// starvedPause is how soon tenants that wait for memory are looked at again: others give it back, too.
+const starvedPause = 50 * time.Millisecond
+
+// wakeDue arranges every lane whose time has come, moves the attempts that outlasted the engine's patience, and returns
+// the wait until it has to look again.
 func (e *Engine) wakeDue() time.Duration {
 	const idle = time.Hour
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	now := e.Now()
+	wait := idle
 	for len(e.wakes) > 0 {
 		l := e.wakes[0]
-		if wait := l.wake.Sub(e.Now()); wait > 0 {
-			return min(wait, idle)
+		if wait = min(l.wake.Sub(now), idle); wait > 0 {
+			break
 		}
 		heap.Pop(&e.wakes)
-		l.wake = time.Time{}
+		l.wake, wait = time.Time{}, idle
 		e.arrange(l)
 	}
-	return idle
+	for f := e.hurried.oldest; f != nil; f = e.hurried.oldest {
+		if left := f.started.Add(e.Patience).Sub(now); left > 0 {
+			wait = min(wait, left)
+			break
+		}
+		e.outlast(f)
+	}
+	if !e.feedAt.IsZero() && !e.feedAt.After(now) {
+		e.feedAt = time.Time{}
+		e.feedAll()
+	}
+	if !e.feedAt.IsZero() {
+		wait = min(wait, e.feedAt.Sub(now))
+	}
+	e.wakeAt = now.Add(wait)
+	return wait
 }
 
 // nextSweep is when to search the lane for deliveries to finish without an attempt; zero if there is no need to.
@@ -75,7 +96,7 @@ func (e *Engine) loadLanes() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for !e.stopping {
-		l := e.load.pop()
+		l := e.nextLoad()
 		if l == nil {
 			e.loadWork.Wait()
 			continue
@@ -110,6 +131,11 @@ func (e *Engine) loadLane(l *lane) error {
 			return err
 		}
 		l.opened, l.failures, l.gone = true, counts.FailuresInARow, counts.Gone
+		if l.evidence == unknown && l.failures > 0 {
+			l.evidence = slack
+		} else if l.evidence == unknown && !counts.LastDelivered.IsZero() {
+			l.evidence = quick
+		}
 	}
 	now := e.Now()
 	if !l.sweepAt.IsZero() && !l.sweepAt.After(now) {
@@ -134,7 +160,7 @@ func (e *Engine) loadLane(l *lane) error {
 
 // loadDue takes into memory what is due, as far as there is room.
 func (e *Engine) loadDue(l *lane, now time.Time) error {
-	limit := min(l.window()-l.ready.len(), e.MaxHeld-e.held)
+	limit := min(l.window()-l.ready.len(), greed*(e.MaxHeld-e.held)-l.tenant.held, e.MaxHeld-e.held)
 	if limit <= 0 {
 		limit = scarceLoad
 	}
@@ -149,14 +175,17 @@ func (e *Engine) loadDue(l *lane, now time.Time) error {
 	ordered := l.endpoint.Ordered
 	l.settled = make(map[event.Key]struct{})
 	before, all := l.scanned, Position{Due: now.Add(1)}
-	l.scan(all)     // a delivery that is published meanwhile may be among what is found
+	l.scan(all) // a delivery that is published meanwhile may be among what is found
+	t := l.tenant
 	e.held += limit // so that loads at the same time do not take the same room
+	t.held += limit
 	e.unlocked(func() {
 		if found, next, more, err = e.Store.Due(e.attempts, l.key, from, now, limit, nil); err == nil {
 			found, err = e.firsts(ordered, found)
 		}
 	})
 	e.held -= limit
+	t.held -= limit
 	if err != nil {
 		l.leave(from)
 		return err
@@ -179,7 +208,7 @@ func (e *Engine) loadDue(l *lane, now time.Time) error {
 // holdLoaded takes d, which was read while the lock was free, into memory, unless it is there or was finished meanwhile.
 func (e *Engine) holdLoaded(l *lane, d PendingDelivery) {
 	if _, settled := l.settled[d.ID.Event]; !settled {
-		e.hold(l, d)
+		e.keep(l, d)
 	}
 }
 
@@ -265,6 +294,7 @@ func (e *Engine) sweep(l *lane, now time.Time) error {
 	default:
 		l.backlogged = false
 		delete(e.lanes, l.key)
+		e.forget(l)
 	}
 	return nil
 }

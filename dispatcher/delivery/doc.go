@@ -1,10 +1,20 @@
 // Package delivery is the engine: it takes pending deliveries, decides when each is attempted, hands it to egress, and
 // records what came of it.
 //
-// Each subscription has a lane: its own queue, its own bound on attempts in flight, its own health. Lanes share a
-// bounded number of workers in turn, so that no endpoint, however slow, delays another. A lane keeps only a window of
-// deliveries in memory; what does not fit, and every delivery that waits for its next attempt, stays in the store and is
-// read back in the order in which it falls due.
+// Each subscription has a lane: its own queue, its own bound on attempts in flight, its own health. A lane keeps only a
+// window of deliveries in memory. What does not fit, and every delivery that waits for its next attempt, stays in the store
+// and is read back in the order in which it falls due.
+//
+// # Turns and places
+//
+// Tenants take turns, and of each tenant its lanes, for attempts and for loads from the store. Attempts in flight have
+// places in three rooms: prompt for endpoints that answer soon, trial for those of which nothing is known, patient for
+// those that fail, are slow or leave an attempt waiting for more than a second. In each room a tenant may hold four times
+// as many places as are free, so that the next tenant always finds some. Trial and patient together leave a quarter to
+// prompt, and each tenant has a place in prompt whatever the others do. So the wait of a tenant whose endpoints answer
+// depends on its own load. An attempt that outlasts a second in prompt or trial moves to patient. Once places are scarce,
+// an endpoint that does not answer has one. Memory is charged by tenant before an attempt starts, and given back when its
+// request is written: what waits for an answer is a connection and a goroutine.
 //
 //	       Accept (durable already)           Store.Due
 //	                 │                            ▲ │
@@ -17,8 +27,10 @@
 //	                                           ▼
 //	                                  recorder ──► Store.Record, many at once
 //
-// What happens when something is away: an endpoint, its deliveries are attempted again by their schedule, one at a time
-// after ten failures in a row; the store, outcomes wait in a bounded queue and then workers stand still, and nothing is
-// sent that could not be recorded for long; the process, every pending delivery is in the store with its attempts and
-// its due time, and at worst an attempt whose outcome was not yet written is made again, with the same delivery id.
+// # Failure modes
+//
+// An endpoint fails: its deliveries are retried on schedule; after ten consecutive failures, one at a time. It asks to wait
+// with Retry-After: its subscription gets one probe a minute until then. The store fails: outcomes queue up to a limit, then
+// workers block, and nothing is sent whose outcome could not be recorded. The process dies: pending deliveries survive with
+// their attempt count and due time. At most one attempt of each is repeated, under the same delivery id.
 package delivery

@@ -25,6 +25,8 @@ type Endpoint struct {
 	Suspended bool
 	// Generation of the spec: a change of it resumes an endpoint that answered 410.
 	Generation int64
+	// TenantInFlight bounds the attempts under way to all endpoints of the namespace; 0 for no bound but the engine's.
+	TenantInFlight int
 }
 
 // Endpoints finds the endpoint of a subscription, and false if the subscription does not exist. A routing table is one.

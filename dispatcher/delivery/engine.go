@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -12,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/budget"
 )
 
 // Options are what an Engine needs. Store and Sender are required; each bound has a default.
@@ -32,11 +32,11 @@ type Options struct {
 	MaxInFlight int
 	// MaxHeld bounds the deliveries kept in memory over all subscriptions; the rest waits in the store. Default 65536.
 	MaxHeld int
-	// MaxHeldBytes bounds the bodies kept in memory before their attempt; the rest is read back. Default 64 MiB.
-	MaxHeldBytes int
-	// MaxInFlightBytes bounds the bodies of the attempts under way: while it is reached, none is started. One more body
-	// of any size may go over it. Default 256 MiB.
-	MaxInFlightBytes int
+	// Memory is charged, by tenant, with the bodies that wait for their attempt and with those of the attempts under way
+	// until they are written. Default 320 MiB of the engine's own.
+	Memory *budget.Budget
+	// Patience is how long an attempt may wait for its answer in the place of one that answers soon. Default 1 s.
+	Patience time.Duration
 	// StopTimeout is how long attempts that are in flight at the stop may take to finish. Default 20 s.
 	StopTimeout time.Duration
 	// CancelGrace is how long after a subscription's deletion its deliveries are cancelled. They stop at once; the
@@ -52,8 +52,10 @@ type Options struct {
 func (o *Options) applyDefaults() {
 	o.MaxInFlight = defaultTo(o.MaxInFlight, 1024)
 	o.MaxHeld = defaultTo(o.MaxHeld, 1<<16)
-	o.MaxHeldBytes = defaultTo(o.MaxHeldBytes, 64<<20)
-	o.MaxInFlightBytes = defaultTo(o.MaxInFlightBytes, 256<<20)
+	o.Patience = defaultTo(o.Patience, time.Second)
+	if o.Memory == nil {
+		o.Memory = budget.New(defaultMemory)
+	}
 	o.StopTimeout = defaultTo(o.StopTimeout, 20*time.Second)
 	o.CancelGrace = defaultTo(o.CancelGrace, 10*time.Second)
 	if o.Now == nil {
@@ -84,6 +86,8 @@ const (
 	maxIdleWorkers = 64
 	// storeRetry is the pause after the store failed to answer.
 	storeRetry = time.Second
+	// defaultMemory is the budget of an engine that shares none.
+	defaultMemory = 320 << 20
 )
 
 // Engine delivers. Make one with New, hand it the endpoints with Use, and Run it.
@@ -97,15 +101,19 @@ type Engine struct {
 	complete  bool          // whether a subscription that endpoints lacks does not exist
 	leases    map[int]Lease // by shard
 	lanes     map[event.SubscriptionKey]*lane
-	serve     fifo // lanes with something ready and room in flight, in turn
-	load      fifo // lanes with something due in the store
+	tenants   map[string]*tenant
+	serve     [rooms]turns  // tenants with something to serve
+	turn      room          // that was served last
+	load      fifo[*tenant] // tenants with something to load from the store
+	places    places
+	hurried   flights // attempts in prompt and trial, in the order in which they started
 	wakes     wakeHeap
-	inFlight  int // attempts under way
-	held      int // deliveries in the lanes' ready queues
-	heldBytes int // of bodies in memory before their attempt
-	sentBytes int // of bodies in the attempts under way
+	wakeAt    time.Time // when wakeLanes looks next
+	feedAt    time.Time // when it looks for memory for tenants that are starved; zero if none is
+	held      int       // deliveries in the lanes' ready queues
 	workers   int
 	idle      int // workers that wait and were not called yet
+	called    int // workers that were called and have not looked yet
 	stopping  bool
 	releases  int           // shards that are being given back
 	work      *sync.Cond    // an idle worker is wanted
@@ -125,7 +133,12 @@ func New(options Options) *Engine {
 		outcomes: make(chan settlement, recordBatch*2),
 		leases:   make(map[int]Lease),
 		lanes:    make(map[event.SubscriptionKey]*lane),
+		tenants:  make(map[string]*tenant),
+		places:   places{all: options.MaxInFlight},
 		poke:     make(chan struct{}, 1),
+	}
+	for r := range room(rooms) {
+		e.serve[r].room, e.serve[r].parked.room = r, r
 	}
 	e.work, e.loadWork, e.quiet = sync.NewCond(&e.mu), sync.NewCond(&e.mu), sync.NewCond(&e.mu)
 	e.metrics = newMetrics(e, options.Registerer)
@@ -143,6 +156,11 @@ func (e *Engine) Use(endpoints Endpoints, complete bool) {
 		e.refit(l)
 		e.arrange(l)
 	}
+	for r := range e.serve { // a tenant's quota may have changed
+		if e.serve[r].unparkAll() {
+			e.summonAll()
+		}
+	}
 }
 
 // refit gives the lane its endpoint of now, or notes that it has none any more.
@@ -152,6 +170,7 @@ func (e *Engine) refit(l *lane) {
 		if l.fit(endpoint, e.Now()); !l.removed.IsZero() {
 			l.removed, l.sweepAt = time.Time{}, time.Time{}
 		}
+		e.assign(l, endpoint)
 		return
 	}
 	if l.removed.IsZero() && e.complete {
@@ -172,7 +191,7 @@ func (e *Engine) Accept(deliveries []PendingDelivery) {
 		}
 		l := e.lane(d.ID.Subscription)
 		if e.hasRoom(l, now) && !d.Position().Before(l.scanned) && !l.ordered(&d) {
-			e.hold(l, d)
+			e.keep(l, d)
 		} else {
 			l.leave(d.Position())
 		}
@@ -180,17 +199,20 @@ func (e *Engine) Accept(deliveries []PendingDelivery) {
 	}
 }
 
-// hasRoom tells whether a new delivery may go straight into the lane's memory. It may not where others wait in the
+// hasRoom reports whether a new delivery may go straight into the lane's memory. It may not where others wait in the
 // store: they come first.
 func (e *Engine) hasRoom(l *lane, now time.Time) bool {
-	return !e.stopping && !l.due(now) && e.held < e.MaxHeld && l.ready.len() < l.room(e.MaxHeld-e.held) && (!l.opened || l.open())
+	return !e.stopping && !l.due(now) && e.fits(l.tenant) && l.ready.len() < l.capacity(e.MaxHeld-e.held) && (!l.opened || l.open())
 }
+
+// fits reports whether the tenant may have another delivery in memory.
+func (e *Engine) fits(t *tenant) bool { return fits(t.held, e.held, e.MaxHeld) }
 
 // lane returns the subscription's lane, and makes one if there is none.
 func (e *Engine) lane(key event.SubscriptionKey) *lane {
 	l, ok := e.lanes[key]
 	if !ok {
-		l = newLane(key)
+		l = newLane(key, e.tenant(""))
 		l.lease = e.leases[ShardOf(key)]
 		e.lanes[key] = l
 		if e.endpoints != nil {
@@ -200,143 +222,87 @@ func (e *Engine) lane(key event.SubscriptionKey) *lane {
 	return l
 }
 
-// hold puts d, which is due, into the lane's memory.
-func (e *Engine) hold(l *lane, d PendingDelivery) {
+// tenant returns the tenant with the given name, and makes one if there is none. The one without a name has the lanes of
+// subscriptions that are gone.
+func (e *Engine) tenant(name string) *tenant {
+	t, ok := e.tenants[name]
+	if !ok {
+		t = &tenant{name: name}
+		e.tenants[name] = t
+	}
+	return t
+}
+
+// assign makes the lane its endpoint's tenant's.
+func (e *Engine) assign(l *lane, endpoint *Endpoint) {
+	t := l.tenant
+	if t.name != endpoint.Namespace {
+		t = e.tenant(endpoint.Namespace)
+		t.lanes++
+		t.held += l.ready.len()
+		l.tenant.held -= l.ready.len()
+		e.forget(l)
+		l.tenant, l.queued, l.listed = t, false, [rooms]bool{}
+	}
+	t.use.quota = endpoint.TenantInFlight
+}
+
+// forget takes the lane from its tenant.
+func (e *Engine) forget(l *lane) {
+	l.tenant.lanes--
+	e.dismiss(l.tenant)
+}
+
+// dismiss forgets the tenant if nothing is left of it.
+func (e *Engine) dismiss(t *tenant) {
+	if t.lanes == 0 && t.use.total() == 0 && t.standing == [rooms]standing{} && !t.loading {
+		delete(e.tenants, t.name)
+	}
+}
+
+// keep puts d, which is due, into the lane's memory.
+func (e *Engine) keep(l *lane, d PendingDelivery) {
 	if _, held := l.held[d.ID.Event]; held {
 		return
 	}
-	if d.Event != nil {
-		switch {
-		case d.Event.holders > 0:
-			d.Event.holders++
-		case e.heldBytes+len(d.Event.Body) <= e.bytesFor(l):
-			d.Event.holders = 1
-			e.heldBytes += len(d.Event.Body)
-		default:
-			d.Event = nil
-		}
+	if d.Event != nil && !e.share(l, d.Event) {
+		d.Event = nil
 	}
 	l.keep(d.ID.Event)
 	l.ready.push(d)
+	l.tenant.held++
 	e.held++
 }
 
-// bytesFor is how many bytes of bodies may be in memory for the lane to add one. Beyond its window, half of them are
-// the others'.
-func (e *Engine) bytesFor(l *lane) int {
-	if l.ready.len() >= laneWindow {
-		return e.MaxHeldBytes / 2
+// eventBytes is what an event in memory costs beside its body.
+const eventBytes = 512
+
+// share keeps the event for one more delivery; it returns false if there is no memory for it. Beyond its window, a lane
+// takes only what is spare.
+func (e *Engine) share(l *lane, ev *Event) bool {
+	if ev.holders == 0 {
+		take := e.Memory.Take
+		if l.ready.len() >= laneWindow {
+			take = e.Memory.TakeSpare
+		}
+		if !take(ev.Namespace, int64(len(ev.Body))+eventBytes) {
+			return false
+		}
 	}
-	return e.MaxHeldBytes
+	ev.holders++
+	return true
 }
 
 // letGo gives back the memory of d's event.
 func (e *Engine) letGo(d *PendingDelivery) {
-	if d.Event == nil || d.Event.holders == 0 {
+	ev := d.Event
+	d.Event = nil
+	if ev == nil || ev.holders == 0 {
 		return
 	}
-	if d.Event.holders--; d.Event.holders == 0 {
-		e.heldBytes -= len(d.Event.Body)
-	}
-}
-
-// arrange puts the lane into the queues it belongs into now, and sets its wake-up. Call it after every change.
-func (e *Engine) arrange(l *lane) {
-	now := e.Now()
-	if l.closed || l.opened && !l.open() || l.failing() && l.ready.len() > laneWindow {
-		e.shelve(l)
-	}
-	if !l.queued && e.serves(l) && !l.paceAt.After(now) {
-		l.queued = true
-		e.serve.push(l)
-		e.summon()
-	}
-	if !l.wants && !l.loading && e.endpoints != nil && !e.stopping && e.wantsLoad(l, now) {
-		l.wants = true
-		e.load.push(l)
-		e.loadWork.Signal()
-	}
-	e.setWake(l, now)
-}
-
-// serves tells whether the lane has something ready and room in flight.
-func (e *Engine) serves(l *lane) bool {
-	return l.ready.len() > 0 && l.inFlight < l.limit(e.MaxInFlight-e.inFlight, e.MaxInFlight)
-}
-
-// wantsLoad tells whether the lane should read from the store: its health, what fell due, or what aged out.
-func (e *Engine) wantsLoad(l *lane, now time.Time) bool {
-	if l.closed {
-		return false
-	}
-	if !l.opened {
-		return true
-	}
-	if !l.sweepAt.IsZero() && !l.sweepAt.After(now) {
-		return true
-	}
-	if !l.open() {
-		return false
-	}
-	if len(l.successors) > 0 {
-		return true
-	}
-	if !l.due(now) {
-		return false
-	}
-	if e.held >= e.MaxHeld {
-		return l.ready.len() == 0 && l.inFlight == 0
-	}
-	return l.ready.len() <= l.window()/2
-}
-
-// shelve puts what a lane that is not open, or began to fail, has in memory back to the store, where it is anyway.
-func (e *Engine) shelve(l *lane) {
-	for l.ready.len() > 0 {
-		d := l.ready.pop()
-		e.held--
-		e.letGo(&d)
-		l.release(d.ID.Event)
-		l.leave(d.Position())
-	}
-	if len(l.successors) > 0 { // they are found again from the beginning
-		l.successors = nil
-		l.leave(Position{})
-	}
-}
-
-// setWake sets the time at which the lane is looked at again by itself.
-func (e *Engine) setWake(l *lane, now time.Time) {
-	var wake time.Time
-	if l.sweepAt = e.nextSweep(l, now); l.sweepAt.After(now) {
-		wake = l.sweepAt
-	}
-	if l.open() && l.backlogged && l.unloaded.Due.After(now) && (wake.IsZero() || l.unloaded.Due.Before(wake)) {
-		wake = l.unloaded.Due
-	}
-	if l.paceAt.After(now) && e.serves(l) && (wake.IsZero() || l.paceAt.Before(wake)) {
-		wake = l.paceAt
-	}
-	if wake.Equal(l.wake) {
-		return
-	}
-	l.wake = wake
-	switch {
-	case wake.IsZero():
-		if l.wakeIndex >= 0 {
-			heap.Remove(&e.wakes, l.wakeIndex)
-		}
-		return
-	case l.wakeIndex >= 0:
-		heap.Fix(&e.wakes, l.wakeIndex)
-	default:
-		heap.Push(&e.wakes, l)
-	}
-	if e.wakes[0] == l {
-		select {
-		case e.poke <- struct{}{}:
-		default:
-		}
+	if ev.holders--; ev.holders == 0 {
+		e.Memory.Give(ev.Namespace, int64(len(ev.Body))+eventBytes)
+		e.feed()
 	}
 }
 
@@ -346,10 +312,21 @@ func (e *Engine) summon() {
 	case e.attempts == nil || e.stopping:
 	case e.idle > 0:
 		e.idle--
+		e.called++
 		e.work.Signal()
 	case e.workers < e.MaxInFlight:
 		e.workers++
+		e.called++
 		e.runs.Go(e.deliver)
+	}
+}
+
+// summonAll calls a worker for each tenant whose turn is to come.
+func (e *Engine) summonAll() {
+	for r := range e.serve {
+		for range e.serve[r].ready.len() {
+			e.summon()
+		}
 	}
 }
 
@@ -401,9 +378,7 @@ func (e *Engine) start(attempts context.Context) {
 	for range loaders {
 		e.runs.Go(e.loadLanes)
 	}
-	for range e.serve.len() {
-		e.summon()
-	}
+	e.summonAll()
 }
 
 // halt lets no attempt and no load begin any more; workers and loaders end after the one they are at.

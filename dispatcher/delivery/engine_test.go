@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/budget"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
@@ -268,8 +269,8 @@ func TestDeletionCancelsAfterTheGrace(t *testing.T) {
 		}
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		if len(e.lanes) != 0 || e.held != 0 || e.heldBytes != 0 {
-			t.Errorf("left behind: %d lanes, %d held, %d bytes", len(e.lanes), e.held, e.heldBytes)
+		if len(e.lanes) != 0 || e.held != 0 || e.Memory.Used() != 0 || len(e.tenants) != 0 {
+			t.Errorf("left behind: %d lanes, %d held, %d bytes, %d tenants", len(e.lanes), e.held, e.Memory.Used(), len(e.tenants))
 		}
 	})
 }
@@ -389,7 +390,7 @@ func TestStoreAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, to := newMemoryStore(), newEndpoints()
 		subs := []event.SubscriptionKey{to.add("a", failing(2)), to.add("b", ok)}
-		e, stop := start(t, s, to, Options{MaxHeldBytes: 1}) // so that each attempt reads its event
+		e, stop := start(t, s, to, Options{Memory: budget.New(1)}) // so that each attempt reads its event
 		defer stop()
 		const n = 300
 		for i := range n {
@@ -431,7 +432,7 @@ func TestBacklogBeyondMemory(t *testing.T) {
 			for i := range 5 {
 				subs = append(subs, to.add(fmt.Sprint(i), flaky))
 			}
-			options := Options{MaxInFlight: 20, MaxHeld: 50, MaxHeldBytes: 300, StopTimeout: time.Second}
+			options := Options{MaxInFlight: 20, MaxHeld: 50, Memory: budget.New(20_000), StopTimeout: time.Second}
 			e, stop := start(t, s, to, options)
 			const n = 400
 			for i := range n {
@@ -444,15 +445,15 @@ func TestBacklogBeyondMemory(t *testing.T) {
 					e, stop = start(t, s, to, options)
 				}
 				e.mu.Lock()
-				if e.held > 50+scarceLoad*5 || e.heldBytes > 300 || e.workers > 20 {
-					t.Errorf("held %d deliveries, %d bytes, %d workers", e.held, e.heldBytes, e.workers)
+				if e.held > 50+scarceLoad*5 || e.Memory.Used() > 20_000+attemptBytes+100 || e.workers > 20 {
+					t.Errorf("held %d deliveries, %d bytes, %d workers", e.held, e.Memory.Used(), e.workers)
 				}
 				e.mu.Unlock()
 			}
 			advance(30 * time.Hour)
 			e.mu.Lock()
-			if e.held != 0 || e.heldBytes != 0 || e.inFlight != 0 {
-				t.Errorf("at rest: %d held, %d bytes, %d in flight", e.held, e.heldBytes, e.inFlight)
+			if e.held != 0 || e.Memory.Used() != 0 || e.places.total() != 0 {
+				t.Errorf("at rest: %d held, %d bytes, %d in flight", e.held, e.Memory.Used(), e.places.total())
 			}
 			e.mu.Unlock()
 			stop()

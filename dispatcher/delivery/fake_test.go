@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -24,13 +25,16 @@ type memoryStore struct {
 	finished map[event.DeliveryID]State
 	attempts map[event.DeliveryID][]Attempt
 	counts   map[event.SubscriptionKey]Counts
-	order    uint64        // of what is appended
-	epochs   map[int]int64 // of leases, by shard, where it is not 1
-	owned    chan Owner
-	given    func(shard int) // is told of each that is given back
-	fail     error           // of every call, while it is set
-	records  int             // calls of Record
-	last     time.Time
+	order    uint64 // of what is appended
+	// namespace and size are those of the events that are appended; clinic-a and a few bytes if empty.
+	namespace string
+	size      int
+	epochs    map[int]int64 // of leases, by shard, where it is not 1
+	owned     chan Owner
+	given     func(shard int) // is told of each that is given back
+	fail      error           // of every call, while it is set
+	records   int             // calls of Record
+	last      time.Time
 }
 
 func newMemoryStore() *memoryStore {
@@ -50,7 +54,9 @@ func (s *memoryStore) append(id string, subs ...event.SubscriptionKey) []Pending
 		accepted = s.last.Add(1)
 	}
 	s.last = accepted
-	e := &Event{Key: event.NewKey(accepted, namespace, id), Namespace: namespace, ID: id, Type: "patient.created", Body: []byte(`{"id":"` + id + `"}`)}
+	ns := cmp.Or(s.namespace, namespace)
+	e := &Event{Key: event.NewKey(accepted, ns, id), Namespace: ns, ID: id, Type: "patient.created", Body: []byte(`{"id":"` + id + `"}`)}
+	e.Body = append(e.Body, make([]byte, max(0, s.size-len(e.Body)))...)
 	s.events[e.Key] = e
 	var deliveries []PendingDelivery
 	for _, sub := range subs {
@@ -173,9 +179,7 @@ func (s *memoryStore) Event(_ context.Context, key event.Key) (*Event, error) {
 	if !ok {
 		return nil, errors.New("no such event")
 	}
-	read := *e
-	read.holders = 0
-	return &read, nil
+	return &Event{Key: e.Key, Namespace: e.Namespace, ID: e.ID, Type: e.Type, Body: e.Body}, nil
 }
 
 func (s *memoryStore) Record(_ context.Context, outcomes []Outcome) error {
@@ -320,6 +324,9 @@ func (s *endpoints) Send(ctx context.Context, r egress.Request) egress.Result {
 	answer := s.answer[key]
 	s.mu.Unlock()
 	started := time.Now()
+	if r.Written != nil {
+		r.Written()
+	}
 	result := answer(ctx, r)
 	result.Started, result.Duration = started, time.Since(started)
 	s.mu.Lock()

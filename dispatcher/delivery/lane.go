@@ -22,6 +22,7 @@ const (
 // lane is one subscription's way through the engine. The engine's mutex guards it.
 type lane struct {
 	key      event.SubscriptionKey
+	tenant   *tenant
 	endpoint *Endpoint // nil once the subscription is gone
 	removed  time.Time // when that was seen
 	lease    Lease
@@ -31,9 +32,12 @@ type lane struct {
 	opened   bool
 	failures int   // in a row
 	gone     int64 // the generation that answered 410, or 0
+	evidence evidence
+	hold     hold
 
 	ready    queue
 	inFlight int
+	waiting  int // of inFlight, those that outlasted the engine's patience
 	// held are the deliveries in ready, in flight, or with an outcome that is not recorded yet: a load must not take
 	// them up again.
 	held map[event.Key]struct{}
@@ -55,15 +59,18 @@ type lane struct {
 	limiter *rate.Limiter // nil without a bound on the rate
 	paceAt  time.Time     // when the rate lets the next attempt start, if that is to come
 
-	queued    bool      // in the engine's queue of lanes to serve
-	wants     bool      // in the engine's queue of lanes to load
-	wake      time.Time // when to look at the lane again; zero if nothing is to come
-	wakeIndex int       // in the engine's heap; -1 if it is not there
-	sweepAt   time.Time // when to look for deliveries that aged out or are to be cancelled; zero if not
+	queued    bool        // its next attempt waits for its turn
+	queuedIn  room        // in this room
+	listed    [rooms]bool // in the tenant's queue of lanes to serve there
+	wants     bool        // in the engine's queue of lanes to load
+	wake      time.Time   // when to look at the lane again; zero if nothing is to come
+	wakeIndex int         // in the engine's heap; -1 if it is not there
+	sweepAt   time.Time   // when to look for deliveries that aged out or are to be cancelled; zero if not
 }
 
-func newLane(key event.SubscriptionKey) *lane {
-	return &lane{key: key, held: make(map[event.Key]struct{}), wakeIndex: -1}
+func newLane(key event.SubscriptionKey, of *tenant) *lane {
+	of.lanes++
+	return &lane{key: key, tenant: of, held: make(map[event.Key]struct{}), wakeIndex: -1}
 }
 
 // open tells whether deliveries may go out at all.
@@ -111,36 +118,29 @@ func (l *lane) paced(now time.Time) bool {
 	return false
 }
 
+// startAt is when the lane's rate and the endpoint's Retry-After let the next attempt start, if that is to come.
+func (l *lane) startAt() time.Time {
+	if l.hold.active && l.hold.next.After(l.paceAt) {
+		return l.hold.next
+	}
+	return l.paceAt
+}
+
 // failing tells whether the circuit breaker lets only single probes through.
 func (l *lane) failing() bool { return l.failures >= BreakerThreshold }
 
-// limit is how many attempts the lane may have in flight, given how many of the engine's are free. As these become
-// scarce, a lane keeps a part of its own bound: those that hang cannot take what the others need.
-func (l *lane) limit(free, total int) int {
-	switch {
-	case !l.open():
-		return 0
-	case l.failing():
-		return 1
-	case free*2 < total:
-		return max(1, l.endpoint.MaxInFlight*free*2/total)
-	default:
-		return l.endpoint.MaxInFlight
-	}
-}
-
 // window is how many deliveries the lane may load to have in memory.
 func (l *lane) window() int {
-	if l.failing() {
+	if l.failing() || l.hold.active {
 		return failingWindow
 	}
 	return laneWindow
 }
 
-// room is how many deliveries the lane may keep in memory as they come, given how many more the engine may. A lane that
+// capacity is how many deliveries the lane may keep in memory as they come, given how many more the engine may. A lane that
 // is behind takes as much as it leaves to others: what stays in memory need not be read back.
-func (l *lane) room(free int) int {
-	if l.failing() {
+func (l *lane) capacity(free int) int {
+	if l.failing() || l.hold.active {
 		return failingWindow
 	}
 	return max(laneWindow, free)

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/clinikapi/eventflow/dispatcher/budget"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
@@ -25,7 +26,7 @@ func TestABurstStaysInMemory(t *testing.T) {
 			return ok(ctx, r)
 		})
 		other := to.add("other", slow(time.Minute))
-		e, stop := start(t, s, to, Options{MaxHeld: window, MaxHeldBytes: 4 * window})
+		e, stop := start(t, s, to, Options{MaxHeld: window, Memory: budget.New(2 << 20)})
 		defer stop()
 		for i := range n {
 			e.Accept(s.append(fmt.Sprint(i), burst))

@@ -42,11 +42,29 @@ func newMetrics(e *Engine, registerer prometheus.Registerer) *metrics {
 		}))
 	}
 	registerer.MustRegister(m.attempts, m.duration, m.latency)
-	gauge("eventflow_delivery_in_flight", "Attempts under way.", func() int { return e.inFlight })
+	gauge("eventflow_delivery_in_flight", "Attempts under way.", e.places.total)
 	gauge("eventflow_delivery_held", "Deliveries in memory that wait for a free place.", func() int { return e.held })
-	gauge("eventflow_delivery_held_bytes", "Bytes of events in memory before their attempt.", func() int { return e.heldBytes })
+	gauge("eventflow_delivery_in_flight_limit", "Attempts that may be under way.", func() int { return e.places.all })
+	gauge("eventflow_delivery_waiting", "Attempts under way to endpoints that fail, are slow, or have not answered for a second.", func() int { return e.places.used[patient] })
+	gauge("eventflow_delivery_tenants", "Namespaces that had something to deliver.", func() int { return len(e.tenants) })
+	gauge("eventflow_delivery_tenants_parked", "Namespaces that wait for a place for their next attempt, because they have their share or all are taken.", e.parkedTenants)
+	gauge("eventflow_delivery_tenants_starved", "Namespaces that wait for memory for their next attempt.", e.starvedTenants)
 	gauge("eventflow_delivery_lanes", "Subscriptions that had something to deliver.", func() int { return len(e.lanes) })
 	return m
+}
+
+func (e *Engine) parkedTenants() (n int) {
+	for r := range e.serve {
+		n += e.serve[r].parked.Len()
+	}
+	return n
+}
+
+func (e *Engine) starvedTenants() (n int) {
+	for r := range e.serve {
+		n += e.serve[r].starved.len()
+	}
+	return n
 }
 
 func (m *metrics) observe(d PendingDelivery, r egress.Result) {

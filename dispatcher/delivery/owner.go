@@ -107,6 +107,7 @@ func (e *Engine) close(shard int) []*lane {
 		delete(e.lanes, key)
 		l.closed = true
 		e.shelve(l)
+		e.forget(l)
 		e.setWake(l, e.Now())
 		closed = append(closed, l)
 	}

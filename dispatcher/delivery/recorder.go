@@ -72,7 +72,7 @@ func (e *Engine) gather(batch []settlement, linger *time.Timer) []settlement {
 func (e *Engine) calm() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.inFlight == 0
+	return e.places.total() == 0
 }
 
 // settle lets go of deliveries whose outcomes are in the store now.

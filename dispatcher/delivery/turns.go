@@ -1,34 +1,33 @@
 package delivery
 
-// fifo is a queue of lanes. It keeps its memory.
-type fifo struct {
-	lanes []*lane
+// fifo is a queue. It keeps its memory.
+type fifo[T comparable] struct {
+	items []T
 	head  int
 }
 
-func (f *fifo) len() int { return len(f.lanes) - f.head }
+func (f *fifo[T]) len() int { return len(f.items) - f.head }
 
-func (f *fifo) push(l *lane) {
-	if f.head > 0 && len(f.lanes) == cap(f.lanes) { // make room in front before growing
-		n := copy(f.lanes, f.lanes[f.head:])
-		clear(f.lanes[n:])
-		f.lanes, f.head = f.lanes[:n], 0
+func (f *fifo[T]) push(item T) {
+	if f.head > 0 && len(f.items) == cap(f.items) { // make room in front before growing
+		n := copy(f.items, f.items[f.head:])
+		clear(f.items[n:])
+		f.items, f.head = f.items[:n], 0
 	}
-	f.lanes = append(f.lanes, l)
+	f.items = append(f.items, item)
 }
 
-// pop returns the first lane, or nil.
-func (f *fifo) pop() *lane {
+// pop returns the first item, or the zero value if there is none.
+func (f *fifo[T]) pop() (first T) {
 	if f.len() == 0 {
-		return nil
+		return first
 	}
-	l := f.lanes[f.head]
-	f.lanes[f.head] = nil
+	first, f.items[f.head] = f.items[f.head], first
 	f.head++
 	if f.len() == 0 {
-		f.lanes, f.head = f.lanes[:0], 0
+		f.items, f.head = f.items[:0], 0
 	}
-	return l
+	return first
 }
 
 // wakeHeap orders lanes by their wake-up (container/heap).

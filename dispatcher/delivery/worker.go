@@ -8,71 +8,161 @@ import (
 
 // deliver makes attempts until the engine stops or has enough idle workers.
 func (e *Engine) deliver() {
-	for {
-		l, d, endpoint, ok := e.next()
-		if !ok {
-			return
-		}
-		e.attempt(l, d, endpoint)
+	var f flight
+	for called := true; e.next(&f, called); called = false {
+		e.attempt(&f)
 	}
 }
 
-// next waits for a delivery to attempt. Lanes are served in turn, one delivery each.
-func (e *Engine) next() (*lane, PendingDelivery, *Endpoint, bool) {
+// next waits for a delivery to attempt, and takes it into flight. It returns false if the worker is to end. called is set
+// if the worker was made to look.
+func (e *Engine) next(f *flight, called bool) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for !e.stopping {
-		if e.serve.len() == 0 || e.sentBytes >= e.MaxInFlightBytes {
-			if e.idle >= maxIdleWorkers {
-				break
-			}
-			e.idle++
-			e.work.Wait() // who wakes it has taken it from idle
-			continue
+	for ; !e.stopping; called = true {
+		if called {
+			e.called--
 		}
-		l := e.serve.pop()
-		l.queued = false
-		if !e.serves(l) || !l.paced(e.Now()) { // it may have changed since it was queued
-			e.arrange(l)
-			continue
+		if e.pick(f) {
+			return true
 		}
-		d := l.ready.pop()
-		e.held--
-		l.inFlight++
-		e.inFlight++
-		e.sentBytes += d.Size
-		e.arrange(l)
-		return l, d, l.endpoint, true
+		if e.idle >= maxIdleWorkers {
+			break
+		}
+		e.idle++
+		e.work.Wait() // summon has decremented idle already
 	}
 	e.workers--
-	return nil, PendingDelivery{}, nil, false
+	return false
 }
 
-// attempt sends d once, and passes on what follows from the answer.
-func (e *Engine) attempt(l *lane, d PendingDelivery, endpoint *Endpoint) {
-	ev, err := d.Event, error(nil)
-	if ev == nil {
-		ev, err = e.Store.Event(e.attempts, d.ID.Event)
+// pick takes the delivery whose turn it is into flight: rooms take turns, in each room its tenants, and of each tenant its
+// lanes. It returns false if nothing may start now.
+func (e *Engine) pick(f *flight) bool {
+	for range rooms {
+		e.turn = (e.turn + 1) % rooms
+		q := &e.serve[e.turn]
+		for t := q.next(); t != nil; t = q.next() {
+			if e.pickFrom(t, e.turn, f) {
+				return true
+			}
+		}
 	}
+	return false
+}
+
+// pickFrom takes a delivery of the tenant into flight, if it has one for the room, and a place and memory for it.
+func (e *Engine) pickFrom(t *tenant, r room, f *flight) bool {
+	if t.serve[r].len() == 0 {
+		e.dismiss(t)
+		return false
+	}
+	if !e.places.admits(r, &t.use) {
+		e.serve[r].park(t)
+		e.unpark(r)
+		return false
+	}
+	l := e.nextLane(t, r)
+	if l == nil {
+		e.again(t, r)
+		return false
+	}
+	charged := 2*int64(l.ready.items[0].Size) + attemptBytes
+	if !e.charge(t, charged) {
+		l.queued, l.listed[r] = true, true
+		t.serve[r].push(l)
+		e.serve[r].starve(t)
+		if e.feedAt.IsZero() {
+			e.feedAt = e.Now().Add(starvedPause)
+			e.rouse()
+		}
+		return false
+	}
+	if !l.paced(e.Now()) {
+		e.Memory.Give(t.name, charged)
+		e.arrange(l)
+		e.again(t, r)
+		return false
+	}
+	e.launch(f, l, charged)
+	e.arrange(l)
+	e.again(t, r)
+	return true
+}
+
+// nextLane takes the tenant's lane whose turn it is; nil if it has nothing to serve in the room any more.
+func (e *Engine) nextLane(t *tenant, r room) *lane {
+	l := t.serve[r].pop()
+	if l.tenant != t {
+		return nil // it was the tenant's when it was queued
+	}
+	l.listed[r] = false
+	if !l.queued || l.queuedIn != r {
+		return nil
+	}
+	l.queued = false
+	if l.room() != r || !e.serves(l) || l.startAt().After(e.Now()) { // it changed since it was queued
+		e.arrange(l)
+		return nil
+	}
+	return l
+}
+
+// again lets the tenant wait for its next turn, if it has more to serve, and sees to it that a worker comes for it.
+func (e *Engine) again(t *tenant, r room) {
+	if t.serve[r].len() > 0 && e.serve[r].enter(t) && e.called <= 0 {
+		e.summon()
+	}
+}
+
+// attempt sends the delivery in flight once, and passes on what follows from the answer.
+func (e *Engine) attempt(f *flight) {
+	result, err := e.send(f)
 	switch {
 	case err != nil:
-		e.putBack(l, d, err)
-		return
-	case ev.Namespace != endpoint.Namespace:
-		// Cannot happen; if it does, this line is what keeps one tenant's data from another.
-		e.Logger.Error(nil, "An event of another namespace was about to be delivered; the delivery is given up", "delivery", d.ID, "namespace", ev.Namespace, "subscriptionNamespace", endpoint.Namespace)
-		e.finish(l, Outcome{Delivery: d, State: Failed}, egress.Result{})
-		return
+		e.putBack(f, err)
+	case result.Reason == egress.ReasonInterrupted:
+		e.putBack(f, nil)
+	case result.Reason == reasonForeign:
+		e.finish(f, Outcome{Delivery: f.delivery, State: Failed}, egress.Result{})
+	default:
+		e.metrics.observe(f.delivery, result)
+		e.finish(f, e.outcome(f.delivery, f.endpoint, result), result)
 	}
-	result := e.Sender.Send(e.attempts, egress.Request{
-		Target: endpoint.Target, Delivery: d.ID, Type: ev.Type, Number: d.Attempts + 1, Body: ev.Body,
-	})
-	if result.Reason == egress.ReasonInterrupted {
-		e.putBack(l, d, nil)
-		return
+}
+
+// reasonForeign is the engine's own: the event is another namespace's.
+const reasonForeign egress.Reason = "Foreign"
+
+// keptBody is the size up to which a body is kept while its answer is awaited: less than what it costs to let it go.
+const keptBody = 2 << 10
+
+// send makes the attempt; a second time if a kept connection turned out to be closed.
+func (e *Engine) send(f *flight) (result egress.Result, err error) {
+	var written func()
+	if f.delivery.Size > keptBody {
+		written = func() { e.written(f) }
 	}
-	e.metrics.observe(d, result)
-	e.finish(l, e.outcome(d, endpoint, result), result)
+	for fresh := false; ; fresh = true {
+		ev := f.delivery.Event
+		if ev == nil {
+			if ev, err = e.Store.Event(e.attempts, f.delivery.ID.Event); err != nil {
+				return result, err
+			}
+		}
+		if ev.Namespace != f.endpoint.Namespace {
+			// Cannot happen; if it does, this line is what keeps one tenant's data from another.
+			e.Logger.Error(nil, "An event of another namespace was about to be delivered; the delivery is given up", "delivery", f.delivery.ID, "namespace", ev.Namespace, "subscriptionNamespace", f.endpoint.Namespace)
+			return egress.Result{Reason: reasonForeign}, nil
+		}
+		result = e.Sender.Send(e.attempts, egress.Request{
+			Target: f.endpoint.Target, Delivery: f.delivery.ID, Type: ev.Type, Number: f.delivery.Attempts + 1,
+			Body: ev.Body, Tenant: f.endpoint.Namespace, Fresh: fresh, Written: written,
+		})
+		if result.Reason != egress.ReasonStale || fresh {
+			return result, nil
+		}
+	}
 }
 
 // outcome decides what follows from the result of an attempt of d.
@@ -92,18 +182,12 @@ const statusGone = 410
 
 // finish takes the attempt's result into account at once, and hands the outcome to the recorder. It blocks while the
 // store is too far behind.
-func (e *Engine) finish(l *lane, o Outcome, result egress.Result) {
+func (e *Engine) finish(f *flight, o Outcome, result egress.Result) {
+	l := f.lane
 	e.mu.Lock()
-	e.land(l, &o.Delivery)
+	e.land(f)
 	if o.Attempt != nil {
-		if result.Delivered() {
-			l.failures, l.gone = 0, 0
-		} else {
-			l.failures++
-		}
-		if o.Gone != 0 {
-			l.gone = o.Gone
-		}
+		l.saw(result, o, e.Now(), e.Patience)
 	}
 	o.Delivery.Event, o.Epoch = nil, l.lease.Epoch
 	e.arrange(l)
@@ -111,19 +195,40 @@ func (e *Engine) finish(l *lane, o Outcome, result egress.Result) {
 	e.outcomes <- settlement{lane: l, outcome: o}
 }
 
-// putBack leaves d pending as it was: the engine stopped before an answer came, or the store could not give the event.
-func (e *Engine) putBack(l *lane, d PendingDelivery, cause error) {
+// saw takes into account what an attempt that ended now showed of the endpoint.
+func (l *lane) saw(r egress.Result, o Outcome, now time.Time, patience time.Duration) {
+	if r.Delivered() {
+		l.failures, l.gone = 0, 0
+	} else {
+		l.failures++
+	}
+	if o.Gone != 0 {
+		l.gone = o.Gone
+	}
+	l.evidence = evidenceOf(r, patience)
+	longest := probePause
+	if l.endpoint != nil {
+		longest = l.endpoint.Retry.MaxAge
+	}
+	l.hold = l.hold.saw(r, now, longest)
+}
+
+// putBack leaves the delivery pending as it was: the engine stopped before an answer came, or the store could not give
+// the event.
+func (e *Engine) putBack(f *flight, cause error) {
+	l, d := f.lane, f.delivery
+	d.Event = nil
 	if cause != nil && e.attempts.Err() == nil {
 		e.Logger.Error(cause, "Reading an event failed; its delivery waits", "delivery", d.ID)
-		if endpoint := l.endpoint; endpoint != nil && !e.Now().Before(endpoint.Retry.Expires(d)) {
-			e.finish(l, Outcome{Delivery: d, State: Failed}, egress.Result{})
+		if endpoint := f.endpoint; !e.Now().Before(endpoint.Retry.Expires(d)) {
+			e.finish(f, Outcome{Delivery: d, State: Failed}, egress.Result{})
 			return
 		}
-		time.AfterFunc(storeRetry, func() { e.again(l, d) }) // until then it is held
+		time.AfterFunc(storeRetry, func() { e.retry(l, d) }) // until then it is held
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.land(l, &d)
+	e.land(f)
 	if cause == nil {
 		l.release(d.ID.Event)
 		l.leave(d.Position())
@@ -131,23 +236,8 @@ func (e *Engine) putBack(l *lane, d PendingDelivery, cause error) {
 	e.arrange(l)
 }
 
-// land takes d out of flight.
-func (e *Engine) land(l *lane, d *PendingDelivery) {
-	l.inFlight--
-	e.inFlight--
-	full := e.sentBytes >= e.MaxInFlightBytes
-	e.sentBytes -= d.Size
-	e.letGo(d)
-	e.calmed()
-	if full && e.sentBytes < e.MaxInFlightBytes {
-		for range e.serve.len() {
-			e.summon()
-		}
-	}
-}
-
-// again puts d, which is still held, back among the ready.
-func (e *Engine) again(l *lane, d PendingDelivery) {
+// retry puts d, which is still held, back among the ready.
+func (e *Engine) retry(l *lane, d PendingDelivery) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.stopping || l.closed {
@@ -155,8 +245,8 @@ func (e *Engine) again(l *lane, d PendingDelivery) {
 		e.calmed()
 		return
 	}
-	d.Event = nil
 	l.ready.push(d)
+	l.tenant.held++
 	e.held++
 	e.arrange(l)
 }

@@ -1,0 +1,159 @@
+package delivery
+
+import "time"
+
+// flight is an attempt under way. Each worker has one and uses it again.
+type flight struct {
+	lane     *lane
+	tenant   *tenant // whose place it has
+	delivery PendingDelivery
+	endpoint *Endpoint
+	room     room
+	started  time.Time
+	waits    bool  // it outlasted the engine's patience
+	charged  int64 // of the tenant's memory, until the request is written
+
+	older, newer *flight // in flights
+}
+
+// flights are attempts in the order in which they started.
+type flights struct{ oldest, newest *flight }
+
+func (q *flights) push(f *flight) {
+	f.older, f.newer = q.newest, nil
+	if q.newest != nil {
+		q.newest.newer = f
+	} else {
+		q.oldest = f
+	}
+	q.newest = f
+}
+
+func (q *flights) remove(f *flight) {
+	if f.older != nil {
+		f.older.newer = f.newer
+	} else {
+		q.oldest = f.newer
+	}
+	if f.newer != nil {
+		f.newer.older = f.older
+	} else {
+		q.newest = f.older
+	}
+	f.older, f.newer = nil, nil
+}
+
+// attemptBytes is what an attempt costs beside its event's body: the request's head, and what egress keeps of it.
+const attemptBytes = 2 << 10
+
+// launch takes the lane's earliest delivery into flight.
+func (e *Engine) launch(f *flight, l *lane, charged int64) {
+	t, r := l.tenant, l.room()
+	*f = flight{
+		lane: l, tenant: t, delivery: l.ready.pop(), endpoint: l.endpoint,
+		room: r, started: e.Now(), charged: charged,
+	}
+	t.bytes += charged
+	t.held--
+	e.held--
+	l.inFlight++
+	e.occupy(t, r, 1)
+	if r == patient {
+		return
+	}
+	e.hurried.push(f)
+	if e.hurried.oldest == f && e.wakeAt.After(f.started.Add(e.Patience)) {
+		e.wakeAt = f.started.Add(e.Patience)
+		e.rouse()
+	}
+}
+
+// occupy takes n places of a room for the tenant, or gives them back.
+func (e *Engine) occupy(t *tenant, r room, n int) {
+	e.places.used[r] += n
+	t.use.in[r] += n
+	e.serve[r].fix(t)
+}
+
+// outlast moves an attempt whose answer is long in coming to the patient room: its place is for others that answer soon.
+func (e *Engine) outlast(f *flight) {
+	e.hurried.remove(f)
+	e.occupy(f.tenant, f.room, -1)
+	left := f.room
+	f.room, f.waits = patient, true
+	f.lane.waiting++
+	e.occupy(f.tenant, patient, 1)
+	e.unpark(left)
+	e.arrange(f.lane)
+}
+
+// unpark gives a tenant its turn that waits for a place in the room, if one is free for it.
+func (e *Engine) unpark(r room) {
+	if e.serve[r].unpark(&e.places) {
+		e.summon()
+	}
+}
+
+// land takes the attempt out of flight.
+func (e *Engine) land(f *flight) {
+	l, t := f.lane, f.tenant
+	l.inFlight--
+	if f.waits {
+		l.waiting--
+	}
+	if f.room != patient {
+		e.hurried.remove(f)
+	}
+	e.occupy(t, f.room, -1)
+	e.repay(f)
+	e.letGo(&f.delivery)
+	for r := range room(rooms) { // one place less in one room is one more for all, too
+		e.unpark(r)
+	}
+	e.dismiss(t)
+	e.calmed()
+}
+
+// written gives back the memory of an attempt whose request was written: what waits for the answer is a connection.
+func (e *Engine) written(f *flight) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.repay(f)
+	e.letGo(&f.delivery)
+}
+
+// charge takes n bytes of memory for an attempt of the tenant. Whatever else the tenant holds, one attempt of its may
+// go: its events must not wait for those that it publishes.
+func (e *Engine) charge(t *tenant, n int64) bool {
+	return e.Memory.Take(t.name, n) || t.bytes == 0 && e.Memory.TakeOver(t.name, n)
+}
+
+// repay gives back what the attempt charged.
+func (e *Engine) repay(f *flight) {
+	if f.charged == 0 {
+		return
+	}
+	f.tenant.bytes -= f.charged
+	e.Memory.Give(f.tenant.name, f.charged)
+	f.charged = 0
+	e.feed()
+}
+
+// feed gives a tenant its turn that waits for memory.
+func (e *Engine) feed() {
+	for r := range e.serve {
+		if e.serve[r].feed() {
+			e.summon()
+		}
+	}
+}
+
+// feedAll gives all tenants their turn that wait for memory.
+func (e *Engine) feedAll() {
+	for r := range e.serve {
+		for range e.serve[r].starved.len() {
+			e.serve[r].feed()
+			e.summon()
+		}
+	}
+}

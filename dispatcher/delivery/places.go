@@ -1,0 +1,117 @@
+package delivery
+
+import (
+	"time"
+
+	"github.com/clinikapi/eventflow/dispatcher/egress"
+)
+
+// room is a part of the places for attempts in flight. An attempt that outlasts the engine's patience moves to patient.
+type room uint8
+
+const (
+	// prompt is for endpoints that answer soon. Each tenant always has a place there.
+	prompt room = iota
+	// trial is for endpoints of which nothing is known yet.
+	trial
+	// patient is for probes of failing endpoints, for slow ones, and for attempts that wait long for an answer.
+	patient
+
+	rooms = iota
+)
+
+// greed is how many times the free places a tenant may hold: one tenant gets 4/5 of a room, n tenants 4/(4n+1) each.
+const greed = 4
+
+// places counts the attempts in flight of all tenants against their limits. It decides, and changes nothing by itself.
+type places struct {
+	all  int // limit of the attempts in flight in all rooms together
+	used [rooms]int
+}
+
+// use is what one tenant has in flight.
+type use struct {
+	in    [rooms]int
+	quota int // limit of the tenant's own in all rooms together; 0 for none
+}
+
+func (u *use) total() int { return u.in[prompt] + u.in[trial] + u.in[patient] }
+
+func (p *places) total() int { return p.used[prompt] + p.used[trial] + p.used[patient] }
+
+// limit is how many attempts may start in a room. The rooms overlap, so that none stays empty while another is full;
+// the quarter that only prompt may use is what hanging endpoints cannot take.
+func (p *places) limit(room) int { return max(1, p.all/2) }
+
+// unsure is the limit of trial and patient together.
+func (p *places) unsure() int { return max(1, p.all-p.all/4) }
+
+// admits reports whether a tenant may start another attempt in room r.
+func (p *places) admits(r room, u *use) bool {
+	switch {
+	case p.total() >= p.all || u.quota > 0 && u.total() >= u.quota:
+		return false
+	case r == prompt && u.in[prompt] == 0:
+		return true
+	case r != prompt && !fits(u.in[trial]+u.in[patient], p.used[trial]+p.used[patient], p.unsure()):
+		return false
+	default:
+		return fits(u.in[r], p.used[r], p.limit(r))
+	}
+}
+
+// fits is the dynamic threshold of package budget, with greed.
+func fits(mine, used, limit int) bool { return mine < greed*(limit-used) }
+
+// scarce reports whether at least half of a room is in use.
+func (p *places) scarce(r room) bool { return 2*p.used[r] >= p.limit(r) }
+
+// share is how many attempts one subscription of the tenant may have in a room: as many as it leaves to the others.
+func (p *places) share(r room, u *use) int {
+	return max(1, greed*(p.limit(r)-p.used[r])-u.in[r])
+}
+
+// evidence is what the last attempt showed of how soon an endpoint answers.
+type evidence uint8
+
+const (
+	unknown evidence = iota // there was none yet
+	quick                   // it answered within the engine's patience, whatever the status
+	slack                   // it answered later, or not at all
+)
+
+// evidenceOf is what a result shows.
+func evidenceOf(r egress.Result, patience time.Duration) evidence {
+	if r.StatusCode != 0 && r.Duration <= patience {
+		return quick
+	}
+	return slack
+}
+
+// room is where the lane's next attempt belongs.
+func (l *lane) room() room {
+	switch {
+	case l.failing() || l.hold.active || l.waiting > 0 || l.evidence == slack:
+		return patient
+	case l.evidence == unknown:
+		return trial
+	default:
+		return prompt
+	}
+}
+
+// limit is how many attempts the lane may have in flight. An endpoint that has not answered yet, or leaves an attempt
+// waiting, is probed by one at a time once places are scarce: one hanging attempt each leaves places for the others'.
+func (l *lane) limit(p *places) int {
+	r := l.room()
+	switch {
+	case !l.open():
+		return 0
+	case l.failing() || l.hold.active:
+		return 1
+	case (l.evidence != quick || l.waiting > 0) && p.scarce(r):
+		return 1
+	default:
+		return min(l.endpoint.MaxInFlight, p.share(r, &l.tenant.use))
+	}
+}
