@@ -51,10 +51,10 @@ func TestTakeAndGive(t *testing.T) {
 	if got := b.Largest(5); len(got) != 1 || got[0] != (budget.Usage{Tenant: "b", Held: 30}) {
 		t.Errorf("the largest are %v, want b with 30 alone", got)
 	}
-	if b.TakeSpare("c", 21) {
+	if b.TakeSpare("c", 21, 50) {
 		t.Error("what can be done without takes from the half that is left to others")
 	}
-	if !b.TakeSpare("c", 20) {
+	if !b.TakeSpare("c", 20, 50) {
 		t.Error("what is spare is refused")
 	}
 	if b.Refused() != 2 {

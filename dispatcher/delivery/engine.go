@@ -277,15 +277,15 @@ func (e *Engine) keep(l *lane, d PendingDelivery) {
 // eventBytes is what an event in memory costs beside its body.
 const eventBytes = 512
 
-// share keeps the event for one more delivery; it returns false if there is no memory for it. Beyond its window, a lane
-// takes only what is spare.
+// share keeps the event for one more delivery; it returns false if there is no memory for it. What waits has half of the
+// memory, so that attempts always find some; what a lane has beyond its window has a quarter.
 func (e *Engine) share(l *lane, ev *Event) bool {
 	if ev.holders == 0 {
-		take := e.Memory.Take
+		part := e.Memory.Limit() / 2
 		if l.ready.len() >= laneWindow {
-			take = e.Memory.TakeSpare
+			part /= 2
 		}
-		if !take(ev.Namespace, int64(len(ev.Body))+eventBytes) {
+		if !e.Memory.TakeSpare(ev.Namespace, int64(len(ev.Body))+eventBytes, part) {
 			return false
 		}
 	}
