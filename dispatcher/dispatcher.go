@@ -176,7 +176,7 @@ func (d *dispatcher) openAPI(clients kubernetes.Interface) error {
 	}
 	var err error
 	d.api, err = ingest.New(ingest.Options{
-		Store: d.store, Routes: d.table.Load, Accept: d.engine.Accept, Catalog: d.catalog, Authorizer: authorizer,
+		Store: d.store, Routes: d.table.Load, Accept: d.engine.Accept, Resume: d.engine.Resume, Catalog: d.catalog, Authorizer: authorizer,
 		NamespaceKnown: d.namespaceKnown, MaxEventBytes: d.MaxEventBytes, Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
 	})
 	return err

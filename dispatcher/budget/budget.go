@@ -25,7 +25,9 @@ func (b *Budget) Take(tenant string, n int64) bool { return b.take(tenant, n, b.
 
 // TakeSpare is Take for what can be done without: it takes only of the given part of the budget, and leaves the rest to
 // Take.
-func (b *Budget) TakeSpare(tenant string, n, part int64) bool { return b.take(tenant, n, min(part, b.limit)) }
+func (b *Budget) TakeSpare(tenant string, n, part int64) bool {
+	return b.take(tenant, n, min(part, b.limit))
+}
 
 // TakeOver takes n for the tenant although its share does not allow it, as long as the budget is not used up. It is for
 // the least that a tenant needs to go on.

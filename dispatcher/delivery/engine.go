@@ -84,6 +84,8 @@ const (
 	loaders = 4
 	// maxIdleWorkers is how many workers stay to wait for work.
 	maxIdleWorkers = 64
+	// acceptBatch is how many deliveries of a fan-out are taken up before the engine's lock is free for a moment.
+	acceptBatch = 512
 	// storeRetry is the pause after the store failed to answer.
 	storeRetry = time.Second
 	// defaultMemory is the budget of an engine that shares none.
@@ -179,24 +181,46 @@ func (e *Engine) refit(l *lane) {
 	}
 }
 
-// Accept takes up deliveries that are durable and due now. Those for which there is no room stay in the store and are
-// read back. It never blocks on anything but the engine's lock.
-func (e *Engine) Accept(deliveries []PendingDelivery) {
+// Accept takes up the deliveries of fan-outs that are durable and due now. Those for which there is no room stay in the
+// store and are read back. It never blocks on anything but the engine's lock.
+func (e *Engine) Accept(fanouts []Fanout) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.Now()
-	for _, d := range deliveries {
-		if _, owned := e.leases[ShardOf(d.ID.Subscription)]; !owned {
-			continue // its owner finds it in the store
+	taken := 0
+	for i := range fanouts {
+		for _, sub := range fanouts[i].Subscriptions {
+			if taken++; taken%acceptBatch == 0 { // others' attempts do not wait for a large fan-out
+				e.mu.Unlock()
+				e.mu.Lock()
+			}
+			d := fanouts[i].Delivery(sub)
+			e.accept(&d, now)
 		}
-		l := e.lane(d.ID.Subscription)
-		if e.hasRoom(l, now) && !d.Position().Before(l.scanned) && !l.ordered(&d) {
-			e.keep(l, d)
-		} else {
-			l.leave(d.Position())
-		}
-		e.arrange(l)
 	}
+}
+
+// Resume takes up deliveries that a replay made pending again, as Accept does new ones.
+func (e *Engine) Resume(deliveries []PendingDelivery) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.Now()
+	for i := range deliveries {
+		e.accept(&deliveries[i], now)
+	}
+}
+
+func (e *Engine) accept(d *PendingDelivery, now time.Time) {
+	if _, owned := e.leases[ShardOf(d.ID.Subscription)]; !owned {
+		return // its owner finds it in the store
+	}
+	l := e.lane(d.ID.Subscription)
+	if e.hasRoom(l, now) && !d.Position().Before(l.scanned) && !l.ordered(d) {
+		e.keep(l, *d)
+	} else {
+		l.leave(d.Position())
+	}
+	e.arrange(l)
 }
 
 // hasRoom reports whether a new delivery may go straight into the lane's memory. It may not where others wait in the

@@ -40,7 +40,7 @@ func TestRetriesFollowTheSchedule(t *testing.T) {
 					if late := a.at.Sub(want); late < 0 || late > 100*time.Millisecond {
 						t.Errorf("attempt %d started %v after its time", i+1, late)
 					}
-					if a.number != i+1 || a.id != deliveries[0].ID {
+					if a.number != i+1 || a.id != idOf(deliveries) {
 						t.Errorf("attempt %d carried number %d and id %v", i+1, a.number, a.id)
 					}
 					want = a.at.Add([]time.Duration{30 * time.Second, 2 * time.Minute, 8 * time.Minute, 32 * time.Minute, 2 * time.Hour}[min(i, 4)])
@@ -513,7 +513,7 @@ func TestOrderingByResource(t *testing.T) {
 				s.mu.Unlock()
 				deliveries := s.append(fmt.Sprint(i), sub)
 				to.mu.Lock()
-				orderOf[deliveries[0].ID] = order
+				orderOf[idOf(deliveries)] = order
 				to.mu.Unlock()
 				e.Accept(deliveries)
 				if random.IntN(10) == 0 {
@@ -554,7 +554,7 @@ func TestAFailingResourceHoldsOnlyItself(t *testing.T) {
 		to.edit(sub, func(e *Endpoint) { e.Ordered = true })
 		s.order = 1
 		first := s.append("bad", sub)
-		bad = first[0].ID
+		bad = idOf(first)
 		e, stop := start(t, s, to, Options{})
 		defer stop()
 		e.Accept(first)

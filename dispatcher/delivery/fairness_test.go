@@ -130,7 +130,7 @@ func fairness(t *testing.T, seed uint64) {
 			deliveries := s.append(fmt.Sprint(l.name, now), l.subs[random.IntN(len(l.subs))])
 			e.Accept(deliveries)
 			if l.healthy {
-				accepted[deliveries[0].ID] = time.Now()
+				accepted[idOf(deliveries)] = time.Now()
 			}
 		}
 		advance(10 * time.Millisecond)

@@ -46,7 +46,7 @@ func newMemoryStore() *memoryStore {
 }
 
 // append stores an event with deliveries to subs, as a publish does.
-func (s *memoryStore) append(id string, subs ...event.SubscriptionKey) []PendingDelivery {
+func (s *memoryStore) append(id string, subs ...event.SubscriptionKey) []Fanout {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	accepted := time.Now()
@@ -58,14 +58,20 @@ func (s *memoryStore) append(id string, subs ...event.SubscriptionKey) []Pending
 	e := &Event{Key: event.NewKey(accepted, ns, id), Namespace: ns, ID: id, Type: "patient.created", Body: []byte(`{"id":"` + id + `"}`)}
 	e.Body = append(e.Body, make([]byte, max(0, s.size-len(e.Body)))...)
 	s.events[e.Key] = e
-	var deliveries []PendingDelivery
-	for _, sub := range subs {
-		d := PendingDelivery{ID: event.DeliveryID{Event: e.Key, Subscription: sub}, Due: accepted, Since: accepted, Size: len(e.Body), Order: s.order}
+	f := Fanout{Event: e, Due: accepted, Order: s.order}
+	for _, key := range subs {
+		sub := &Subscription{Key: key, Namespace: namespace, Ordered: true}
+		f.Subscriptions = append(f.Subscriptions, sub)
+		d := f.Delivery(sub)
+		d.Event = nil
 		s.pending[d.ID] = d
-		d.Event = e
-		deliveries = append(deliveries, d)
 	}
-	return deliveries
+	return []Fanout{f}
+}
+
+// idOf is the id of the first delivery.
+func idOf(fanouts []Fanout) event.DeliveryID {
+	return fanouts[0].Delivery(fanouts[0].Subscriptions[0]).ID
 }
 
 func (s *memoryStore) Own(ctx context.Context, owner Owner) error {

@@ -3,86 +3,68 @@ package ingest
 import (
 	"errors"
 	"io"
+	"math/bits"
 	"net/http"
 	"os"
-	"sync"
-	"sync/atomic"
-	"time"
 )
 
-// budget bounds the bytes that publishes hold in memory, all together.
-type budget struct {
-	limit int64
-	used  atomic.Int64
-}
+// A body is received into chunks, each as large as all before it and a little more, so that what is held is at most
+// twice what came and an accountStep: a client that announces much and sends little holds little. Then the chunks are
+// joined.
+const (
+	firstChunk   = 4 << 10
+	leastChunk   = 8 << 10
+	largestChunk = 256 << 10
+	// largestKept is the size of the largest joined buffers that are used again.
+	largestKept = 1 << 20
+	// keptOfASize bounds the memory of the buffers of each size that wait to be used again.
+	keptOfASize = 1 << 20
+	keptSizes   = 8 // leastChunk, doubled again and again, up to largestKept
+)
 
-// take reserves n bytes, or none.
-func (b *budget) take(n int) bool {
-	if b.used.Add(int64(n)) > b.limit {
-		b.used.Add(-int64(n))
-		return false
+// kept hold the buffers that wait to be used again, by size.
+var kept = func() (all [keptSizes]chan []byte) {
+	for i := range all {
+		all[i] = make(chan []byte, keptOfASize/(leastChunk<<i))
 	}
-	return true
+	return all
+}()
+
+// sizeClass is the index into kept of buffers of at least the given size.
+func sizeClass(size int) int { return max(0, bits.Len(uint(size-1))-bits.Len(uint(leastChunk-1))) }
+
+// getBuffer returns an empty buffer of the given size, which is one of kept or above largestKept.
+func getBuffer(size int) []byte {
+	if size <= largestKept {
+		select {
+		case b := <-kept[sizeClass(size)]:
+			return b[:0]
+		default:
+		}
+	}
+	return make([]byte, 0, size)
 }
 
-func (b *budget) give(n int) { b.used.Add(-int64(n)) }
+func putBuffer(b []byte) {
+	if cap(b) > largestKept {
+		return
+	}
+	select {
+	case kept[sizeClass(cap(b))] <- b:
+	default:
+	}
+}
 
-// bufferSizes are the sizes in which a body's buffer grows. A client that announces much and sends little holds the
-// smallest.
-var bufferSizes = [...]int{8 << 10, 128 << 10, 1 << 20, maxRequestBytes}
-
-// bufferPools hold buffers that are not in use, one pool for each of bufferSizes.
-var bufferPools [len(bufferSizes)]sync.Pool
-
-// bodyBuffer is what a request's body is read into.
+// bodyBuffer is what a request's body is read into. What it holds is charged to the account.
 type bodyBuffer struct {
-	budget *budget
-	size   int // index into bufferSizes
-	bytes  []byte
-	box    *[]byte // what the pool holds, so that putting bytes back allocates nothing
-	taken  int     // from budget
-}
+	account account
+	// bytes are the whole body, once it was read.
+	bytes []byte
 
-// grow moves what was read to the next size; it fails if the budget does not allow it.
-func (b *bodyBuffer) grow() error {
-	next := 0
-	if b.box != nil {
-		next = b.size + 1
-	}
-	if err := b.reserve(bufferSizes[next]); err != nil {
-		return err
-	}
-	box, ok := bufferPools[next].Get().(*[]byte)
-	if !ok {
-		fresh := make([]byte, 0, bufferSizes[next])
-		box = &fresh
-	}
-	*box = append((*box)[:0], b.bytes...)
-	if b.box != nil {
-		bufferPools[b.size].Put(b.box)
-		b.budget.give(bufferSizes[b.size])
-		b.taken -= bufferSizes[b.size]
-	}
-	b.size, b.box, b.bytes = next, box, *box
-	return nil
-}
-
-// reserve takes n bytes of the budget until release.
-func (b *bodyBuffer) reserve(n int) error {
-	if !b.budget.take(n) {
-		return newProblem(overloaded, "more is being published at once than this dispatcher holds in memory; send the request again after the time in Retry-After").retry(time.Second)
-	}
-	b.taken += n
-	return nil
-}
-
-// release gives back the buffer, and all that was reserved. The bytes must not be used any more.
-func (b *bodyBuffer) release() {
-	if b.box != nil {
-		bufferPools[b.size].Put(b.box)
-	}
-	b.budget.give(b.taken)
-	b.box, b.bytes, b.taken, b.size = nil, nil, 0, 0
+	first  []byte   // the first chunk, which stays with the bodyBuffer
+	chunks [][]byte // the others, all but the last full
+	joined []byte
+	size   int // of what was received
 }
 
 // read reads r's body, of at most limit bytes.
@@ -90,21 +72,30 @@ func (b *bodyBuffer) read(r *http.Request, limit int) error {
 	if r.ContentLength > int64(limit) {
 		return bodyTooLarge(limit)
 	}
-	if err := b.grow(); err != nil {
+	if err := b.account.hold(firstChunk); err != nil {
 		return err
+	}
+	if b.first == nil {
+		b.first = make([]byte, 0, firstChunk)
 	}
 	r.Header.Del("Expect") // reading tells the client to send, and discard has to know
 	for {
-		if len(b.bytes) == cap(b.bytes) || len(b.bytes) >= limit {
+		last := b.last()
+		if len(*last) == cap(*last) || b.size >= limit {
 			more, err := b.probe(r.Body, limit)
-			if !more {
+			if err != nil {
 				return err
 			}
+			if !more {
+				return b.join()
+			}
+			continue
 		}
-		n, err := r.Body.Read(b.bytes[len(b.bytes):min(cap(b.bytes), limit)])
-		b.bytes = b.bytes[:len(b.bytes)+n]
+		n, err := r.Body.Read((*last)[len(*last):min(cap(*last), len(*last)+limit-b.size)])
+		*last = (*last)[:len(*last)+n]
+		b.size += n
 		if err == io.EOF {
-			return nil
+			return b.join()
 		}
 		if err != nil {
 			return readProblem(err)
@@ -112,7 +103,15 @@ func (b *bodyBuffer) read(r *http.Request, limit int) error {
 	}
 }
 
-// probe reads one byte of a body that has filled its buffer, and makes room for it and for more.
+// last is the chunk that is being filled.
+func (b *bodyBuffer) last() *[]byte {
+	if len(b.chunks) == 0 {
+		return &b.first
+	}
+	return &b.chunks[len(b.chunks)-1]
+}
+
+// probe reads one byte of a body that has filled its chunks, and makes room for it and for more.
 func (b *bodyBuffer) probe(body io.Reader, limit int) (more bool, err error) {
 	var one [1]byte
 	if _, err := io.ReadFull(body, one[:]); err != nil {
@@ -121,16 +120,63 @@ func (b *bodyBuffer) probe(body io.Reader, limit int) (more bool, err error) {
 		}
 		return false, readProblem(err)
 	}
-	if len(b.bytes) >= limit {
+	if b.size >= limit {
 		return false, bodyTooLarge(limit)
 	}
-	if len(b.bytes) == cap(b.bytes) {
-		if err := b.grow(); err != nil {
-			return false, err
-		}
+	size := leastChunk << min(len(b.chunks), bits.Len(largestChunk/leastChunk)-1)
+	if err := b.account.hold(int64(size)); err != nil {
+		return false, err
 	}
-	b.bytes = append(b.bytes, one[0])
+	b.chunks = append(b.chunks, append(getBuffer(size), one[0]))
+	b.size++
 	return true, nil
+}
+
+// join makes one piece of the chunks.
+func (b *bodyBuffer) join() error {
+	if len(b.chunks) == 0 {
+		b.bytes = b.first
+		return nil
+	}
+	size := b.size
+	if size <= largestKept {
+		size = leastChunk << sizeClass(size)
+	}
+	if err := b.account.hold(int64(size)); err != nil {
+		return err
+	}
+	b.joined = append(getBuffer(size), b.first...)
+	for _, chunk := range b.chunks {
+		b.joined = append(b.joined, chunk...)
+	}
+	b.bytes = b.joined
+	b.releaseChunks()
+	return nil
+}
+
+func (b *bodyBuffer) releaseChunks() {
+	for i, chunk := range b.chunks {
+		b.account.drop(int64(cap(chunk)))
+		putBuffer(chunk)
+		b.chunks[i] = nil
+	}
+	b.chunks = b.chunks[:0]
+}
+
+// release gives the body back. Its bytes must not be used any more.
+func (b *bodyBuffer) release() {
+	b.releaseChunks()
+	if b.joined != nil {
+		b.account.drop(int64(cap(b.joined)))
+		putBuffer(b.joined)
+	}
+	b.first, b.joined, b.bytes, b.size = b.first[:0], nil, nil, 0
+}
+
+// close gives back the body, and all else that was charged.
+func (b *bodyBuffer) close() {
+	b.release()
+	b.account.close()
 }
 
 func bodyTooLarge(limit int) *problem {

@@ -46,7 +46,7 @@ func newMemory() *memory {
 	}
 }
 
-func (m *memory) Append(ctx context.Context, events []store.NewEvent) ([]store.Accepted, []delivery.PendingDelivery, error) {
+func (m *memory) Append(ctx context.Context, events []store.NewEvent) ([]store.Accepted, []delivery.Fanout, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := cmp.Or(m.fail, ctx.Err()); err != nil {
@@ -65,7 +65,7 @@ func (m *memory) Append(ctx context.Context, events []store.NewEvent) ([]store.A
 		fresh[name] = e.Digest
 	}
 	var answers []store.Accepted
-	var pending []delivery.PendingDelivery
+	var fanouts []delivery.Fanout
 	for _, e := range events {
 		name := e.Event.Namespace + "/" + e.Event.ID
 		if first, known := m.accepted[name]; known {
@@ -76,17 +76,19 @@ func (m *memory) Append(ctx context.Context, events []store.NewEvent) ([]store.A
 		m.digests[name] = e.Digest
 		m.clock = m.clock.Add(time.Millisecond)
 		e.Event.Key = event.NewKey(m.clock, e.Event.Namespace, e.Event.ID)
-		e.Subscriptions = slices.Clone(e.Subscriptions)
+		e.Due = m.clock
 		m.events = append(m.events, e)
 		m.accepted[name] = store.Accepted{ID: e.Event.ID, Deliveries: len(e.Subscriptions)}
 		answers = append(answers, m.accepted[name])
 		for _, sub := range e.Subscriptions {
 			id := event.DeliveryID{Event: e.Event.Key, Subscription: sub.Key}
 			m.deliveries[id] = &store.Record{ID: id, EventID: e.Event.ID, Type: e.Event.Type, Namespace: sub.Namespace, Subscription: sub.Name, State: delivery.Pending, Created: m.clock, Due: m.clock}
-			pending = append(pending, delivery.PendingDelivery{ID: id, Due: m.clock, Since: m.clock, Event: e.Event})
+		}
+		if len(e.Subscriptions) > 0 {
+			fanouts = append(fanouts, e.Fanout)
 		}
 	}
-	return answers, pending, nil
+	return answers, fanouts, nil
 }
 
 func (m *memory) Get(_ context.Context, namespace string, id event.DeliveryID) (store.Record, error) {
@@ -203,7 +205,16 @@ func newFixture(t testing.TB, adjust ...func(*Options)) *fixture {
 		Authorizer: None{},
 		Logger:     logr.Discard(),
 		Registerer: f.registry,
-		Accept: func(pending []delivery.PendingDelivery) {
+		Accept: func(fanouts []delivery.Fanout) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			for i := range fanouts {
+				for _, sub := range fanouts[i].Subscriptions {
+					f.accepted = append(f.accepted, fanouts[i].Delivery(sub))
+				}
+			}
+		},
+		Resume: func(pending []delivery.PendingDelivery) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			f.accepted = append(f.accepted, pending...)

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/budget"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/store"
@@ -21,22 +22,21 @@ import (
 
 // The bounds of a request.
 const (
-	maxRequestBytes         = 8 << 20
-	maxRequestEvents        = 1000
-	defaultMaxEventBytes    = 1 << 20
-	defaultMaxInFlightBytes = 128 << 20
-	// minMaxInFlightBytes lets one request of any size in: its body, the bodies made of it, and its buffer's growth.
-	minMaxInFlightBytes = 3 * maxRequestBytes
+	maxRequestBytes      = 8 << 20
+	maxRequestEvents     = 1000
+	defaultMaxEventBytes = 1 << 20
 )
 
 // Options are what a Handler works with.
 type Options struct {
-	// Store keeps what is accepted. It must not hold on to the slices it is given once Append has returned.
+	// Store keeps what is accepted. It must not hold on to the events it is given once Append has returned.
 	Store store.Store
 	// Routes returns the current routing table. While it returns nil, publishes are refused with 503.
 	Routes func() *routing.Table
-	// Accept takes the deliveries that became durable, or pending again by a replay. It must not block for long.
-	Accept func([]delivery.PendingDelivery)
+	// Accept takes what became durable, and Resume the deliveries that a replay made pending again. Neither may block
+	// for long. What Accept keeps it has charged before it returns; ingest gives its own charge back then.
+	Accept func([]delivery.Fanout)
+	Resume func([]delivery.PendingDelivery)
 	// Catalog says which event types are known.
 	Catalog *event.Catalog
 	// Authorizer decides who may use the API.
@@ -46,7 +46,10 @@ type Options struct {
 	NamespaceKnown func(namespace string) bool
 	// MaxEventBytes bounds one event's JSON, up to 8 MiB; 0 means 1 MiB.
 	MaxEventBytes int
-	// MaxInFlightBytes bounds the memory of all publishes in flight; 0 means 128 MiB, and 24 MiB is the least.
+	// Memory is what publishes are charged to, in bytes, by namespace; it may be shared with others. If it is nil, they
+	// have one of MaxInFlightBytes for themselves.
+	Memory *budget.Budget
+	// MaxInFlightBytes bounds the memory of all publishes in flight; 0 means 128 MiB, and 64 MiB is the least.
 	MaxInFlightBytes int64
 	// Logger hears of what failed on this side.
 	Logger logr.Logger
@@ -57,7 +60,7 @@ type Options struct {
 // Handler serves the API. It is safe for concurrent use.
 type Handler struct {
 	options  Options
-	budget   *budget
+	memory   *holdings
 	metrics  *metrics
 	draining atomic.Bool
 	scratch  sync.Pool // of *scratch
@@ -65,8 +68,8 @@ type Handler struct {
 
 // New returns a Handler. It fails if an option is missing or the metrics are registered already.
 func New(options Options) (*Handler, error) {
-	if options.Store == nil || options.Routes == nil || options.Accept == nil || options.Catalog == nil || options.Authorizer == nil {
-		return nil, errors.New("ingest needs a Store, Routes, Accept, a Catalog and an Authorizer")
+	if options.Store == nil || options.Routes == nil || options.Accept == nil || options.Resume == nil || options.Catalog == nil || options.Authorizer == nil {
+		return nil, errors.New("ingest needs a Store, Routes, Accept, Resume, a Catalog and an Authorizer")
 	}
 	if options.MaxEventBytes == 0 {
 		options.MaxEventBytes = defaultMaxEventBytes
@@ -74,13 +77,10 @@ func New(options Options) (*Handler, error) {
 	if options.MaxEventBytes < 0 || options.MaxEventBytes > maxRequestBytes {
 		return nil, fmt.Errorf("ingest takes events of up to %d bytes, not %d", maxRequestBytes, options.MaxEventBytes)
 	}
-	if options.MaxInFlightBytes == 0 {
-		options.MaxInFlightBytes = defaultMaxInFlightBytes
-	}
-	h := &Handler{options: options, budget: &budget{limit: max(options.MaxInFlightBytes, minMaxInFlightBytes)}}
-	h.scratch.New = func() any { return newScratch(&h.options, h.budget) }
+	h := &Handler{options: options, memory: newHoldings(options.Memory, options.MaxInFlightBytes)}
+	h.scratch.New = func() any { return newScratch(&h.options, h.memory) }
 	var err error
-	if h.metrics, err = newMetrics(options.Registerer, h.budget); err != nil {
+	if h.metrics, err = newMetrics(options.Registerer, h.memory); err != nil {
 		return nil, fmt.Errorf("register the metrics of ingest: %w", err)
 	}
 	return h, nil

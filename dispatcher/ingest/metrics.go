@@ -19,7 +19,7 @@ type metrics struct {
 }
 
 // newMetrics registers the metrics with registerer, which may be nil.
-func newMetrics(registerer prometheus.Registerer, inFlight *budget) (*metrics, error) {
+func newMetrics(registerer prometheus.Registerer, memory *holdings) (*metrics, error) {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "eventflow_ingest_requests_total",
@@ -42,7 +42,7 @@ func newMetrics(registerer prometheus.Registerer, inFlight *budget) (*metrics, e
 	inFlightBytes := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "eventflow_ingest_inflight_bytes",
 		Help: "Memory that publishes in flight have reserved.",
-	}, func() float64 { return float64(inFlight.used.Load()) })
+	}, func() float64 { return float64(memory.inFlight.Load()) })
 	m.published = m.requests.WithLabelValues(string(opPublish), strconv.Itoa(http.StatusAccepted))
 	if registerer == nil {
 		return m, nil

@@ -9,9 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/clinikapi/eventflow/api/event"
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
-	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
@@ -21,42 +18,6 @@ const (
 	cloudEventType      = "application/cloudevents+json"
 	cloudEventBatchType = "application/cloudevents-batch+json"
 )
-
-// scratch is what one publish needs and the next can use again. Nothing of it is kept by the store or the engine.
-type scratch struct {
-	body     bodyBuffer
-	parser   parser
-	incoming []incoming
-	events   []store.NewEvent
-	routes   []*routing.Route
-	matched  []store.Subscription
-	answer   []byte
-}
-
-func newScratch(options *Options, budget *budget) *scratch {
-	return &scratch{
-		body:   bodyBuffer{budget: budget},
-		parser: parser{catalog: options.Catalog, maxEvent: options.MaxEventBytes},
-	}
-}
-
-// maxKeptMatches bounds the memory that a scratch keeps for its next use.
-const maxKeptMatches = 16 << 10
-
-// reset releases what the scratch refers to.
-func (s *scratch) reset() {
-	s.body.release()
-	s.parser.document.reset(nil)
-	clear(s.incoming)
-	clear(s.events)
-	clear(s.routes[:cap(s.routes)]) // the last match may have been shorter than one before
-	s.incoming, s.events, s.routes = s.incoming[:0], s.events[:0], s.routes[:0]
-	if cap(s.matched) > maxKeptMatches {
-		s.matched, s.routes = nil, nil
-	}
-	clear(s.matched)
-	s.matched, s.answer = s.matched[:0], s.answer[:0]
-}
 
 // publish accepts the events of a request.
 func (h *Handler) publish(w http.ResponseWriter, r *http.Request, namespace string) (status int, err error) {
@@ -72,6 +33,7 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, namespace stri
 		return 0, err
 	}
 	s := h.scratch.Get().(*scratch)
+	s.body.account.tenant = strings.Clone(namespace) // the request's own text would stay with the events
 	defer func() {
 		s.reset()
 		h.scratch.Put(s)
@@ -83,7 +45,7 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, namespace stri
 	if err != nil {
 		return 0, err
 	}
-	if err := s.prepare(strings.Clone(namespace), table, r.Header); err != nil {
+	if err := s.prepare(table, r.Header); err != nil {
 		return 0, err
 	}
 	accepted, err := h.appendEvents(r.Context(), s.events, batch)
@@ -94,24 +56,6 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, namespace stri
 	s.answer = appendAnswer(s.answer, accepted, batch)
 	writeJSON(w, status, s.answer)
 	return status, nil
-}
-
-// parse reads the events of a body of the given media type. batch tells whether it holds an array.
-func (s *scratch) parse(header http.Header, mediaType string) (batch bool, err error) {
-	p, body := &s.parser, s.body.bytes
-	switch {
-	case mediaType == cloudEventType:
-		s.incoming, err = p.structured(body, s.incoming)
-	case mediaType == cloudEventBatchType:
-		batch = true
-		s.incoming, err = p.cloudEventBatch(body, s.incoming)
-	case isBinaryCloudEvent(header):
-		s.incoming = append(s.incoming, incoming{})
-		err = p.binary(header, body, &s.incoming[0])
-	default:
-		s.incoming, batch, err = p.plain(body, s.incoming)
-	}
-	return batch, err
 }
 
 // mediaTypeOf returns the body's media type, if it is one that events come in. None at all counts as JSON, as it does
@@ -137,70 +81,18 @@ func mediaTypeOf(header http.Header) (string, error) {
 	return mediaType, nil
 }
 
-// prepare makes of what was parsed what the store takes, each event with the subscriptions it matches.
-func (s *scratch) prepare(namespace string, table *routing.Table, header http.Header) error {
-	now := time.Now()
-	trace := traceparent(header["Traceparent"])
-	for i := range s.incoming {
-		in := &s.incoming[i]
-		fresh := in.id == ""
-		if fresh {
-			in.id = event.NewID(now)
-		}
-		if in.timestampText == nil {
-			in.timestamp = now
-		}
-		if trace != "" {
-			in.traceparent = trace
-		}
-		size := bodyOverhead + len(in.id) + 2*len(in.eventType) + len(in.data)
-		if err := s.body.reserve(size); err != nil {
-			return err
-		}
-		from, ordered := len(s.matched), false
-		s.routes = table.Match(namespace, in.eventType, s.routes[:0])
-		for _, route := range s.routes {
-			ordered = ordered || route.Endpoint.Ordered
-			s.matched = append(s.matched, store.Subscription{
-				Key: route.Key, Namespace: route.Namespace, Name: route.Name, Ordered: route.Endpoint.Ordered,
-			})
-		}
-		order := uint64(0)
-		if ordered {
-			order = s.parser.order(namespace, in)
-		}
-		s.events = append(s.events, store.NewEvent{
-			Event: &delivery.Event{
-				Namespace:   namespace,
-				ID:          in.id,
-				Type:        in.eventType,
-				Body:        event.AppendBody(make([]byte, 0, size), in.id, in.eventType, in.timestamp, in.data),
-				Traceparent: in.traceparent,
-			},
-			Digest:        s.parser.digest(in),
-			Order:         order,
-			Subscriptions: s.matched[from:len(s.matched):len(s.matched)], // a later growth leaves these where they are
-			Fresh:         fresh,
-		})
-	}
-	return nil
-}
-
-// bodyOverhead is how many bytes a body has beside its id, its type, twice, and its data.
-var bodyOverhead = len(event.AppendBody(nil, "", "", time.Time{}, nil))
-
 // appendEvents makes events durable and hands their deliveries on. It does not end when the client leaves: deliveries
 // that the store holds and the engine does not know would wait for a restart.
 func (h *Handler) appendEvents(ctx context.Context, events []store.NewEvent, batch bool) ([]store.Accepted, error) {
 	if len(events) == 0 {
 		return nil, nil
 	}
-	accepted, pending, err := h.options.Store.Append(context.WithoutCancel(ctx), events)
+	accepted, fanouts, err := h.options.Store.Append(context.WithoutCancel(ctx), events)
 	if err != nil {
 		return nil, h.storeProblem(err, batch)
 	}
-	if len(pending) > 0 {
-		h.options.Accept(pending)
+	if len(fanouts) > 0 {
+		h.options.Accept(fanouts)
 	}
 	return accepted, nil
 }

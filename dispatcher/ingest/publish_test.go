@@ -227,7 +227,7 @@ func TestPublishRefused(t *testing.T) {
 			if stored := f.store.stored(); len(stored) != 0 || len(f.handed()) != 0 {
 				t.Errorf("stored %v", stored)
 			}
-			if used := f.budget.used.Load(); used != 0 {
+			if used := f.memory.budget.Used(); used != 0 {
 				t.Errorf("%d bytes stay reserved", used)
 			}
 		})

@@ -33,7 +33,7 @@ func (h *Handler) replay(w http.ResponseWriter, r *http.Request, c call) (status
 	if err != nil {
 		return 0, h.storeProblem(err, false)
 	}
-	h.options.Accept([]delivery.PendingDelivery{pending})
+	h.options.Resume([]delivery.PendingDelivery{pending})
 	record, err := h.options.Store.Get(ctx, c.namespace, pending.ID)
 	if err != nil {
 		return 0, h.storeProblem(err, false)
@@ -125,7 +125,7 @@ func (h *Handler) replayAll(ctx context.Context, namespace string, records []sto
 		}
 	}
 	if replayed > 0 {
-		h.options.Accept(pending[:replayed])
+		h.options.Resume(pending[:replayed])
 	}
 	if err == nil {
 		err = ctx.Err()
@@ -136,8 +136,8 @@ func (h *Handler) replayAll(ctx context.Context, namespace string, records []sto
 // parseReplay reads what to replay. No body selects what an empty object does: every failed delivery of the namespace.
 func (h *Handler) parseReplay(r *http.Request, namespace string) (store.Query, error) {
 	query := store.Query{Namespace: namespace, State: delivery.Failed}
-	body := bodyBuffer{budget: h.budget}
-	defer body.release()
+	body := bodyBuffer{account: account{memory: h.memory, tenant: namespace}}
+	defer body.close()
 	if err := body.read(r, maxReplayBodySize); err != nil {
 		return query, err
 	}

@@ -104,7 +104,7 @@ func TestClientsSeeTheAnswer(t *testing.T) {
 			}
 		})
 	}
-	if used := f.budget.used.Load(); used != 0 {
+	if used := f.memory.budget.Used(); used != 0 {
 		t.Errorf("%d bytes stay reserved", used)
 	}
 }
@@ -168,78 +168,6 @@ func (g *gate) Read(b []byte) (int, error) {
 	g.once.Do(func() { close(g.waits) })
 	<-g.opened
 	return 0, io.EOF
-}
-
-// TestSlowBodiesHoldLittle has clients that announce much and send little, and one whose events do not fit.
-func TestSlowBodiesHoldLittle(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, func(o *Options) { o.MaxInFlightBytes = 1 })
-	if f.budget.limit != minMaxInFlightBytes {
-		t.Fatalf("the bound is %d", f.budget.limit)
-	}
-	var clients sync.WaitGroup
-	opened := make(chan struct{})
-	const slow = 100
-	for range slow {
-		g := &gate{first: strings.NewReader("["), waits: make(chan struct{}), opened: opened}
-		r, err := http.NewRequest(http.MethodPost, "/v1/namespaces/clinic-a/events", g)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.ContentLength = maxRequestBytes
-		clients.Go(func() { f.ServeHTTP(discardAnswer{}, r) })
-		<-g.waits
-	}
-	if used := f.budget.used.Load(); used != slow*int64(bufferSizes[0]) {
-		t.Errorf("%d clients hold %d bytes", slow, used)
-	}
-	if got, err := testutil.GatherAndCount(f.registry, "eventflow_ingest_inflight_bytes"); err != nil || got != 1 {
-		t.Errorf("the gauge counts %d: %v", got, err)
-	}
-
-	f.budget.take(int(f.budget.limit) - int(f.budget.used.Load()) - bufferSizes[0] - 100)
-	if w := f.publish(`{"type":"patient.created","data":{}}`); w.Code != http.StatusAccepted && w.Code != http.StatusTooManyRequests {
-		t.Errorf("a small event: got %d %s", w.Code, w.Body)
-	}
-	w := f.publish(`{"type":"patient.created","data":{"a":"` + strings.Repeat("a", 1000) + `"}}`)
-	wantProblem(t, w, overloaded)
-	if w.Header().Get("Retry-After") == "" {
-		t.Errorf("headers are %v", w.Header())
-	}
-	wantProblem(t, f.publish(`{"type":"patient.created","data":{"a":"`+strings.Repeat("a", 100_000)+`"}}`), overloaded)
-	close(opened)
-	clients.Wait()
-}
-
-// TestBodyBufferKeepsToBudget refuses to grow before it does.
-func TestBodyBufferKeepsToBudget(t *testing.T) {
-	t.Parallel()
-	for name, tc := range map[string]struct {
-		limit    int64
-		body     int
-		wantRead int
-		wantErr  bool
-	}{
-		"fits":            {int64(bufferSizes[0]), bufferSizes[0], bufferSizes[0], false},
-		"nothing fits":    {int64(bufferSizes[0]) - 1, 1, 0, true},
-		"does not grow":   {int64(bufferSizes[0] + bufferSizes[1] - 1), bufferSizes[0] + 1, bufferSizes[0], true},
-		"grows":           {int64(bufferSizes[0] + bufferSizes[1]), bufferSizes[0] + 1, bufferSizes[0] + 1, false},
-		"grows only once": {int64(bufferSizes[1] + bufferSizes[2] - 1), bufferSizes[1] + 1, bufferSizes[1], true},
-	} {
-		b := bodyBuffer{budget: &budget{limit: tc.limit}}
-		r, err := http.NewRequest(http.MethodPost, "/", strings.NewReader(strings.Repeat("x", tc.body)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = b.read(r, maxRequestBytes)
-		if len(b.bytes) != tc.wantRead || (err != nil) != tc.wantErr || (err != nil && asProblem(err).kind != overloaded) {
-			t.Errorf("%s: read %d bytes, %v", name, len(b.bytes), err)
-		}
-		b.release()
-		if used := b.budget.used.Load(); used != 0 {
-			t.Errorf("%s: %d bytes stay reserved", name, used)
-		}
-	}
 }
 
 // discardAnswer is a ResponseWriter that keeps nothing.
@@ -379,7 +307,7 @@ type accepting struct {
 	answers []store.Accepted
 }
 
-func (a *accepting) Append(_ context.Context, events []store.NewEvent) ([]store.Accepted, []delivery.PendingDelivery, error) {
+func (a *accepting) Append(_ context.Context, events []store.NewEvent) ([]store.Accepted, []delivery.Fanout, error) {
 	for i := range events {
 		a.answers[i] = store.Accepted{ID: events[i].Event.ID, Deliveries: len(events[i].Subscriptions)}
 	}
@@ -399,7 +327,7 @@ func BenchmarkPublish(b *testing.B) {
 			answers := make([]store.Accepted, 100)
 			h, err := New(Options{
 				Store: &accepting{answers: answers}, Routes: func() *routing.Table { return table },
-				Accept: func([]delivery.PendingDelivery) {}, Catalog: catalog, Authorizer: None{},
+				Accept: func([]delivery.Fanout) {}, Resume: func([]delivery.PendingDelivery) {}, Catalog: catalog, Authorizer: None{},
 			})
 			if err != nil {
 				b.Fatal(err)

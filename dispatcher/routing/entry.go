@@ -77,6 +77,7 @@ func (e *Entry) Route() (*Route, error) {
 			Generation: e.Generation,
 		},
 	}
+	route.Subscription = route.subscription()
 	err := e.checkBounds()
 	if err == nil {
 		route.Patterns, err = e.parsePatterns()

@@ -20,4 +20,11 @@ type Route struct {
 	Endpoint *delivery.Endpoint
 	// Key follows from Identity.
 	Key event.SubscriptionKey
+	// Subscription is what events that match carry of the route. NewTable makes it where it is nil.
+	Subscription *delivery.Subscription
+}
+
+// subscription returns what events that match the route carry of it.
+func (r *Route) subscription() *delivery.Subscription {
+	return &delivery.Subscription{Key: r.Key, Namespace: r.Namespace, Name: r.Name, Ordered: r.Endpoint.Ordered}
 }

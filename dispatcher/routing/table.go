@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 // Table is the set of routes a dispatcher works by. It is immutable and safe for concurrent use once its source has
@@ -24,9 +25,9 @@ type Table struct {
 	// namespaces are those of the routes.
 	namespaces map[string]struct{}
 	spans      map[selector]span
-	// matches holds the routes of every selector, one span behind the other: a slice of its own for each would cost
-	// more than what it holds.
-	matches []*Route
+	// matches holds the subscriptions of every selector, one span behind the other: a slice of its own for each would
+	// cost more than what it holds.
+	matches []*delivery.Subscription
 }
 
 // Problem is one thing that a source could not use as it is written.
@@ -60,6 +61,9 @@ func NewTable(routes []*Route) (*Table, error) {
 		if other, taken := t.byKey[route.Key]; taken {
 			return nil, fmt.Errorf("build the routing table: subscriptions %s/%s and %s/%s have the same key", other.Namespace, other.Name, route.Namespace, route.Name)
 		}
+		if route.Subscription == nil {
+			route.Subscription = route.subscription()
+		}
 		t.byKey[route.Key] = route
 		t.namespaces[route.Namespace] = struct{}{}
 		total += len(route.Patterns)
@@ -78,7 +82,7 @@ func (t *Table) index(total int) {
 		}
 	}
 	t.spans = counts
-	t.matches = make([]*Route, total)
+	t.matches = make([]*delivery.Subscription, total)
 	next := uint32(0)
 	for at, count := range t.spans {
 		t.spans[at] = span{from: next, to: next}
@@ -89,7 +93,7 @@ func (t *Table) index(total int) {
 		for _, pattern := range uncovered(route.Patterns) {
 			at := selectorOf(route.Namespace, pattern)
 			s := t.spans[at]
-			t.matches[s.to] = route
+			t.matches[s.to] = route.Subscription
 			t.spans[at] = span{from: s.from, to: s.to + 1}
 		}
 	}
@@ -106,15 +110,31 @@ func selectorOf(namespace string, p event.Pattern) selector {
 	}
 }
 
-// Match appends to into the routes of a namespace that match a type, each once: those by the exact type first, then
-// those by its family, then those by all. It costs by what it returns.
-func (t *Table) Match(namespace string, typ event.Type, into []*Route) []*Route {
+// Match appends to into the subscriptions of a namespace that match a type, each once: those by the exact type first,
+// then those by its family, then those by all. It costs by what it returns. With a nil into, the result may be the
+// table's own: it is not to be written.
+func (t *Table) Match(namespace string, typ event.Type, into []*delivery.Subscription) []*delivery.Subscription {
 	for _, types := range [...]string{string(typ), typ.Resource(), ""} {
-		if s, ok := t.spans[selector{namespace, types}]; ok {
+		s, ok := t.spans[selector{namespace, types}]
+		switch {
+		case !ok:
+		case into == nil:
+			into = t.matches[s.from:s.to:s.to]
+		default:
 			into = append(into, t.matches[s.from:s.to]...)
 		}
 	}
 	return into
+}
+
+// Count returns how many subscriptions Match appends.
+func (t *Table) Count(namespace string, typ event.Type) int {
+	n := uint32(0)
+	for _, types := range [...]string{string(typ), typ.Resource(), ""} {
+		s := t.spans[selector{namespace, types}]
+		n += s.to - s.from
+	}
+	return int(n)
 }
 
 // Get returns the route with the given key, and false if the table has none.

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 func routeOf(t testing.TB, namespace, name string, patterns ...event.Pattern) *Route {
@@ -36,6 +37,15 @@ func names(routes []*Route) []string {
 	found := make([]string, 0, len(routes))
 	for _, route := range routes {
 		found = append(found, route.Namespace+"/"+route.Name)
+	}
+	slices.Sort(found)
+	return found
+}
+
+func matched(subs []*delivery.Subscription) []string {
+	found := make([]string, 0, len(subs))
+	for _, sub := range subs {
+		found = append(found, sub.Namespace+"/"+sub.Name)
 	}
 	slices.Sort(found)
 	return found
@@ -74,15 +84,18 @@ func TestMatch(t *testing.T) {
 						want = append(want, route)
 					}
 				}
-				if diff := cmp.Diff(names(want), names(table.Match(namespace, typ, nil))); diff != "" {
+				if diff := cmp.Diff(names(want), matched(table.Match(namespace, typ, nil))); diff != "" {
 					t.Errorf("%s in %s: %s", typ, namespace, diff)
+				}
+				if got := table.Count(namespace, typ); got != len(want) {
+					t.Errorf("%s in %s: counted %d, want %d", typ, namespace, got, len(want))
 				}
 			}
 			if got := table.Match("clinic-c", typ, nil); len(got) != 0 {
-				t.Errorf("%s in another namespace matched %v", typ, names(got))
+				t.Errorf("%s in another namespace matched %v", typ, matched(got))
 			}
 			if got := table.Match("", typ, nil); len(got) != 0 {
-				t.Errorf("%s in no namespace matched %v", typ, names(got))
+				t.Errorf("%s in no namespace matched %v", typ, matched(got))
 			}
 		}
 	}
@@ -97,18 +110,22 @@ func TestMatchFindsEachRouteOnceAndAppends(t *testing.T) {
 	route := routeOf(t, "clinic-a", "second", "patient.created", "lab.created")
 	route.Patterns = []event.Pattern{"patient.created", "*", "patient.*", "patient.created"} // what no Compile makes
 	table := tableOf(t, first, route)
-	into := []*Route{first}
-	if diff := cmp.Diff([]string{"clinic-a/first", "clinic-a/first", "clinic-a/second"}, names(table.Match("clinic-a", "patient.created", into))); diff != "" {
+	into := []*delivery.Subscription{first.Subscription}
+	if diff := cmp.Diff([]string{"clinic-a/first", "clinic-a/first", "clinic-a/second"}, matched(table.Match("clinic-a", "patient.created", into))); diff != "" {
 		t.Error(diff)
 	}
 }
 
 func TestMatchDoesNotAllocate(t *testing.T) {
 	table := tableOf(t, routeOf(t, "clinic-a", "a", "*"), routeOf(t, "clinic-a", "b", "patient.*"), routeOf(t, "clinic-a", "c", "patient.created"))
-	into := make([]*Route, 0, 3)
+	into := make([]*delivery.Subscription, 0, 3)
 	allocations := testing.AllocsPerRun(100, func() { into = table.Match("clinic-a", "patient.created", into[:0]) })
 	if allocations != 0 || len(into) != 3 {
 		t.Errorf("%v allocations for %d matches", allocations, len(into))
+	}
+	alone := testing.AllocsPerRun(100, func() { into = table.Match("clinic-a", "lab.created", nil) })
+	if alone != 0 || len(into) != 1 {
+		t.Errorf("%v allocations for %d matches of one kind", alone, len(into))
 	}
 }
 
@@ -267,7 +284,7 @@ func BenchmarkMatch(b *testing.B) {
 	for i := range namespaces {
 		namespaces[i] = fmt.Sprintf("clinic-%d", i)
 	}
-	into := make([]*Route, 0, 3)
+	into := make([]*delivery.Subscription, 0, 3)
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {

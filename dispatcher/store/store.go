@@ -23,29 +23,32 @@ var (
 	ErrClosed = errors.New("the store is closed")
 )
 
-// NewEvent is an event to be stored.
+// NewEvent is an event to be stored, with the subscriptions that it matched: each gets one delivery.
 type NewEvent struct {
-	// Event's Key is left empty: Append fills it in.
-	Event *delivery.Event
+	// Fanout's Due and its Event's Key are left empty: Append fills them in.
+	delivery.Fanout
 	// Digest is a hash of all that the producer sent for the event. The same namespace, id and digest again is a
 	// repetition, another digest a conflict.
 	Digest [16]byte
-	// Order is a hash of what the event's deliveries are ordered by, where a subscription asks for it; 0 if nothing.
-	Order uint64
-	// Subscriptions that it matched; each gets one delivery.
-	Subscriptions []Subscription
-	// Fresh tells that the id was made for this event, by event.NewID, and nobody knows it yet: no other event can have
+	// Fresh says that the id was made for this event, by event.NewID, and nobody knows it yet: no other event can have
 	// it, so a store need not look for one. Later ones can, and meet it.
 	Fresh bool
 }
 
-// Subscription is what a store keeps of a subscription: enough to list deliveries after it is gone.
-type Subscription struct {
-	Key       event.SubscriptionKey
-	Namespace string
-	Name      string
-	// Ordered deliveries go one at a time for each order. It holds for what is appended from now on, until a replay.
-	Ordered bool
+// What a call of Append holds at most beside what it is given, in bytes. Stores bound it; tests measure it.
+const (
+	// EventBytes is for each event: its records' keys, their copies on the way to the disk, its answer.
+	EventBytes = 1 << 10
+	// BodyCopies is how many copies of each event's body are made.
+	BodyCopies = 2
+	// DeliveryBytes and OrderedDeliveryBytes are for each delivery, to a subscription that is not ordered or is.
+	DeliveryBytes        = 112
+	OrderedDeliveryBytes = 224
+)
+
+// SameSubscriptions reports whether two fan-outs share their subscriptions, as the events of one type in a request do.
+func SameSubscriptions(a, b []*delivery.Subscription) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 // Accepted is the answer to one event. A repetition gets the first answer again.
@@ -99,10 +102,11 @@ type Store interface {
 	delivery.Store
 
 	// Append makes events and their deliveries durable, all or none, and answers each in its place. The second result
-	// are the deliveries that came of them, due at once, their Event set, in the order of events. Two events of one call
-	// with the same namespace and id are treated as a repetition or a conflict, too. It fails with ErrConflict (as a
-	// *ConflictError), ErrFull or ErrClosed.
-	Append(ctx context.Context, events []NewEvent) ([]Accepted, []delivery.PendingDelivery, error)
+	// are the fan-outs of the events that are new and cause deliveries, due at once, in the order of events. Two events
+	// of one call with the same namespace and id are treated as a repetition or a conflict, too. It fails with
+	// ErrConflict (as a *ConflictError), ErrFull or ErrClosed. Beside the events it is given, a call holds at most
+	// EventBytes and DeliveryBytes for each of them and of their deliveries.
+	Append(ctx context.Context, events []NewEvent) ([]Accepted, []delivery.Fanout, error)
 
 	// Get returns the delivery with its attempts, or ErrNotFound if the namespace has none such.
 	Get(ctx context.Context, namespace string, id event.DeliveryID) (Record, error)

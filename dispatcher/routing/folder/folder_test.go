@@ -139,7 +139,7 @@ func (f *follower) want(table *routing.Table, want ...wantRoute) {
 		if url != w.url {
 			f.t.Errorf("route %s goes to %q, want %q", w.name, url, w.url)
 		}
-		if !slices.Contains(table.Match(namespace, w.matches, nil), route) {
+		if !slices.Contains(table.Match(namespace, w.matches, nil), route.Subscription) {
 			f.t.Errorf("route %s does not match %s", w.name, w.matches)
 		}
 	}

@@ -82,7 +82,7 @@ type appending struct {
 var appendings = sync.Pool{New: func() any { return &appending{first: map[identity]int{}} }}
 
 // Append makes events and their deliveries durable.
-func (s *Store) Append(ctx context.Context, events []store.NewEvent) ([]store.Accepted, []delivery.PendingDelivery, error) {
+func (s *Store) Append(ctx context.Context, events []store.NewEvent) ([]store.Accepted, []delivery.Fanout, error) {
 	if err := s.enter(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -116,7 +116,7 @@ func (s *Store) Append(ctx context.Context, events []store.NewEvent) ([]store.Ac
 }
 
 // append does Append's work, holding the claims on its ids.
-func (s *Store) append(a *appending, events []store.NewEvent) ([]store.Accepted, []delivery.PendingDelivery, error) {
+func (s *Store) append(a *appending, events []store.NewEvent) ([]store.Accepted, []delivery.Fanout, error) {
 	now := s.latest(s.now())
 	answers := make([]store.Accepted, len(events))
 	if err := s.recallAll(a, events, now, answers); err != nil {
@@ -218,78 +218,4 @@ func (s *Store) lookUp(a *appending, now uint64) error {
 	}
 	a.lookup = it
 	return nil
-}
-
-// write stores the fresh events and their deliveries.
-func (s *Store) write(a *appending, events []store.NewEvent, answers []store.Accepted) ([]store.Accepted, []delivery.PendingDelivery, error) {
-	first, now := s.acceptances(len(a.fresh))
-	b := s.db.NewBatch()
-	deliveries := 0
-	for _, i := range a.fresh {
-		deliveries += len(events[i].Subscriptions)
-	}
-	pendings := make([]delivery.PendingDelivery, 0, deliveries)
-	var unknown []store.Subscription
-	for n, i := range a.fresh {
-		e := &events[i]
-		at := first + uint64(n)
-		e.Event.Key = a.ids[i].eventKey(at)
-		s.ids.add(bucketOf(at, day))
-		s.idFilter.add(bucketOf(at, day), a.ids[i])
-		a.key = appendIdempotencyKey(a.key[:0], bucketOf(at, day), a.ids[i])
-		a.value = (&acceptance{digest: e.Digest, accepted: at, count: len(e.Subscriptions)}).append(a.value[:0])
-		_ = b.Set(a.key, a.value, nil) // writing to a batch never fails
-		if len(e.Subscriptions) == 0 {
-			continue
-		}
-		s.setEvent(b, spaceEvent, &s.events, bucketOf(at, hour), e.Event)
-		for j := range e.Subscriptions {
-			sub := &e.Subscriptions[j]
-			if !s.subscriptions.has(sub) && !slices.Contains(unknown, *sub) {
-				unknown = append(unknown, *sub)
-				_ = b.Set(append(appendSubscriptionKey(nil, spaceSubscription, sub.Key), sub.Namespace...), encodeName(sub.Name), nil)
-			}
-			pendings = append(pendings, a.setFresh(b, e, sub, at, now))
-		}
-	}
-	if err := s.commit(b, pebble.Sync); err != nil {
-		return nil, nil, fmt.Errorf("append events: %w", err)
-	}
-	// Only now: whoever finds them known relies on their being durable.
-	for _, sub := range unknown {
-		s.subscriptions.add(sub.Key, sub.Namespace, sub.Name)
-	}
-	_ = b.Close() // hands the batch back for use
-	return answers, pendings, nil
-}
-
-// setFresh stores a new delivery, due at once, of an event accepted at the given time.
-func (a *appending) setFresh(b *pebble.Batch, e *store.NewEvent, sub *store.Subscription, at, now uint64) delivery.PendingDelivery {
-	h := history{pending: pending{since: at, size: len(e.Event.Body)}, due: at}
-	key := e.Event.Key
-	if sub.Ordered && e.Order != 0 {
-		h.order = e.Order
-		a.key = appendOrderKey(a.key[:0], sub.Key, h.order, key)
-		_ = b.Set(a.key, nil, nil)
-	}
-	if at > now+uint64(maxSkew) {
-		// The clock was set back. It would come to the time of acceptance late, and the delivery with it.
-		h.history, h.due = true, now
-		_ = b.Set(appendHistoryKey(nil, sub.Key, key), h.append(nil), nil)
-	}
-	a.key = appendPendingKey(a.key[:0], sub.Key, h.due, key)
-	a.value = h.pending.append(a.value[:0])
-	_ = b.Set(a.key, a.value, nil)
-	d := h.delivery(sub.Key, key, h.due)
-	d.Event = e.Event
-	return d
-}
-
-// setEvent stores an event in a bucket of spaceEvent or spaceFailedEvent.
-func (s *Store) setEvent(b *pebble.Batch, space byte, live *buckets, bucket uint32, e *delivery.Event) {
-	live.add(bucket)
-	op := b.SetDeferred(1+4+len(e.Key), eventLength(e))
-	appendEventKey(op.Key[:0], space, bucket, e.Key)
-	appendEvent(op.Value[:0], e)
-	_ = op.Finish()
 }

@@ -30,7 +30,7 @@ func benchStore(b *testing.B) *pebble.Store {
 }
 
 var (
-	benchSub  = store.Subscription{Key: event.NewSubscriptionKey("bench"), Namespace: "clinic-a", Name: "bench"}
+	benchSub  = delivery.Subscription{Key: event.NewSubscriptionKey("bench"), Namespace: "clinic-a", Name: "bench"}
 	benchBody = bytes.Repeat([]byte("0123456789abcdef"), 64)
 	benchNext atomic.Int64
 )
@@ -38,12 +38,12 @@ var (
 func benchEvents(n int) []store.NewEvent {
 	events := make([]store.NewEvent, n)
 	for i := range events {
-		events[i] = store.NewEvent{
+		events[i] = store.NewEvent{Fanout: delivery.Fanout{
 			Event: &delivery.Event{
 				Namespace: "clinic-a", ID: fmt.Sprintf("evt_%022d", benchNext.Add(1)), Type: "patient.created", Body: benchBody,
 			},
-			Subscriptions: []store.Subscription{benchSub},
-		}
+			Subscriptions: []*delivery.Subscription{&benchSub},
+		}}
 	}
 	return events
 }
@@ -84,11 +84,13 @@ func benchPending(b *testing.B, s *pebble.Store, n int) []delivery.PendingDelive
 	b.Helper()
 	all := make([]delivery.PendingDelivery, 0, n)
 	for len(all) < n {
-		_, deliveries, err := s.Append(b.Context(), benchEvents(min(1000, n-len(all))))
+		_, fanouts, err := s.Append(b.Context(), benchEvents(min(1000, n-len(all))))
 		if err != nil {
 			b.Fatal(err)
 		}
-		all = append(all, deliveries...)
+		for i := range fanouts {
+			all = append(all, fanouts[i].Delivery(&benchSub))
+		}
 	}
 	return all
 }

@@ -62,17 +62,18 @@ func work(fs vfs.FS, dir string, acknowledged func(event.DeliveryID)) error {
 	}
 	body := bytes.Repeat([]byte("x"), 20<<10)
 	for i := range 60 {
-		e := store.NewEvent{
+		e := store.NewEvent{Fanout: delivery.Fanout{
 			Event:         &delivery.Event{Namespace: "clinic-a", ID: fmt.Sprint("evt-", i), Type: "patient.created", Body: body},
-			Subscriptions: []store.Subscription{benchSub},
-		}
-		_, deliveries, err := s.Append(context.Background(), []store.NewEvent{e})
+			Subscriptions: []*delivery.Subscription{&benchSub},
+		}}
+		_, fanouts, err := s.Append(context.Background(), []store.NewEvent{e})
 		if err != nil {
 			return err
 		}
-		acknowledged(deliveries[0].ID)
+		d := fanouts[0].Delivery(&benchSub)
+		acknowledged(d.ID)
 		if i%2 == 0 {
-			o := delivery.Outcome{Delivery: deliveries[0], State: delivery.Delivered, Attempt: benchAttempt(&deliveries[0], 200, "")}
+			o := delivery.Outcome{Delivery: d, State: delivery.Delivered, Attempt: benchAttempt(&d, 200, "")}
 			if err := s.Record(context.Background(), []delivery.Outcome{o}); err != nil {
 				return err
 			}

@@ -216,7 +216,7 @@ func (s *subscriptions) get(key event.SubscriptionKey) (subscription, bool) {
 }
 
 // has tells whether sub was recorded as it is.
-func (s *subscriptions) has(sub *store.Subscription) bool {
+func (s *subscriptions) has(sub *delivery.Subscription) bool {
 	known, ok := s.get(sub.Key)
 	return ok && known.namespace == sub.Namespace && known.name == sub.Name
 }

@@ -22,15 +22,15 @@ func TestOutcomesAreSyncedSoon(t *testing.T) {
 		}
 		defer func() { _ = s.Close() }()
 		publish := func(id string) delivery.PendingDelivery {
-			e := store.NewEvent{
+			e := store.NewEvent{Fanout: delivery.Fanout{
 				Event:         &delivery.Event{Namespace: "clinic", ID: id, Type: "patient.created"},
-				Subscriptions: []store.Subscription{{Key: event.NewSubscriptionKey("sub"), Namespace: "clinic", Name: "sub"}},
-			}
-			_, pending, err := s.Append(t.Context(), []store.NewEvent{e})
+				Subscriptions: []*delivery.Subscription{{Key: event.NewSubscriptionKey("sub"), Namespace: "clinic", Name: "sub"}},
+			}}
+			_, fanouts, err := s.Append(t.Context(), []store.NewEvent{e})
 			if err != nil {
 				t.Fatal(err)
 			}
-			return pending[0]
+			return fanouts[0].Delivery(fanouts[0].Subscriptions[0])
 		}
 		deliver := func(d delivery.PendingDelivery) {
 			if err := s.Record(t.Context(), []delivery.Outcome{{Delivery: d, State: delivery.Delivered}}); err != nil {

@@ -20,6 +20,8 @@ const (
 	maxBatchEvents     = 2000
 	maxBatchDeliveries = 20_000
 	maxBatchBytes      = 8 << 20
+	// deliveryTime is how much longer than Timeout a transaction may take for each delivery it stores.
+	deliveryTime = 100 * time.Microsecond
 	// commitTries is how often a batch is tried before its calls fail.
 	commitTries = 4
 )
@@ -32,14 +34,19 @@ type call struct {
 	events []store.NewEvent
 	ids    []identity
 	bytes  int
+	// deliveries that the events cause.
+	deliveries int
 	// state says whose turn it is: the caller may leave only while the call is queued.
 	state atomic.Int32
 	done  chan struct{}
 
-	answers    []store.Accepted
-	deliveries []delivery.PendingDelivery
-	err        error
+	answers []store.Accepted
+	fanouts []delivery.Fanout
+	err     error
 }
+
+// large reports whether the call is more than what a batch holds. It has a batch for itself.
+func (c *call) large() bool { return c.deliveries > maxBatchDeliveries }
 
 const (
 	callQueued = iota
@@ -48,7 +55,7 @@ const (
 )
 
 // Append makes events and their deliveries durable. It shares a transaction with the Appends that come meanwhile.
-func (s *Store) Append(ctx context.Context, events []store.NewEvent) ([]store.Accepted, []delivery.PendingDelivery, error) {
+func (s *Store) Append(ctx context.Context, events []store.NewEvent) ([]store.Accepted, []delivery.Fanout, error) {
 	if err := s.enter(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -63,11 +70,18 @@ func (s *Store) Append(ctx context.Context, events []store.NewEvent) ([]store.Ac
 	for i := range events {
 		c.ids = append(c.ids, identityOf(events[i].Event.Namespace, events[i].Event.ID))
 		c.bytes += len(events[i].Event.Body)
+		c.deliveries += len(events[i].Subscriptions)
+	}
+	if c.large() {
+		if err := s.awaitLarge(ctx); err != nil {
+			return nil, nil, err
+		}
+		defer func() { <-s.large }()
 	}
 	if err := s.await(ctx, c); err != nil {
 		return nil, nil, err
 	}
-	return c.answers, c.deliveries, c.err
+	return c.answers, c.fanouts, c.err
 }
 
 // refusal is why nothing can be stored now.
@@ -79,6 +93,21 @@ func (s *Store) refusal() error {
 		return store.ErrFull
 	}
 	return nil
+}
+
+// awaitLarge waits for the right to store more than a batch's deliveries at once. One committer is always free of such
+// calls: they take seconds, and others must not wait for them.
+func (s *Store) awaitLarge(ctx context.Context) error {
+	timeout := time.NewTimer(s.options.Timeout)
+	defer timeout.Stop()
+	select {
+	case s.large <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timeout.C:
+		return errBusy
+	}
 }
 
 // await hands the call to a committer, and waits until it is done with it, or did not come to it in time.
@@ -165,6 +194,10 @@ func (b *batcher) take(c *call) {
 
 // add puts the call into the batch, or off until the next.
 func (b *batcher) add(c *call) {
+	if len(b.calls) > 0 && (c.large() || b.calls[0].large()) {
+		b.later = append(b.later, c)
+		return
+	}
 	for _, id := range c.ids {
 		if _, taken := b.ids[id]; taken {
 			b.later = append(b.later, c)
@@ -174,16 +207,17 @@ func (b *batcher) add(c *call) {
 	b.calls = append(b.calls, c)
 	b.events += len(c.events)
 	b.bytes += c.bytes
-	for i, id := range c.ids {
+	b.deliveries += c.deliveries
+	for _, id := range c.ids {
 		b.ids[id] = struct{}{}
-		b.deliveries += len(c.events[i].Subscriptions)
 	}
 }
 
 // commit stores the batch and answers its calls. What one call has in it that the database refuses fails that call
 // alone.
 func (b *batcher) commit() {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(b.store.closing), b.store.options.Timeout)
+	timeout := b.store.options.Timeout + time.Duration(b.deliveries)*deliveryTime
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(b.store.closing), timeout)
 	defer cancel()
 	err := b.store.write(ctx, b.acceptor, b.calls)
 	if err != nil && len(b.calls) > 1 && code(err) != "" && code(err)[:2] == classData {
@@ -202,7 +236,7 @@ func (b *batcher) finish(calls []*call, err error) {
 	}
 	for _, c := range calls {
 		if err != nil {
-			c.answers, c.deliveries, c.err = nil, nil, err
+			c.answers, c.fanouts, c.err = nil, nil, err
 		}
 		close(c.done)
 	}

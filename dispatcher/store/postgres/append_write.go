@@ -1,8 +1,6 @@
 package postgres
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -11,7 +9,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/clinikapi/eventflow/api/event"
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
@@ -83,7 +80,7 @@ func (w *writing) try(ctx context.Context) error {
 	if err := s.ensure(ctx, period{kindIDs, today}, period{kindIDs, today - 1}, period{kindEvents, kindEvents.bucket(now)}); err != nil {
 		return err
 	}
-	conn, err := s.acquire(ctx, s.pool)
+	conn, err := s.acquireUntil(ctx, s.pool)
 	if err != nil {
 		return err
 	}
@@ -235,7 +232,7 @@ func (w *writing) recall(conn *connection, statement string, byID map[identity]*
 func (w *writing) judge() (undo [][16]byte) {
 	entries := w.entries
 	for _, c := range w.calls {
-		c.answers, c.deliveries, c.err = make([]store.Accepted, len(c.events)), nil, nil
+		c.answers, c.fanouts, c.err = make([]store.Accepted, len(c.events)), nil, nil
 		byIndex := make(map[identity]*entry, len(c.ids))
 		n := 0
 		for n < len(entries) && entries[n].call == c {
@@ -309,145 +306,4 @@ func (w *writing) setKeys() (hours []int64, some bool) {
 		}
 	}
 	return hours, some
-}
-
-const (
-	undoIDs = `DELETE FROM @1 WHERE id = ANY($1)`
-
-	saveEvents = `INSERT INTO @1 (key, namespace, id, type, traceparent, body)
-SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[])`
-
-	savePending = `INSERT INTO eventflow.pending (sub, due, event, tenant, since, attempts, before, ord, size, history)
-SELECT sub, due, event, tenant, since, 0, 0, ord, size, history
-FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[], $7::integer[], $8::boolean[])
-AS u (sub, due, event, tenant, since, ord, size, history)`
-
-	saveSubscriptions = `INSERT INTO eventflow.subscriptions AS o (sub, namespace, name)
-SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[])
-ON CONFLICT (sub, namespace) DO UPDATE SET name = excluded.name WHERE o.name <> excluded.name`
-
-	saveNotices = `INSERT INTO eventflow.notices (shard, sub, due) SELECT * FROM unnest($1::integer[], $2::bytea[], $3::bigint[])`
-)
-
-// save stores the events and ends the transaction.
-func (w *writing) save(conn *connection, ids string, undo [][16]byte, hours []int64) error {
-	s := w.store
-	b := &pgx.Batch{}
-	if len(undo) > 0 {
-		b.Queue(s.sql(undoIDs, ids), undo)
-	}
-	for _, hour := range hours {
-		w.queueEvents(b, hour)
-	}
-	rows := w.rows()
-	rows.queue(s, b)
-	w.quiet = rows.quiet
-	unknown := s.known.unknown(w.entries)
-	if len(unknown) > 0 {
-		queueSubscriptions(s, b, unknown)
-	}
-	b.Queue("commit")
-	for _, e := range w.entries {
-		if e.at != 0 && !e.stored {
-			e.tried = append(e.tried, e.at)
-		}
-	}
-	if err := conn.send(b); err != nil {
-		return err
-	}
-	s.known.add(unknown)
-	return nil
-}
-
-// queueSubscriptions stores names, in an order that all transactions share.
-func queueSubscriptions(s *Store, b *pgx.Batch, subs []store.Subscription) {
-	slices.SortFunc(subs, func(x, y store.Subscription) int {
-		return cmp.Or(bytes.Compare(x.Key[:], y.Key[:]), cmp.Compare(x.Namespace, y.Namespace))
-	})
-	var keys [][]byte
-	var namespaces, names []string
-	for i := range subs {
-		keys, namespaces, names = append(keys, subs[i].Key[:]), append(namespaces, subs[i].Namespace), append(names, subs[i].Name)
-	}
-	b.Queue(s.sql(saveSubscriptions), keys, namespaces, names)
-}
-
-func (w *writing) queueEvents(b *pgx.Batch, hour int64) {
-	var keys, bodies [][]byte
-	var namespaces, ids, types, traces []string
-	for _, e := range w.entries {
-		ev := e.event()
-		if e.at == 0 || e.stored || kindEvents.bucket(e.at) != hour || len(ev.Subscriptions) == 0 {
-			continue
-		}
-		keys, bodies = append(keys, e.key[:]), append(bodies, sealBody(ev.Event.Body))
-		namespaces, ids = append(namespaces, ev.Event.Namespace), append(ids, ev.Event.ID)
-		types, traces = append(types, string(ev.Event.Type)), append(traces, ev.Event.Traceparent)
-	}
-	if len(keys) > 0 {
-		b.Queue(w.store.sql(saveEvents, kindEvents.table(hour)), keys, namespaces, ids, types, traces, bodies)
-	}
-}
-
-// rows are those of new deliveries, and of the notices that others need of them.
-func (w *writing) rows() *pendingRows {
-	rows := &pendingRows{quiet: map[int]int64{}}
-	for _, e := range w.entries {
-		ev := e.event()
-		if e.at == 0 || e.stored {
-			continue
-		}
-		for i := range ev.Subscriptions {
-			sub := &ev.Subscriptions[i]
-			d := w.delivery(e, sub)
-			rows.add(&d, tenantOf(sub.Namespace), nanos(d.Due) != e.at)
-			rows.notify(w.store, sub.Key, nanos(d.Due))
-		}
-	}
-	return rows
-}
-
-// delivery is that of the entry's event to sub.
-func (w *writing) delivery(e *entry, sub *store.Subscription) delivery.PendingDelivery {
-	ev := e.event()
-	d := delivery.PendingDelivery{
-		ID: event.DeliveryID{Event: e.key, Subscription: sub.Key}, Due: moment(e.at), Since: moment(e.at),
-		Size: len(ev.Event.Body), Event: ev.Event,
-	}
-	if sub.Ordered {
-		d.Order = ev.Order
-	}
-	if e.at > w.now+maxSkew {
-		// The clock was set back. It would come to the time of acceptance late, and the delivery with it.
-		d.Due = moment(w.now)
-	}
-	return d
-}
-
-// answer hands the deliveries to the calls, once they are durable.
-func (w *writing) answer() {
-	for _, e := range w.entries {
-		if e.at == 0 {
-			continue
-		}
-		ev := e.event()
-		ev.Event.Key = e.key
-		w.store.clock.accept(e.at)
-		for i := range ev.Subscriptions {
-			e.call.deliveries = append(e.call.deliveries, w.delivery(e, &ev.Subscriptions[i]))
-		}
-	}
-	w.store.ownership.recheck(w.store, w.quiet, w.subscriptions)
-}
-
-// subscriptions calls yield for each new delivery's.
-func (w *writing) subscriptions(yield func(event.SubscriptionKey, int64)) {
-	for _, e := range w.entries {
-		if e.at == 0 {
-			continue
-		}
-		for _, sub := range e.event().Subscriptions {
-			yield(sub.Key, min(e.at, w.now))
-		}
-	}
 }

@@ -165,13 +165,13 @@ func TestStaleOwnerIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, deliveries, err := stale.Append(t.Context(), []store.NewEvent{{
+	_, fanouts, err := stale.Append(t.Context(), []store.NewEvent{{Fanout: delivery.Fanout{
 		Event: &delivery.Event{Namespace: namespace, ID: "1", Type: "patient.created", Body: []byte(`{}`)}, Subscriptions: c.subs,
-	}})
+	}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	outcome := delivery.Outcome{Delivery: deliveries[0], State: delivery.Delivered, Attempt: &delivery.Attempt{Number: 1, Started: time.Now(), StatusCode: 200}, Epoch: epoch}
+	outcome := delivery.Outcome{Delivery: fanouts[0].Delivery(c.subs[0]), State: delivery.Delivered, Attempt: &delivery.Attempt{Number: 1, Started: time.Now(), StatusCode: 200}, Epoch: epoch}
 	nextEpoch, err := next.TakeForTest(t.Context(), shard)
 	if err != nil || nextEpoch <= epoch {
 		t.Fatalf("the next owner has epoch %d, %v, after %d", nextEpoch, err, epoch)

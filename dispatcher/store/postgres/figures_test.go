@@ -84,17 +84,17 @@ func (r *replica) drain(prefix string, n int) (perSecond float64) {
 				events := make([]store.NewEvent, batch)
 				for j := range events {
 					id := fmt.Sprintf("%s-%d", prefix, i+j)
-					events[j] = store.NewEvent{
+					events[j] = store.NewEvent{Fanout: delivery.Fanout{
 						Event:         &delivery.Event{Namespace: namespace, ID: id, Type: "patient.created", Body: make([]byte, 1000)},
 						Subscriptions: r.subs[(i/batch)%len(r.subs) : (i/batch)%len(r.subs)+1],
-					}
+					}}
 				}
-				_, deliveries, err := r.store.Append(r.Context(), events)
+				_, fanouts, err := r.store.Append(r.Context(), events)
 				if err != nil {
 					r.Error(err)
 					return
 				}
-				r.engine.Accept(deliveries)
+				r.engine.Accept(fanouts)
 			}
 		})
 	}

@@ -22,14 +22,32 @@ type pendingRows struct {
 	noticeDues      []int64
 	noticed         map[event.SubscriptionKey]struct{}
 	quiet           map[int]int64
+	// tenant is that of namespace, the last one that was asked for.
+	namespace string
+	tenant    int64
 }
 
-func (p *pendingRows) add(d *delivery.PendingDelivery, tenant int64, history bool) {
-	id := d.ID
-	p.subs, p.events = append(p.subs, id.Subscription[:]), append(p.events, id.Event[:])
-	p.dues, p.sinces = append(p.dues, nanos(d.Due)), append(p.sinces, nanos(d.Since))
-	p.tenants, p.orders = append(p.tenants, tenant), append(p.orders, int64(d.Order))
-	p.sizes, p.histories = append(p.sizes, int32(d.Size)), append(p.histories, history)
+// add adds the delivery of an event to a subscription. Its keys stay where they are.
+func (p *pendingRows) add(e *entry, sub *delivery.Subscription, due int64) {
+	if sub.Namespace != p.namespace {
+		p.namespace, p.tenant = sub.Namespace, tenantOf(sub.Namespace)
+	}
+	f, order := &e.event().Fanout, uint64(0)
+	if sub.Ordered {
+		order = f.Order
+	}
+	p.subs, p.events = append(p.subs, sub.Key[:]), append(p.events, e.key[:])
+	p.dues, p.sinces = append(p.dues, due), append(p.sinces, e.at)
+	p.tenants, p.orders = append(p.tenants, p.tenant), append(p.orders, int64(order))
+	p.sizes, p.histories = append(p.sizes, int32(len(f.Event.Body))), append(p.histories, due != e.at)
+}
+
+// clear forgets the deliveries, which were sent, and keeps their room.
+func (p *pendingRows) clear() {
+	clear(p.subs)
+	clear(p.events)
+	p.subs, p.events, p.dues, p.sinces = p.subs[:0], p.events[:0], p.dues[:0], p.sinces[:0]
+	p.tenants, p.orders, p.sizes, p.histories = p.tenants[:0], p.orders[:0], p.sizes[:0], p.histories[:0]
 }
 
 // notify leaves a notice for the owner of the subscription's shard, unless that is this process.
@@ -55,6 +73,9 @@ func (p *pendingRows) queue(s *Store, b *pgx.Batch) {
 	if len(p.subs) > 0 {
 		b.Queue(s.sql(savePending), p.subs, p.dues, p.events, p.tenants, p.sinces, p.orders, p.sizes, p.histories)
 	}
+}
+
+func (p *pendingRows) queueNotices(s *Store, b *pgx.Batch) {
 	if len(p.shards) > 0 {
 		b.Queue(s.sql(saveNotices), p.shards, p.noticeSubs, p.noticeDues)
 	}
@@ -76,16 +97,18 @@ type subscriptionKey struct {
 const maxKnown = 1 << 18
 
 // unknown returns the subscriptions of entries that are to be stored, each once.
-func (k *knownSubscriptions) unknown(entries []*entry) []store.Subscription {
+func (k *knownSubscriptions) unknown(entries []*entry) []*delivery.Subscription {
 	k.Lock()
 	defer k.Unlock()
-	var unknown []store.Subscription
+	var unknown, before []*delivery.Subscription
 	found := map[subscriptionKey]struct{}{}
 	for _, e := range entries {
-		if e.at == 0 {
+		subs := e.event().Subscriptions
+		if e.at == 0 || store.SameSubscriptions(subs, before) {
 			continue
 		}
-		for _, sub := range e.event().Subscriptions {
+		before = subs
+		for _, sub := range subs {
 			key := subscriptionKey{sub.Key, sub.Namespace}
 			if name, ok := k.names[key]; ok && name == sub.Name {
 				continue
@@ -100,7 +123,7 @@ func (k *knownSubscriptions) unknown(entries []*entry) []store.Subscription {
 }
 
 // add notes that these are stored.
-func (k *knownSubscriptions) add(subs []store.Subscription) {
+func (k *knownSubscriptions) add(subs []*delivery.Subscription) {
 	k.Lock()
 	defer k.Unlock()
 	if k.names == nil || len(k.names) > maxKnown {

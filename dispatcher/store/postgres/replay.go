@@ -121,7 +121,7 @@ func (r *replaying) run(conn *connection) (*standing, error) {
 	queueStandings(s, b, []*standing{st})
 	notice := pendingRows{quiet: map[int]int64{}}
 	notice.notify(s, st.ID.Subscription, nanos(st.Due))
-	notice.queue(s, b)
+	notice.queueNotices(s, b)
 	r.quiet = notice.quiet
 	b.Queue("commit")
 	s.clock.accept(last)

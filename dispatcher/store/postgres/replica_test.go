@@ -81,7 +81,7 @@ type cluster struct {
 	url       string
 	schema    string
 	endpoints endpoints
-	subs      []store.Subscription
+	subs      []*delivery.Subscription
 	receivers *receivers
 	published int
 }
@@ -103,7 +103,7 @@ func newCluster(t *testing.T, url string, subscriptions int) *cluster {
 	}
 	for i := range subscriptions {
 		name := fmt.Sprintf("sub-%d", i)
-		sub := store.Subscription{Key: event.NewSubscriptionKey(namespace + "/" + name), Namespace: namespace, Name: name}
+		sub := &delivery.Subscription{Key: event.NewSubscriptionKey(namespace + "/" + name), Namespace: namespace, Name: name}
 		c.subs = append(c.subs, sub)
 		c.endpoints[sub.Key] = &delivery.Endpoint{
 			Namespace: namespace, MaxInFlight: 32, Target: &egress.Target{URL: "https://example.com", Keys: signature.Keys{key}},
@@ -160,7 +160,7 @@ func (c *cluster) logger(name string) logr.Logger {
 }
 
 // publish publishes an event to the given subscriptions, and hands its deliveries to the engine.
-func (r *replica) publish(subs ...store.Subscription) error {
+func (r *replica) publish(subs ...*delivery.Subscription) error {
 	r.receivers.mu.Lock()
 	r.published++
 	id := fmt.Sprintf("evt-%d", r.published)
@@ -169,13 +169,19 @@ func (r *replica) publish(subs ...store.Subscription) error {
 	return err
 }
 
-func (r *replica) publishAs(id string, subs ...store.Subscription) ([]delivery.PendingDelivery, error) {
-	_, deliveries, err := r.store.Append(r.Context(), []store.NewEvent{{
+func (r *replica) publishAs(id string, subs ...*delivery.Subscription) ([]delivery.PendingDelivery, error) {
+	_, fanouts, err := r.store.Append(r.Context(), []store.NewEvent{{Fanout: delivery.Fanout{
 		Event:         &delivery.Event{Namespace: namespace, ID: id, Type: "patient.created", Body: []byte(`{"id":"` + id + `"}`)},
 		Subscriptions: subs,
-	}})
+	}}})
 	if err == nil {
-		r.engine.Accept(deliveries)
+		r.engine.Accept(fanouts)
+	}
+	var deliveries []delivery.PendingDelivery
+	for i := range fanouts {
+		for _, sub := range fanouts[i].Subscriptions {
+			deliveries = append(deliveries, fanouts[i].Delivery(sub))
+		}
 	}
 	return deliveries, err
 }

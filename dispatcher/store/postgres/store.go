@@ -39,6 +39,7 @@ type Store struct {
 	full      atomic.Bool
 	clock     clock
 	calls     chan *call
+	large     chan struct{} // holds something for each large call on its way
 	events    chan *eventRead
 	periods   periods
 	known     knownSubscriptions
@@ -59,7 +60,7 @@ func Open(ctx context.Context, options Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}
-	s := &Store{options: options, calls: make(chan *call, maxWaiting), events: make(chan *eventRead)}
+	s := &Store{options: options, calls: make(chan *call, maxWaiting), large: make(chan struct{}, committers-1), events: make(chan *eventRead)}
 	s.life.idle = make(chan struct{})
 	s.closing, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := s.open(ctx, config); err != nil {
@@ -300,12 +301,22 @@ type connection struct {
 // acquire takes a connection for a transaction, which the store's timeout bounds.
 func (s *Store) acquire(ctx context.Context, pool *pgxpool.Pool) (*connection, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
-	conn, err := pool.Acquire(ctx)
+	conn, err := s.acquireUntil(ctx, pool)
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	return &connection{Conn: conn, store: s, ctx: ctx, end: cancel}, nil
+	conn.end = cancel
+	return conn, nil
+}
+
+// acquireUntil takes a connection for a transaction that ctx bounds.
+func (s *Store) acquireUntil(ctx context.Context, pool *pgxpool.Pool) (*connection, error) {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &connection{Conn: conn, store: s, ctx: ctx, end: func() {}}, nil
 }
 
 // send sends what is queued, and hands each answer in turn to one of the readers; nil passes over one.

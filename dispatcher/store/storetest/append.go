@@ -32,6 +32,7 @@ var appendTests = map[string]func(*fixture){
 	"AcceptancesRise":        testAcceptancesRise,
 	"ClockSetBack":           testClockSetBack,
 	"ContextEnded":           testAppendContext,
+	"ManyDeliveries":         testAppendManyDeliveries,
 	"Full":                   testFull,
 }
 
@@ -47,12 +48,12 @@ func testAppend(f *fixture) {
 		f.Errorf("accepted at %s, want %s", e.Event.Key.Accepted(), start)
 	}
 	var want []delivery.PendingDelivery
-	for _, sub := range []store.Subscription{a, b} {
+	for _, sub := range []delivery.Subscription{a, b} {
 		id := event.DeliveryID{Event: e.Event.Key, Subscription: sub.Key}
 		want = append(want, delivery.PendingDelivery{ID: id, Due: start, Since: start, Size: len(e.Event.Body), Event: e.Event})
 	}
 	f.same("deliveries", want, deliveries)
-	for i, sub := range []store.Subscription{a, b} {
+	for i, sub := range []delivery.Subscription{a, b} {
 		f.same("pending", bare(want[i]), bare(f.pending(sub)...))
 	}
 	stored, err := f.Event(f.ctx, e.Event.Key)
@@ -99,7 +100,7 @@ func testAppendEmpty(f *fixture) {
 }
 
 // repeat appends what publish did, and expects the first answer.
-func (f *fixture) repeat(namespace, id string, subs ...store.Subscription) {
+func (f *fixture) repeat(namespace, id string, subs ...delivery.Subscription) {
 	f.Helper()
 	answers, deliveries, err := f.Append(f.ctx, []store.NewEvent{newEvent(namespace, id, id, subs...)})
 	if err != nil {
@@ -295,7 +296,7 @@ func testParallelCrossing(f *fixture) {
 }
 
 func testParallelDistinct(f *fixture) {
-	subs := []store.Subscription{subscription(clinicA, "a"), subscription(clinicA, "b")}
+	subs := []delivery.Subscription{subscription(clinicA, "a"), subscription(clinicA, "b")}
 	const writers, each = 16, 20
 	parallel(writers, func(w int) {
 		for i := range each {

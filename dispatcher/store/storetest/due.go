@@ -175,7 +175,7 @@ func testBacklogsReenter(f *fixture) {
 	}
 }
 
-func (f *fixture) aged(sub store.Subscription, since time.Time, limit int) map[event.DeliveryID]delivery.PendingDelivery {
+func (f *fixture) aged(sub delivery.Subscription, since time.Time, limit int) map[event.DeliveryID]delivery.PendingDelivery {
 	f.Helper()
 	found, err := f.Aged(f.ctx, sub.Key, since, limit, nil)
 	if err != nil {
@@ -237,7 +237,7 @@ func testAgedLimit(f *fixture) {
 }
 
 // ordered publishes an event whose deliveries are ordered by order, where sub asks for it.
-func (f *fixture) ordered(sub store.Subscription, order uint64) delivery.PendingDelivery {
+func (f *fixture) ordered(sub delivery.Subscription, order uint64) delivery.PendingDelivery {
 	f.Helper()
 	f.next++
 	f.clock.advance(time.Millisecond)
@@ -251,7 +251,7 @@ func (f *fixture) ordered(sub store.Subscription, order uint64) delivery.Pending
 }
 
 // first expects First to find this delivery, or none.
-func (f *fixture) first(sub store.Subscription, order uint64, want ...delivery.PendingDelivery) {
+func (f *fixture) first(sub delivery.Subscription, order uint64, want ...delivery.PendingDelivery) {
 	f.Helper()
 	d, ok, err := f.First(f.ctx, sub.Key, order)
 	if err != nil {

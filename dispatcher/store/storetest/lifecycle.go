@@ -90,7 +90,7 @@ func testCloseUnderLoad(f *fixture) {
 }
 
 func testSurvivesReopen(f *fixture) {
-	subs := []store.Subscription{subscription(clinicA, "a"), subscription(clinicA, "b"), subscription(clinicB, "c")}
+	subs := []delivery.Subscription{subscription(clinicA, "a"), subscription(clinicA, "b"), subscription(clinicB, "c")}
 	f.populate(40, subs...)
 	type state struct {
 		pending []delivery.PendingDelivery

@@ -68,7 +68,7 @@ type acceptedEvent struct {
 type model struct {
 	*fixture
 	rng        *rand.Rand
-	subs       []store.Subscription
+	subs       []delivery.Subscription
 	counts     []delivery.Counts // but for the census
 	deliveries []*known
 	events     map[string]acceptedEvent // by namespace and id
@@ -126,7 +126,7 @@ func (m *model) newEvents() []store.NewEvent {
 	var events []store.NewEvent
 	for range 1 + m.rng.IntN(4) {
 		from := m.rng.IntN(2) * len(m.subs) / 2
-		var subs []store.Subscription
+		var subs []delivery.Subscription
 		for _, sub := range m.subs[from : from+len(m.subs)/2] {
 			if m.rng.IntN(2) == 0 {
 				subs = append(subs, sub)
@@ -191,7 +191,7 @@ func (m *model) append() {
 func contentOf(e store.NewEvent) string { return string(e.Digest[:]) }
 
 func (m *model) newKnown(d delivery.PendingDelivery) *known {
-	sub := slices.IndexFunc(m.subs, func(s store.Subscription) bool { return s.Key == d.ID.Subscription })
+	sub := slices.IndexFunc(m.subs, func(s delivery.Subscription) bool { return s.Key == d.ID.Subscription })
 	return &known{id: d.ID, sub: sub, eventID: d.Event.ID, standing: standing{state: delivery.Pending, pending: bare(d)[0]}}
 }
 
@@ -325,7 +325,7 @@ func (m *model) check() {
 	m.checkRecords()
 }
 
-func (m *model) checkFirst(sub store.Subscription, pending []delivery.PendingDelivery) {
+func (m *model) checkFirst(sub delivery.Subscription, pending []delivery.PendingDelivery) {
 	m.Helper()
 	for order := uint64(1); order < 4; order++ {
 		var want []delivery.PendingDelivery
@@ -338,7 +338,7 @@ func (m *model) checkFirst(sub store.Subscription, pending []delivery.PendingDel
 	}
 }
 
-func (m *model) checkOldest(sub store.Subscription, pending []delivery.PendingDelivery) {
+func (m *model) checkOldest(sub delivery.Subscription, pending []delivery.PendingDelivery) {
 	m.Helper()
 	var want time.Time
 	for _, d := range pending {
@@ -402,7 +402,7 @@ func samePending(a, b delivery.PendingDelivery) bool {
 		a.AttemptsBefore == b.AttemptsBefore && a.Order == b.Order && a.Size == b.Size
 }
 
-func (k *known) record(sub store.Subscription) store.Record {
+func (k *known) record(sub delivery.Subscription) store.Record {
 	r := store.Record{
 		ID: k.id, EventID: k.eventID, Type: "patient.created", Namespace: sub.Namespace, Subscription: sub.Name,
 		State: k.standing.state, Created: k.id.Event.Accepted(), AttemptCount: k.standing.pending.Attempts,

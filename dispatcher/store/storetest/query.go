@@ -59,7 +59,7 @@ func testGetForeign(f *fixture) {
 }
 
 // populate makes deliveries in every state, over hours, and returns their ids, newest first.
-func (f *fixture) populate(n int, subs ...store.Subscription) []event.DeliveryID {
+func (f *fixture) populate(n int, subs ...delivery.Subscription) []event.DeliveryID {
 	f.Helper()
 	var ids []event.DeliveryID
 	for i := range n {
@@ -179,7 +179,7 @@ func testListForeign(f *fixture) {
 
 // testListOneEvent pages through the deliveries of one event, in every state.
 func testListOneEvent(f *fixture) {
-	var subs []store.Subscription
+	var subs []delivery.Subscription
 	for i := range 8 {
 		subs = append(subs, subscription(clinicA, fmt.Sprintf("sub-%d", i)))
 	}

@@ -246,7 +246,7 @@ func testCountsNone(f *fixture) {
 
 // testParallelRecord has every outcome recorded twice, by many at once.
 func testParallelRecord(f *fixture) {
-	subs := []store.Subscription{subscription(clinicA, "a"), subscription(clinicA, "b"), subscription(clinicB, "c")}
+	subs := []delivery.Subscription{subscription(clinicA, "a"), subscription(clinicA, "b"), subscription(clinicB, "c")}
 	var all []delivery.PendingDelivery
 	for range 100 {
 		for _, sub := range subs {
@@ -290,7 +290,7 @@ func testPostponed(f *fixture) {
 
 func testManySubscriptions(f *fixture) {
 	var outcomes []delivery.Outcome
-	subs := map[string]store.Subscription{}
+	subs := map[string]delivery.Subscription{}
 	for _, name := range []string{"a", "b", "c", "d", "e"} {
 		subs[name] = subscription(clinicA, name)
 		d := f.one(subs[name])

@@ -171,24 +171,43 @@ func (f *fixture) expire() {
 const clinicA, clinicB = "clinic-a", "clinic-b"
 
 // subscription of a namespace.
-func subscription(namespace, name string) store.Subscription {
-	return store.Subscription{Key: event.NewSubscriptionKey(namespace + "/" + name), Namespace: namespace, Name: name}
+func subscription(namespace, name string) delivery.Subscription {
+	return delivery.Subscription{Key: event.NewSubscriptionKey(namespace + "/" + name), Namespace: namespace, Name: name}
 }
 
 // newEvent has the given content, and matches subs.
-func newEvent(namespace, id, content string, subs ...store.Subscription) store.NewEvent {
+func newEvent(namespace, id, content string, subs ...delivery.Subscription) store.NewEvent {
 	sum := sha256.Sum256([]byte(content))
-	return store.NewEvent{
-		Event: &delivery.Event{
+	e := store.NewEvent{
+		Fanout: delivery.Fanout{Event: &delivery.Event{
 			Namespace: namespace, ID: id, Type: "patient.created", Body: []byte(`{"id":"` + id + `","data":"` + content + `"}`),
 			Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-		},
-		Digest: [16]byte(sum[:16]), Subscriptions: subs,
+		}},
+		Digest: [16]byte(sum[:16]),
 	}
+	for i := range subs {
+		e.Subscriptions = append(e.Subscriptions, &subs[i])
+	}
+	return e
+}
+
+// Append appends events, and returns each delivery that came of them.
+func (f *fixture) Append(ctx context.Context, events []store.NewEvent) ([]store.Accepted, []delivery.PendingDelivery, error) {
+	answers, fanouts, err := f.Store.Append(ctx, events)
+	var deliveries []delivery.PendingDelivery
+	for i := range fanouts {
+		if len(fanouts[i].Subscriptions) == 0 {
+			f.Errorf("event %s caused no delivery, and is among the fan-outs", fanouts[i].Event.ID)
+		}
+		for _, sub := range fanouts[i].Subscriptions {
+			deliveries = append(deliveries, fanouts[i].Delivery(sub))
+		}
+	}
+	return answers, deliveries, err
 }
 
 // publish appends one event, which must be accepted.
-func (f *fixture) publish(namespace, id string, subs ...store.Subscription) []delivery.PendingDelivery {
+func (f *fixture) publish(namespace, id string, subs ...delivery.Subscription) []delivery.PendingDelivery {
 	f.Helper()
 	answers, deliveries, err := f.Append(f.ctx, []store.NewEvent{newEvent(namespace, id, id, subs...)})
 	if err != nil {
@@ -202,7 +221,7 @@ func (f *fixture) publish(namespace, id string, subs ...store.Subscription) []de
 }
 
 // one publishes an event that one subscription matches, and advances the clock a little.
-func (f *fixture) one(sub store.Subscription) delivery.PendingDelivery {
+func (f *fixture) one(sub delivery.Subscription) delivery.PendingDelivery {
 	f.Helper()
 	f.next++
 	f.clock.advance(time.Millisecond)
@@ -251,7 +270,7 @@ func (f *fixture) retry(d delivery.PendingDelivery, after time.Duration) deliver
 }
 
 // pending returns all of sub's pending deliveries, in their order.
-func (f *fixture) pending(sub store.Subscription) []delivery.PendingDelivery {
+func (f *fixture) pending(sub delivery.Subscription) []delivery.PendingDelivery {
 	f.Helper()
 	found, _, more, err := f.Due(f.ctx, sub.Key, delivery.Position{}, farFuture, 1<<20, nil)
 	if err != nil || more {
@@ -283,7 +302,7 @@ func (f *fixture) list(q store.Query) []store.Record {
 	return records
 }
 
-func (f *fixture) counts(sub store.Subscription) delivery.Counts {
+func (f *fixture) counts(sub delivery.Subscription) delivery.Counts {
 	f.Helper()
 	c, err := f.Counts(f.ctx, sub.Key)
 	if err != nil {

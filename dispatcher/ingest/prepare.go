@@ -1,0 +1,194 @@
+package ingest
+
+import (
+	"bytes"
+	"net/http"
+	"time"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
+	"github.com/clinikapi/eventflow/dispatcher/store"
+)
+
+// scratch is what one publish needs and the next can use again. Nothing of it is kept by the store or the engine.
+type scratch struct {
+	body     bodyBuffer
+	parser   parser
+	incoming []incoming
+	events   []store.NewEvent
+	matches  []match
+	answer   []byte
+
+	parsing int64 // what is charged for the parsing
+	total   totals
+}
+
+// match is what one type matched: all events of the type share it.
+type match struct {
+	eventType     event.Type
+	subscriptions []*delivery.Subscription
+	ordered       int // of the subscriptions
+}
+
+// totals are what a request's events come to.
+type totals struct{ bodies, deliveries, ordered int }
+
+func newScratch(options *Options, memory *holdings) *scratch {
+	return &scratch{
+		body:   bodyBuffer{account: account{memory: memory}},
+		parser: parser{catalog: options.Catalog, maxEvent: options.MaxEventBytes},
+	}
+}
+
+// The bounds of what a scratch keeps for its next use.
+const (
+	maxKeptEvents = 128
+	maxKeptAnswer = 16 << 10
+)
+
+// reset releases what the scratch refers to, and gives back what was charged for it.
+func (s *scratch) reset() {
+	s.forgetIncoming()
+	clear(s.events)
+	clear(s.matches)
+	s.events, s.matches, s.answer = s.events[:0], s.matches[:0], s.answer[:0]
+	if cap(s.events) > maxKeptEvents {
+		s.events = nil
+	}
+	if cap(s.answer) > maxKeptAnswer {
+		s.answer = nil
+	}
+	s.total = totals{}
+	s.body.close()
+	s.body.account.tenant = ""
+}
+
+// forgetIncoming releases the request's text and what was read of it.
+func (s *scratch) forgetIncoming() {
+	s.parser.document.reset(nil)
+	clear(s.incoming)
+	s.incoming = s.incoming[:0]
+	if cap(s.incoming) > maxKeptEvents {
+		s.incoming = nil
+	}
+	s.body.release()
+	s.body.account.drop(s.parsing)
+	s.parsing = 0
+}
+
+// parse reads the events of a body of the given media type. batch tells whether it holds an array.
+func (s *scratch) parse(header http.Header, mediaType string) (batch bool, err error) {
+	p, body := &s.parser, s.body.bytes
+	isArray := bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("["))
+	isBinary := mediaType != cloudEventType && mediaType != cloudEventBatchType && isBinaryCloudEvent(header)
+	n := parseBytes(body, isArray && !isBinary, mediaType != jsonType || isBinary)
+	if err := s.body.account.hold(n); err != nil {
+		return false, err
+	}
+	s.parsing = n
+	switch {
+	case mediaType == cloudEventType:
+		s.incoming, err = p.structured(body, s.incoming)
+	case mediaType == cloudEventBatchType:
+		batch = true
+		s.incoming, err = p.cloudEventBatch(body, s.incoming)
+	case isBinary:
+		s.incoming = append(s.incoming, incoming{})
+		err = p.binary(header, body, &s.incoming[0])
+	default:
+		s.incoming, batch, err = p.plain(body, s.incoming)
+	}
+	return batch, err
+}
+
+// prepare makes of what was parsed what the store takes, and lets go of what was parsed.
+func (s *scratch) prepare(table *routing.Table, header http.Header) error {
+	now := time.Now()
+	account, trace := &s.body.account, traceparent(header["Traceparent"])
+	for i := range s.incoming {
+		in := &s.incoming[i]
+		fresh := in.id == ""
+		if fresh {
+			in.id = event.NewID(now)
+		}
+		if in.timestampText == nil {
+			in.timestamp = now
+		}
+		if trace != "" {
+			in.traceparent = trace
+		}
+		m, err := s.match(table, in.eventType)
+		if err != nil {
+			return err
+		}
+		size := bodyOverhead + len(in.id) + 2*len(in.eventType) + len(in.data)
+		if err := account.hold(int64(size) + eventBytes); err != nil {
+			return err
+		}
+		if err := s.add(m, in, size); err != nil {
+			return err
+		}
+		s.events[i].Fresh = fresh
+	}
+	s.forgetIncoming()
+	return account.hold(storeBytes(len(s.events), s.total.bodies, s.total.deliveries, s.total.ordered))
+}
+
+// match returns what the type matches. It is looked for once in a request.
+func (s *scratch) match(table *routing.Table, typ event.Type) (*match, error) {
+	for i := range s.matches {
+		if s.matches[i].eventType == typ {
+			return &s.matches[i], nil
+		}
+	}
+	namespace := s.body.account.tenant
+	count := table.Count(namespace, typ)
+	if err := s.body.account.hold(int64(count) * matchBytes); err != nil {
+		return nil, err
+	}
+	m := match{eventType: typ, subscriptions: table.Match(namespace, typ, nil)}
+	for _, sub := range m.subscriptions {
+		if sub.Ordered {
+			m.ordered++
+		}
+	}
+	s.matches = append(s.matches, m)
+	return &s.matches[len(s.matches)-1], nil
+}
+
+// add adds an event, with a body of the given size.
+func (s *scratch) add(m *match, in *incoming, size int) error {
+	namespace, order := s.body.account.tenant, uint64(0)
+	if m.ordered > 0 {
+		order = s.parser.order(namespace, in)
+	}
+	s.total.deliveries += len(m.subscriptions)
+	if order != 0 {
+		s.total.ordered += m.ordered
+	}
+	if len(m.subscriptions) > 0 {
+		s.total.bodies += size
+	}
+	if s.total.deliveries > maxRequestDeliveries {
+		return newProblem(tooLarge, "the request's events match more than %d subscriptions in all; send fewer events in one request", maxRequestDeliveries)
+	}
+	s.events = append(s.events, store.NewEvent{
+		Fanout: delivery.Fanout{
+			Event: &delivery.Event{
+				Namespace:   namespace,
+				ID:          in.id,
+				Type:        in.eventType,
+				Body:        event.AppendBody(make([]byte, 0, size), in.id, in.eventType, in.timestamp, in.data),
+				Traceparent: in.traceparent,
+			},
+			Order:         order,
+			Subscriptions: m.subscriptions,
+		},
+		Digest: s.parser.digest(in),
+	})
+	return nil
+}
+
+// bodyOverhead is how many bytes a body has beside its id, its type, twice, and its data.
+var bodyOverhead = len(event.AppendBody(nil, "", "", time.Time{}, nil))
