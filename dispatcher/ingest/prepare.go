@@ -43,7 +43,7 @@ func newScratch(options *Options, memory *holdings) *scratch {
 
 // The bounds of what a scratch keeps for its next use.
 const (
-	maxKeptEvents = 128
+	maxKeptEvents = 256
 	maxKeptAnswer = 16 << 10
 )
 
