@@ -169,11 +169,13 @@ func (d *dispatcher) openAPI(clients kubernetes.Interface) error {
 		d.programming.use = d.status.Use
 		d.programming.fleet, _ = d.store.(fleet)
 	}
+	var err error
 	var authorizer ingest.Authorizer = ingest.None{}
 	if d.IngestAuth == authKubernetes {
-		authorizer = ingest.NewKubernetes(clients)
+		if authorizer, err = d.newAuthorizer(); err != nil {
+			return err
+		}
 	}
-	var err error
 	d.api, err = ingest.New(ingest.Options{
 		Store: d.store, Routes: d.table.Load, Accept: d.engine.Accept, Resume: d.engine.Resume, Catalog: d.catalog, Authorizer: authorizer,
 		NamespaceKnown: d.namespaceKnown, MaxEventBytes: d.MaxEventBytes, Logger: d.Logger.WithName("ingest"), Registerer: d.registry,

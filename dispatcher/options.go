@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/ingest"
 )
 
 // Options are what a dispatcher is told on its command line.
@@ -27,6 +28,10 @@ type Options struct {
 	Listen, OpsListen string
 	// IngestAuth is "kubernetes" or "none".
 	IngestAuth string
+	// IngestIssuers, if there are any, are those of all JSON Web Tokens that the cluster takes.
+	IngestIssuers []string
+	// OutageGrace is how long a token and its accesses hold while the API server cannot be reached; 0 to 5 min.
+	OutageGrace time.Duration
 	// TLSCertFile and TLSKeyFile hold the API's certificate; it is read again when it changes. Without, the API speaks
 	// plain HTTP.
 	TLSCertFile, TLSKeyFile string
@@ -74,6 +79,8 @@ func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Listen, "listen", ":8080", "address of the publish API")
 	flags.StringVar(&o.OpsListen, "ops-listen", ":8081", "address of /healthz, /readyz and /metrics")
 	flags.StringVar(&o.IngestAuth, "ingest-auth", authKubernetes, "who may publish: kubernetes (service account tokens, by RBAC) or none (everyone who reaches the address)")
+	flags.StringSliceVar(&o.IngestIssuers, "ingest-issuer", nil, "issuer of JSON Web Tokens that the cluster takes; those of others are then refused without asking; may be repeated")
+	flags.DurationVar(&o.OutageGrace, "ingest-outage-grace", ingest.MaxOutageGrace, "how long the API server's last yes to a token holds while it cannot be reached: 0s to 5m")
 	flags.StringVar(&o.TLSCertFile, "tls-cert-file", "", "certificate of the publish API, PEM; read again when it changes")
 	flags.StringVar(&o.TLSKeyFile, "tls-key-file", "", "key of that certificate, PEM")
 	flags.BoolVar(&o.EgressAllowHTTP, "egress-allow-http", false, "allow endpoints without TLS")
@@ -119,6 +126,9 @@ func (o *Options) check() (settings, error) {
 	}
 	if o.IngestAuth != authKubernetes && o.IngestAuth != authNone {
 		return s, fmt.Errorf("--ingest-auth=%q: want kubernetes or none", o.IngestAuth)
+	}
+	if o.OutageGrace < 0 || o.OutageGrace > ingest.MaxOutageGrace {
+		return s, fmt.Errorf("--ingest-outage-grace=%v: want 0s to %v", o.OutageGrace, ingest.MaxOutageGrace)
 	}
 	if (o.TLSCertFile == "") != (o.TLSKeyFile == "") {
 		return s, errors.New("--tls-cert-file and --tls-key-file go together")

@@ -3,12 +3,32 @@ package dispatcher
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"sync"
 
+	"k8s.io/client-go/kubernetes"
+
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
 )
+
+// newAuthorizer returns what asks the API server about tokens. Its client has no rate limiter: what waits there would wait
+// for all that this process asks about, and could not be told from an API server that does not answer.
+func (d *dispatcher) newAuthorizer() (ingest.Authorizer, error) {
+	config, err := clusterConfig(d.Kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = -1
+	clients, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for reviews: %w", err)
+	}
+	return ingest.NewKubernetes(clients, ingest.KubernetesOptions{
+		Issuers: d.IngestIssuers, OutageGrace: d.OutageGrace, Registerer: d.registry,
+	})
+}
 
 // server is a listening HTTP server.
 type server struct {

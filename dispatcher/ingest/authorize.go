@@ -28,13 +28,16 @@ type Access struct {
 // Authorizer decides who may use the API.
 type Authorizer interface {
 	// Authorize returns nil if the sender of a request with this Authorization header may have access. Otherwise it
-	// returns ErrUnauthenticated, a *ForbiddenError, or another error if it could not find out; then the request is
-	// refused, too.
-	Authorize(ctx context.Context, authorization string, access Access) error
+	// returns ErrUnauthenticated, a *ForbiddenError, ErrBusy, or another error if it could not find out; then the request
+	// is refused, too. source is the client's address, to share by what is limited.
+	Authorize(ctx context.Context, authorization, source string, access Access) error
 }
 
 // ErrUnauthenticated is returned by an Authorizer for a missing or invalid token.
 var ErrUnauthenticated = errors.New("the request carries no valid bearer token")
+
+// ErrBusy is returned by an Authorizer that is asked about more at once than it may find out.
+var ErrBusy = errors.New("too much is being authorized at once")
 
 // ForbiddenError says that a valid token does not grant an access.
 type ForbiddenError struct {
@@ -53,4 +56,4 @@ func (e *ForbiddenError) Error() string {
 type None struct{}
 
 // Authorize returns nil.
-func (None) Authorize(context.Context, string, Access) error { return nil }
+func (None) Authorize(context.Context, string, string, Access) error { return nil }

@@ -16,6 +16,7 @@ import (
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/budget"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/listener"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
@@ -224,7 +225,7 @@ func (h *Handler) authorize(r *http.Request, c call) error {
 	}
 	wanted := access[c.operation]
 	wanted.Namespace = c.namespace
-	err := h.options.Authorizer.Authorize(r.Context(), authorization, wanted)
+	err := h.options.Authorizer.Authorize(r.Context(), authorization, listener.Source(r.RemoteAddr), wanted)
 	if err == nil {
 		return nil
 	}
@@ -234,6 +235,9 @@ func (h *Handler) authorize(r *http.Request, c call) error {
 	}
 	if denied, ok := errors.AsType[*ForbiddenError](err); ok {
 		return newProblem(forbidden, "%s", denied)
+	}
+	if errors.Is(err, ErrBusy) {
+		return newProblem(overloaded, "more new tokens and accesses are being checked at once than this dispatcher may ask the Kubernetes API server about; send the request again after the time in Retry-After").retry(time.Second)
 	}
 	if r.Context().Err() == nil {
 		h.options.Logger.Error(err, "A request could not be authorized", "verb", wanted.Verb, "resource", wanted.Resource, "namespace", wanted.Namespace)

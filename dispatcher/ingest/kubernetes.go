@@ -5,11 +5,12 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
 
-	"golang.org/x/sync/semaphore"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/singleflight"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -18,34 +19,56 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// How reviews are made and kept. What was allowed may have been revoked since, so it is kept for seconds only; what was
-// denied is often granted a moment later.
+// What is remembered, and of what size a token may be.
 const (
-	allowedTTL       = 10 * time.Second
-	deniedTTL        = 2 * time.Second
-	outageTTL        = 5 * time.Minute // of what was allowed, while the API server cannot be asked
-	reviewTimeout    = 5 * time.Second
-	maxReviews       = 64 // at once: a flood of bad tokens must not become one at the API server
-	maxCachedReviews = 4096
-	maxTokenLength   = 16 << 10
+	maxKnownTokens   = 4096  // by tenant, as many as there is room for more
+	maxKnownGrants   = 16384 // as above
+	maxDenials       = 4096  // as above
+	maxRefusedTokens = 4096
+	maxTokenLength   = 12 << 10
+	// MaxOutageGrace is the longest outage grace.
+	MaxOutageGrace = 5 * time.Minute
 )
 
+// KubernetesOptions are the settings of a Kubernetes.
+type KubernetesOptions struct {
+	// Audiences are those of which a token has to be meant for one; without any, it is the API server itself.
+	Audiences []string
+	// Issuers, if there are any, are those of all JSON Web Tokens that the cluster takes. Others are refused unasked.
+	Issuers []string
+	// OutageGrace is how long the API server's last yes holds while it cannot be reached: 0 to MaxOutageGrace. With 0 no
+	// yes holds for longer than 10 s.
+	OutageGrace time.Duration
+	// Registerer gets the metrics; it may be nil.
+	Registerer prometheus.Registerer
+}
+
 // Kubernetes is the Authorizer that asks the API server: a TokenReview says whose token it is, and a
-// SubjectAccessReview whether that user has the access. Each answer is kept for up to 10 s, by a hash of the token. While
-// the API server cannot be asked, whom it allowed within the last 5 minutes goes on, so that a short outage of the
-// control plane does not stop producers; nothing else passes.
+// SubjectAccessReview whether that user has the access. A yes is kept for 10 s and a no for 2 s, by a hash of the token.
+// While the API server cannot be reached, what it allowed within the outage grace goes on, so that a short outage of the
+// control plane does not stop producers; nothing else passes. A no ends this at once.
+//
+// What is known is reviewed apart from what is not, so that a flood of bad tokens delays no good one; and tokens that
+// cannot be valid are refused without asking.
 type Kubernetes struct {
-	client    kubernetes.Interface
-	audiences []string
-	// users and grants hold one answer for each key, at most maxCachedReviews.
-	users   *cache.LRUExpireCache // tokenHash → answer[*authenticationv1.UserInfo], nil if the token is not valid
-	grants  *cache.LRUExpireCache // grant → answer[bool]
-	flights singleflight.Group
-	slots   *semaphore.Weighted
+	client  kubernetes.Interface
+	options KubernetesOptions
+	// tokens and grants were good, denials were not granted, refusals were no good tokens.
+	tokens   *fairCache[tokenHash, knownToken]
+	grants   *fairCache[grant, knownGrant]
+	denials  *fairCache[grant, denial]
+	refusals *cache.LRUExpireCache // of tokenHash
+	issuers  issuers
+	flights  singleflight.Group
+	lanes    lanes
+	reach    reach
+	metrics  *reviewMetrics
 }
 
 // tokenHash stands for a token, so that none is kept.
 type tokenHash [sha256.Size]byte
+
+func newTokenHash(token string) tokenHash { return sha256.Sum256([]byte(token)) }
 
 // grant is a question that a SubjectAccessReview answers.
 type grant struct {
@@ -53,75 +76,59 @@ type grant struct {
 	access Access
 }
 
-// answer is a review's, until when it holds without asking again, and until when it holds at all.
-type answer[T any] struct {
-	value        T
-	fresh, until time.Time
+// knownToken is whose token it is. The user's address stands for the session: once the API server says no to the token,
+// or says another user, no grant of the old one holds.
+type knownToken struct {
+	life
+	user *authenticationv1.UserInfo
 }
 
-// keep keeps an answer that was given now.
-func keep[T any](in *cache.LRUExpireCache, key any, value T, allowed bool) {
-	now := time.Now()
-	if allowed {
-		in.Add(key, answer[T]{value, now.Add(allowedTTL), now.Add(outageTTL)}, outageTTL)
-	} else {
-		in.Add(key, answer[T]{value, now.Add(deniedTTL), now.Add(deniedTTL)}, deniedTTL)
-	}
+// knownGrant is a grant to a session.
+type knownGrant struct {
+	life
+	user *authenticationv1.UserInfo
 }
 
-// prolong lets an answer hold for a moment without asking again, because asking failed: not each request is to wait for
-// that.
-func prolong[T any](in *cache.LRUExpireCache, key any) {
-	if found, ok := in.Get(key); ok {
-		a, now := found.(answer[T]), time.Now()
-		a.fresh = now.Add(min(allowedTTL, a.until.Sub(now)))
-		in.Add(key, a, a.until.Sub(now))
-	}
+// denial is a grant that a session does not have.
+type denial struct {
+	until time.Time
+	user  *authenticationv1.UserInfo
 }
 
-// cached returns the answer that was kept, whether there is one, and whether it holds without asking again.
-func cached[T any](in *cache.LRUExpireCache, key any) (value T, kept, fresh bool) {
-	if found, ok := in.Get(key); ok {
-		a := found.(answer[T])
-		return a.value, true, time.Now().Before(a.fresh)
+// NewKubernetes returns an Authorizer that asks client, which must have no rate limiter: the limits are here, where they
+// are told from an outage. It fails if an option is not valid or the metrics are registered already.
+func NewKubernetes(client kubernetes.Interface, options KubernetesOptions) (*Kubernetes, error) {
+	if options.OutageGrace < 0 || options.OutageGrace > MaxOutageGrace {
+		return nil, fmt.Errorf("the outage grace is %v: want 0 to %v", options.OutageGrace, MaxOutageGrace)
 	}
-	return value, false, false
-}
-
-// NewKubernetes returns an Authorizer that asks client. Tokens have to be meant for one of audiences, or for the API
-// server itself if there are none.
-func NewKubernetes(client kubernetes.Interface, audiences ...string) *Kubernetes {
-	return &Kubernetes{
-		client:    client,
-		audiences: audiences,
-		users:     cache.NewLRUExpireCache(maxCachedReviews),
-		grants:    cache.NewLRUExpireCache(maxCachedReviews),
-		slots:     semaphore.NewWeighted(maxReviews),
+	k := &Kubernetes{
+		client:   client,
+		options:  options,
+		tokens:   newFairCache[tokenHash, knownToken](maxKnownTokens),
+		grants:   newFairCache[grant, knownGrant](maxKnownGrants),
+		denials:  newFairCache[grant, denial](maxDenials),
+		refusals: cache.NewLRUExpireCache(maxRefusedTokens),
+		lanes:    newLanes(),
 	}
+	var err error
+	if k.metrics, err = newReviewMetrics(options.Registerer, &k.lanes); err != nil {
+		return nil, fmt.Errorf("register the metrics of reviews: %w", err)
+	}
+	return k, nil
 }
 
 // Authorize asks first whose token it is, and then whether that user has access; see Authorizer.
-func (k *Kubernetes) Authorize(ctx context.Context, authorization string, access Access) error {
+func (k *Kubernetes) Authorize(ctx context.Context, authorization, source string, access Access) error {
 	token, ok := bearerToken(authorization)
 	if !ok {
 		return ErrUnauthenticated
 	}
-	hash := tokenHash(sha256.Sum256([]byte(token)))
-	user, err := k.authenticate(ctx, hash, token)
+	hash := newTokenHash(token)
+	user, err := k.authenticate(ctx, hash, token, source)
 	if err != nil {
 		return err
 	}
-	if user == nil {
-		return ErrUnauthenticated
-	}
-	allowed, err := k.allowed(ctx, grant{hash, access}, user)
-	if err != nil {
-		return err
-	}
-	if !allowed {
-		return &ForbiddenError{User: user.Username, Access: access}
-	}
-	return nil
+	return k.permit(ctx, grant{hash, access}, user)
 }
 
 // bearerToken returns the token of an Authorization header (RFC 6750, section 2.1).
@@ -135,75 +142,178 @@ func bearerToken(authorization string) (token string, ok bool) {
 	return token, visible
 }
 
-// authenticate returns the token's user, nil if it is not valid.
-func (k *Kubernetes) authenticate(ctx context.Context, hash tokenHash, token string) (*authenticationv1.UserInfo, error) {
-	known, kept, fresh := cached[*authenticationv1.UserInfo](k.users, hash)
-	if fresh {
-		return known, nil
-	}
-	result, err := k.once(ctx, "token "+string(hash[:]), func(ctx context.Context) (any, error) {
-		user, err := k.reviewToken(ctx, token)
-		if err != nil {
-			return nil, err
+// authenticate returns the token's user.
+func (k *Kubernetes) authenticate(ctx context.Context, hash tokenHash, token, source string) (*authenticationv1.UserInfo, error) {
+	known, standing := k.knownToken(hash)
+	verdict, _ := decide(standing, notAsked)
+	var result outcome
+	if verdict == ask {
+		q := question{kind: "token", key: "token " + string(hash[:]), standing: standing, lane: k.lanes.known}
+		if known.user != nil {
+			q.source = tenantOf(known.user)
+		} else {
+			q.source = source
+			if q.lane = k.laneFor(token); q.lane == nil {
+				k.refusals.Add(hash, nil, deniedTTL)
+				return nil, ErrUnauthenticated
+			}
 		}
-		keep(k.users, hash, user, user != nil)
-		return user, nil
-	})
-	if err != nil && kept {
-		prolong[*authenticationv1.UserInfo](k.users, hash)
-		return known, nil
+		q.ask = func(ctx context.Context) (outcome, error) { return k.reviewToken(ctx, token) }
+		q.learn = func(result *outcome, e effect) { k.learnToken(hash, known, token, result, e) }
+		result = k.once(ctx, &q)
+		verdict, _ = decide(standing, result.reply)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("review the token: %w", err)
+	switch verdict {
+	case admit:
+		if result.user != nil {
+			return result.user, nil
+		}
+		return known.user, nil
+	case deny:
+		return nil, ErrUnauthenticated
+	default:
+		return nil, verdictError(verdict, "review the token", result.err)
 	}
-	return result.(*authenticationv1.UserInfo), nil
 }
 
-func (k *Kubernetes) reviewToken(ctx context.Context, token string) (*authenticationv1.UserInfo, error) {
+// knownToken returns what is known of a token, and what it is worth.
+func (k *Kubernetes) knownToken(hash tokenHash) (knownToken, standing) {
+	if known, ok := k.tokens.get(hash); ok {
+		if s := known.standing(time.Now(), k.options.OutageGrace); s != unasked {
+			return known, s
+		}
+	}
+	if _, ok := k.refusals.Get(hash); ok {
+		return knownToken{}, refused
+	}
+	return knownToken{}, unasked
+}
+
+// laneFor returns the lane in which a token that was never seen is reviewed, nil if it cannot be valid.
+func (k *Kubernetes) laneFor(token string) *lane {
+	claims, ok := parseJWT(token)
+	if !ok {
+		return k.lanes.odd
+	}
+	if reason := claims.impossible(time.Now(), k.options.Issuers, k.options.Audiences); reason != "" {
+		k.metrics.unasked.WithLabelValues(reason).Inc()
+		return nil
+	}
+	if !k.issuers.likely(claims.Issuer) {
+		return k.lanes.odd
+	}
+	return k.lanes.tokens
+}
+
+// learnToken remembers what came of a review.
+func (k *Kubernetes) learnToken(hash tokenHash, known knownToken, token string, result *outcome, e effect) {
+	now := time.Now()
+	switch e {
+	case keepYes:
+		if known.user != nil && reflect.DeepEqual(known.user, result.user) {
+			result.user = known.user // the same session, with its grants
+		}
+		if claims, ok := parseJWT(token); ok && known.user == nil {
+			k.issuers.add(claims.Issuer)
+		}
+		k.tokens.put(hash, tenantOf(result.user), knownToken{life{now, now.Add(allowedTTL)}, result.user})
+	case keepNo:
+		k.tokens.drop(hash)
+		k.refusals.Add(hash, nil, deniedTTL)
+	case prolong:
+		known.life = known.prolonged(now, k.options.OutageGrace)
+		k.tokens.put(hash, tenantOf(known.user), known)
+	case nothing:
+	}
+}
+
+// tenantOf is whom a user's places and memory are counted to: a service account's namespace, or the user itself.
+func tenantOf(user *authenticationv1.UserInfo) string {
+	if rest, ok := strings.CutPrefix(user.Username, "system:serviceaccount:"); ok {
+		namespace, _, _ := strings.Cut(rest, ":")
+		return namespace
+	}
+	return "user " + user.Username
+}
+
+func (k *Kubernetes) reviewToken(ctx context.Context, token string) (outcome, error) {
 	review, err := k.client.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{
-		Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: k.audiences},
+		Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: k.options.Audiences},
 	}, metav1.CreateOptions{})
 	if err != nil {
-		return nil, err
+		return outcome{}, err
 	}
 	status := &review.Status
 	if !status.Authenticated || status.User.Username == "" {
-		return nil, nil
+		return outcome{reply: no}, nil
 	}
 	// An authenticator that knows nothing of audiences leaves them out, and has not checked them.
-	meant := slices.ContainsFunc(status.Audiences, func(audience string) bool { return slices.Contains(k.audiences, audience) })
-	if len(k.audiences) > 0 && !meant {
-		return nil, nil
+	meant := slices.ContainsFunc(status.Audiences, func(audience string) bool { return slices.Contains(k.options.Audiences, audience) })
+	if len(k.options.Audiences) > 0 && !meant {
+		return outcome{reply: no}, nil
 	}
-	return &status.User, nil
+	return outcome{reply: yes, user: &status.User}, nil
 }
 
-// allowed tells whether user has the access that g names.
-func (k *Kubernetes) allowed(ctx context.Context, g grant, user *authenticationv1.UserInfo) (bool, error) {
-	known, kept, fresh := cached[bool](k.grants, g)
-	if fresh {
-		return known, nil
-	}
-	key := strings.Join([]string{"access", string(g.token[:]), g.access.Verb, g.access.Resource, g.access.Namespace}, " ")
-	result, err := k.once(ctx, key, func(ctx context.Context) (any, error) {
-		allowed, err := k.reviewAccess(ctx, g.access, user)
-		if err != nil {
-			return nil, err
+// permit returns nil if the session has the access that g names.
+func (k *Kubernetes) permit(ctx context.Context, g grant, user *authenticationv1.UserInfo) error {
+	known, standing := k.knownGrant(g, user)
+	verdict, _ := decide(standing, notAsked)
+	var result outcome
+	if verdict == ask {
+		q := question{
+			kind: "access", standing: standing, lane: k.lanes.known, source: tenantOf(user),
+			key:   strings.Join([]string{"access", string(g.token[:]), g.access.Verb, g.access.Resource, g.access.Namespace}, " "),
+			ask:   func(ctx context.Context) (outcome, error) { return k.reviewAccess(ctx, g.access, user) },
+			learn: func(_ *outcome, e effect) { k.learnGrant(g, known, user, e) },
 		}
-		keep(k.grants, g, allowed, allowed)
-		return allowed, nil
-	})
-	if err != nil && kept {
-		prolong[bool](k.grants, g)
-		return known, nil
+		if standing == unasked {
+			q.lane = k.lanes.grants
+		}
+		result = k.once(ctx, &q)
+		verdict, _ = decide(standing, result.reply)
 	}
-	if err != nil {
-		return false, fmt.Errorf("review the access: %w", err)
+	switch verdict {
+	case admit:
+		return nil
+	case deny:
+		return &ForbiddenError{User: user.Username, Access: g.access}
+	default:
+		return verdictError(verdict, "review the access", result.err)
 	}
-	return result.(bool), nil
 }
 
-func (k *Kubernetes) reviewAccess(ctx context.Context, access Access, user *authenticationv1.UserInfo) (bool, error) {
+// knownGrant returns what is known of a session's grant, and what it is worth.
+func (k *Kubernetes) knownGrant(g grant, user *authenticationv1.UserInfo) (knownGrant, standing) {
+	now := time.Now()
+	if known, ok := k.grants.get(g); ok && known.user == user {
+		if s := known.standing(now, k.options.OutageGrace); s != unasked {
+			return known, s
+		}
+	}
+	if d, ok := k.denials.get(g); ok && d.user == user && now.Before(d.until) {
+		return knownGrant{}, refused
+	}
+	return knownGrant{}, unasked
+}
+
+// learnGrant remembers what came of a review.
+func (k *Kubernetes) learnGrant(g grant, known knownGrant, user *authenticationv1.UserInfo, e effect) {
+	now := time.Now()
+	switch e {
+	case keepYes:
+		k.grants.put(g, tenantOf(user), knownGrant{life{now, now.Add(allowedTTL)}, user})
+	case keepNo:
+		k.grants.drop(g)
+		k.denials.put(g, tenantOf(user), denial{now.Add(deniedTTL), user})
+	case prolong:
+		known.life = known.prolonged(now, k.options.OutageGrace)
+		k.grants.put(g, tenantOf(user), known)
+	case nothing:
+	}
+}
+
+func (k *Kubernetes) reviewAccess(ctx context.Context, access Access, user *authenticationv1.UserInfo) (outcome, error) {
 	extra := make(map[string]authorizationv1.ExtraValue, len(user.Extra))
 	for key, values := range user.Extra {
 		extra[key] = authorizationv1.ExtraValue(values)
@@ -217,27 +327,18 @@ func (k *Kubernetes) reviewAccess(ctx context.Context, access Access, user *auth
 		},
 	}, metav1.CreateOptions{})
 	if err != nil {
-		return false, err
+		return outcome{}, err
 	}
-	return review.Status.Allowed && !review.Status.Denied, nil
+	if review.Status.Allowed && !review.Status.Denied {
+		return outcome{reply: yes}, nil
+	}
+	return outcome{reply: no}, nil
 }
 
-// once runs review once for all that ask the same at the same time. It goes on when the first of them leaves, for it
-// answers the others, too.
-func (k *Kubernetes) once(ctx context.Context, key string, review func(context.Context) (any, error)) (any, error) {
-	result := k.flights.DoChan(key, func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reviewTimeout)
-		defer cancel()
-		if err := k.slots.Acquire(ctx, 1); err != nil {
-			return nil, errors.New("too many reviews are waiting for the API server")
-		}
-		defer k.slots.Release(1)
-		return review(ctx)
-	})
-	select {
-	case r := <-result:
-		return r.Val, r.Err
-	case <-ctx.Done():
-		return nil, ctx.Err()
+// verdictError is the error of a request that is neither admitted nor denied.
+func verdictError(v verdict, what string, cause error) error {
+	if v == postpone {
+		return fmt.Errorf("%s: %w", what, errors.Join(ErrBusy, cause))
 	}
+	return fmt.Errorf("%s: %w", what, cause)
 }

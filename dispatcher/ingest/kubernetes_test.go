@@ -3,30 +3,70 @@ package ingest
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
-	"k8s.io/apimachinery/pkg/runtime"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
-	clienttesting "k8s.io/client-go/testing"
+	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
+	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
 )
 
-// apiServer answers reviews: token "good-x" belongs to user x, who may do what allow lists.
+// apiServer answers reviews: a token with a user belongs to that user, who may do what allow lists. It is a client of its
+// own because that of client-go's fakes answers one call at a time.
 type apiServer struct {
 	*fake.Clientset
 	mu                        sync.Mutex
 	allow                     map[Access]bool
-	audiences                 []string // that tokens are meant for
-	down                      error
+	audiences                 []string                                         // that tokens are meant for
+	down                      error                                            // of every call, if set
+	hang                      func(token string) <-chan struct{}               // until when a review of the token hangs; nil: not at all
+	userOf                    func(token string) (name string, authentic bool) // nil: token "good-x" belongs to x
 	tokenReviews, accessCount atomic.Int32
 	lastAccess                *authorizationv1.SubjectAccessReviewSpec
+}
+
+type (
+	fakeAuthentication struct {
+		authenticationclient.AuthenticationV1Interface
+		*apiServer
+	}
+	fakeAuthorization struct {
+		authorizationclient.AuthorizationV1Interface
+		*apiServer
+	}
+	fakeTokenReviews struct {
+		authenticationclient.TokenReviewInterface
+		*apiServer
+	}
+	fakeAccessReviews struct {
+		authorizationclient.SubjectAccessReviewInterface
+		*apiServer
+	}
+)
+
+func (s *apiServer) AuthenticationV1() authenticationclient.AuthenticationV1Interface {
+	return fakeAuthentication{apiServer: s}
+}
+
+func (s *apiServer) AuthorizationV1() authorizationclient.AuthorizationV1Interface {
+	return fakeAuthorization{apiServer: s}
+}
+
+func (f fakeAuthentication) TokenReviews() authenticationclient.TokenReviewInterface {
+	return fakeTokenReviews{apiServer: f.apiServer}
+}
+
+func (f fakeAuthorization) SubjectAccessReviews() authorizationclient.SubjectAccessReviewInterface {
+	return fakeAccessReviews{apiServer: f.apiServer}
 }
 
 func newAPIServer(allow ...Access) *apiServer {
@@ -34,40 +74,80 @@ func newAPIServer(allow ...Access) *apiServer {
 	for _, a := range allow {
 		s.allow[a] = true
 	}
-	s.PrependReactor("create", "tokenreviews", s.reviewToken)
-	s.PrependReactor("create", "subjectaccessreviews", s.reviewAccess)
 	return s
 }
 
-func (s *apiServer) reviewToken(action clienttesting.Action) (bool, runtime.Object, error) {
+// wait waits as long as reviews of the token hang, and returns what all calls fail with.
+func (s *apiServer) wait(ctx context.Context, token string) error {
+	s.mu.Lock()
+	hang, down := s.hang, s.down
+	s.mu.Unlock()
+	if hang != nil {
+		if until := hang(token); until != nil {
+			select {
+			case <-until:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return down
+}
+
+func (f fakeTokenReviews) Create(ctx context.Context, review *authenticationv1.TokenReview, _ metav1.CreateOptions) (*authenticationv1.TokenReview, error) {
+	s := f.apiServer
 	s.tokenReviews.Add(1)
+	if err := s.wait(ctx, review.Spec.Token); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.down != nil {
-		return true, nil, s.down
-	}
-	review := action.(clienttesting.CreateAction).GetObject().(*authenticationv1.TokenReview).DeepCopy()
+	review = review.DeepCopy()
 	name, good := strings.CutPrefix(review.Spec.Token, "good-")
+	if s.userOf != nil {
+		name, good = s.userOf(review.Spec.Token)
+	}
 	review.Status = authenticationv1.TokenReviewStatus{Authenticated: good, Audiences: s.audiences}
 	if good {
 		review.Status.User = authenticationv1.UserInfo{Username: name, UID: "u", Groups: []string{"g"}, Extra: map[string]authenticationv1.ExtraValue{"k": {"v"}}}
 	}
-	return true, review, nil
+	return review, nil
 }
 
-func (s *apiServer) reviewAccess(action clienttesting.Action) (bool, runtime.Object, error) {
+func (f fakeAccessReviews) Create(ctx context.Context, review *authorizationv1.SubjectAccessReview, _ metav1.CreateOptions) (*authorizationv1.SubjectAccessReview, error) {
+	s := f.apiServer
 	s.accessCount.Add(1)
+	if err := s.wait(ctx, ""); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.down != nil {
-		return true, nil, s.down
-	}
-	review := action.(clienttesting.CreateAction).GetObject().(*authorizationv1.SubjectAccessReview).DeepCopy()
+	review = review.DeepCopy()
 	s.lastAccess = &review.Spec
 	a := review.Spec.ResourceAttributes
 	review.Status.Allowed = a.Group == apiGroup && s.allow[Access{Verb: a.Verb, Resource: a.Resource, Namespace: a.Namespace}]
-	return true, review, nil
+	return review, nil
 }
+
+// errRefused is how an API server fails that is not there.
+var errRefused = &url.Error{Op: "Post", URL: "https://10.96.0.1:443", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}
+
+// newKubernetes returns an Authorizer with the longest grace, unless options say otherwise.
+func newKubernetes(t *testing.T, server *apiServer, adjust ...func(*KubernetesOptions)) *Kubernetes {
+	t.Helper()
+	options := KubernetesOptions{OutageGrace: MaxOutageGrace}
+	for _, change := range adjust {
+		change(&options)
+	}
+	k, err := NewKubernetes(server, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// testSource is where clients of the tests are.
+const testSource = "192.0.2.1"
 
 // set changes the server's mind.
 func (s *apiServer) set(change func()) {
@@ -81,8 +161,8 @@ var publishA = Access{Verb: "create", Resource: ResourceEvents, Namespace: "clin
 func TestKubernetesAuthorize(t *testing.T) {
 	t.Parallel()
 	server := newAPIServer(publishA)
-	k := NewKubernetes(server)
-	if err := k.Authorize(t.Context(), "Bearer good-ehr", publishA); err != nil {
+	k := newKubernetes(t, server)
+	if err := k.Authorize(t.Context(), "Bearer good-ehr", testSource, publishA); err != nil {
 		t.Errorf("allowed: %v", err)
 	}
 	spec := server.lastAccess
@@ -93,7 +173,7 @@ func TestKubernetesAuthorize(t *testing.T) {
 		"none": "", "no token": "Bearer ", "no scheme": "good-ehr", "basic": "Basic good-ehr", "unknown": "Bearer bad-ehr",
 		"unprintable": "Bearer good-\x01", "long": "Bearer good-" + strings.Repeat("x", maxTokenLength),
 	} {
-		if err := k.Authorize(t.Context(), authorization, publishA); !errors.Is(err, ErrUnauthenticated) {
+		if err := k.Authorize(t.Context(), authorization, testSource, publishA); !errors.Is(err, ErrUnauthenticated) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
@@ -102,7 +182,7 @@ func TestKubernetesAuthorize(t *testing.T) {
 		{Verb: "create", Resource: ResourceDeliveries, Namespace: "clinic-a"},
 		{Verb: "list", Resource: ResourceEvents, Namespace: "clinic-a"},
 	} {
-		err := k.Authorize(t.Context(), "bearer good-ehr", denied)
+		err := k.Authorize(t.Context(), "bearer good-ehr", testSource, denied)
 		forbidden, ok := errors.AsType[*ForbiddenError](err)
 		if !ok || forbidden.User != "ehr" || forbidden.Access != denied {
 			t.Errorf("%+v: got %v", denied, err)
@@ -126,127 +206,10 @@ func TestKubernetesAudiences(t *testing.T) {
 			t.Parallel()
 			server := newAPIServer(publishA)
 			server.audiences = tc.meant
-			if err := NewKubernetes(server, tc.wanted...).Authorize(t.Context(), "Bearer good-ehr", publishA); !errors.Is(err, tc.want) {
+			if err := newKubernetes(t, server, func(o *KubernetesOptions) { o.Audiences = tc.wanted }).Authorize(t.Context(), "Bearer good-ehr", testSource, publishA); !errors.Is(err, tc.want) {
 				t.Errorf("got %v, want %v", err, tc.want)
 			}
 		})
-	}
-}
-
-func TestKubernetesCaches(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server := newAPIServer(publishA)
-		k := NewKubernetes(server)
-		ask := func(token string) error { return k.Authorize(t.Context(), "Bearer "+token, publishA) }
-		for range 10 {
-			if err := ask("good-ehr"); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if tokens, accesses := server.tokenReviews.Load(), server.accessCount.Load(); tokens != 1 || accesses != 1 {
-			t.Errorf("%d and %d reviews for one question", tokens, accesses)
-		}
-
-		// What is known holds while the server is away, until it is too old; what is not known never passes.
-		server.set(func() { server.down = errors.New("connection refused") })
-		<-time.After(allowedTTL - time.Millisecond)
-		if err := ask("good-ehr"); err != nil {
-			t.Errorf("known, server away: %v", err)
-		}
-		if err := ask("good-other"); err == nil || errors.Is(err, ErrUnauthenticated) {
-			t.Errorf("unknown, server away: %v", err)
-		}
-		for range int(outageTTL/allowedTTL) - 1 {
-			if err := ask("good-ehr"); err != nil {
-				t.Errorf("known, server away for a while: %v", err)
-			}
-			<-time.After(allowedTTL)
-		}
-		<-time.After(2 * time.Millisecond)
-		if err := ask("good-ehr"); err == nil || errors.Is(err, ErrUnauthenticated) {
-			t.Errorf("too old, server away: %v", err)
-		}
-
-		// A denial is forgotten sooner.
-		server.set(func() { server.down, server.allow = nil, nil })
-		if _, ok := errors.AsType[*ForbiddenError](ask("good-ehr")); !ok {
-			t.Error("revoked, but not denied")
-		}
-		server.set(func() { server.allow = map[Access]bool{publishA: true} })
-		if _, ok := errors.AsType[*ForbiddenError](ask("good-ehr")); !ok {
-			t.Error("a denial was not kept")
-		}
-		<-time.After(deniedTTL + time.Millisecond)
-		if err := ask("good-ehr"); err != nil {
-			t.Errorf("granted again: %v", err)
-		}
-	})
-}
-
-func TestKubernetesAsksOnce(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server := newAPIServer(publishA)
-		k := NewKubernetes(server)
-		if !k.slots.TryAcquire(maxReviews) { // so that the review waits
-			t.Fatal("no slots")
-		}
-		first, leave := context.WithCancel(t.Context())
-		results := make(chan error, 100)
-		go func() { results <- k.Authorize(first, "Bearer good-ehr", publishA) }()
-		synctest.Wait()
-		for range cap(results) - 1 {
-			go func() { results <- k.Authorize(t.Context(), "Bearer good-ehr", publishA) }()
-		}
-		synctest.Wait()
-		leave() // who asked first does not wait for the answer
-		if err := <-results; !errors.Is(err, context.Canceled) {
-			t.Errorf("who left got %v", err)
-		}
-		synctest.Wait()
-		k.slots.Release(maxReviews)
-		for range cap(results) - 1 {
-			if err := <-results; err != nil {
-				t.Error(err)
-			}
-		}
-		if tokens, accesses := server.tokenReviews.Load(), server.accessCount.Load(); tokens != 1 || accesses != 1 {
-			t.Errorf("%d and %d reviews for one question", tokens, accesses)
-		}
-	})
-}
-
-func TestKubernetesReviewTimesOut(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server := newAPIServer(publishA)
-		k := NewKubernetes(server)
-		if !k.slots.TryAcquire(maxReviews) { // as reviews that hang would
-			t.Fatal("no slots")
-		}
-		started := time.Now()
-		err := k.Authorize(t.Context(), "Bearer good-ehr", publishA)
-		if err == nil || time.Since(started) != reviewTimeout {
-			t.Errorf("got %v after %v", err, time.Since(started))
-		}
-	})
-}
-
-func TestKubernetesKeepsNoToken(t *testing.T) {
-	t.Parallel()
-	k := NewKubernetes(newAPIServer(publishA))
-	_ = k.Authorize(t.Context(), "Bearer good-ehr", publishA)
-	for _, key := range k.users.Keys() {
-		if _, ok := key.(tokenHash); !ok {
-			t.Errorf("a key is a %T", key)
-		}
-	}
-	for i := range maxCachedReviews + 100 {
-		k.users.Add(tokenHash{byte(i), byte(i >> 8)}, nil, time.Minute)
-	}
-	if kept := len(k.users.Keys()); kept > maxCachedReviews {
-		t.Errorf("%d answers are kept", kept)
 	}
 }
 
@@ -273,7 +236,7 @@ func TestAuthorization(t *testing.T) {
 				body = `{"type":"patient.created","data":{}}`
 			}
 			server := newAPIServer(tc.needs)
-			f := newFixture(t, func(o *Options) { o.Authorizer = NewKubernetes(server) })
+			f := newFixture(t, func(o *Options) { o.Authorizer = newKubernetes(t, server) })
 			if w := f.do(method, path, body, "Authorization: Bearer good-ehr"); w.Code >= 400 && w.Code != 404 {
 				t.Errorf("with access: got %d %s", w.Code, w.Body)
 			}
@@ -285,7 +248,7 @@ func TestAuthorization(t *testing.T) {
 			wantProblem(t, f.do(method, path, body, "Authorization: Bearer good-ehr", "Authorization: Bearer good-ehr"), unauthenticated)
 			other := strings.Replace(path, "clinic-a", "clinic-b", 1)
 			wantProblem(t, f.do(method, other, body, "Authorization: Bearer good-ehr"), forbidden, `"ehr"`, tc.needs.Verb, tc.needs.Resource, `"clinic-b"`, "Role", `verbs ["`+tc.needs.Verb+`"]`)
-			server.set(func() { server.down = errors.New("down") })
+			server.set(func() { server.down = errRefused })
 			w = f.do(method, path, body, "Authorization: Bearer good-else")
 			wantProblem(t, w, unavailable)
 			if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {

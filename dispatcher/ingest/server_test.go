@@ -288,7 +288,7 @@ func (f *fixture) publishWithAPIServerAway(t *testing.T, token string) {
 	t.Helper()
 	server := newAPIServer()
 	server.down = io.ErrUnexpectedEOF
-	f.options.Authorizer = NewKubernetes(server)
+	f.options.Authorizer = newKubernetes(t, server)
 	wantProblem(t, f.publish(`{}`, "Authorization: Bearer "+token), unavailable)
 }
 
