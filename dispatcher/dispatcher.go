@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,7 +63,7 @@ func Run(ctx context.Context, options Options) error {
 		return err
 	}
 	d := &dispatcher{Options: options, settings: settings, registry: newRegistry(), loaded: make(chan struct{}), failed: make(chan error, 1)}
-	ops, err := d.listen(ctx, d.OpsListen, http.HandlerFunc(d.serveOps), "")
+	ops, err := d.listenOps(ctx)
 	if err != nil {
 		return fmt.Errorf("--ops-listen: %w", err)
 	}
@@ -80,7 +79,7 @@ func Run(ctx context.Context, options Options) error {
 			d.Logger.Error(err, "Closing the store failed; what was acknowledged is safe")
 		}
 	}()
-	api, err := d.listen(ctx, d.Listen, d.api, d.TLSCertFile)
+	api, err := d.listenAPI(ctx)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}

@@ -44,6 +44,9 @@ type Options struct {
 	MaxEventBytes int
 	// MaxInFlight bounds the attempts under way over all subscriptions.
 	MaxInFlight int
+	// MaxConnections bounds the open connections of the API's clients; 0 means what memory and descriptors allow, at most
+	// 4,096.
+	MaxConnections int
 	// RetentionDelivered and RetentionFailed are how long finished deliveries are kept.
 	RetentionDelivered, RetentionFailed time.Duration
 	// Name and Namespace are those of the WebhookDispatcher that this process is of, with Routes "kubernetes".
@@ -89,6 +92,7 @@ func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&o.EventResources, "event-resource", nil, "a resource of the site's own, beside the clinical ones; may be repeated")
 	flags.IntVar(&o.MaxEventBytes, "max-event-bytes", 1<<20, "bound on one event's JSON")
 	flags.IntVar(&o.MaxInFlight, "max-in-flight", 1024, "bound on the attempts under way over all subscriptions")
+	flags.IntVar(&o.MaxConnections, "max-connections", 0, "bound on the open connections of the publish API's clients; 0: an eighth of what memory and file descriptors allow, at most 4096")
 	flags.DurationVar(&o.RetentionDelivered, "retention-delivered", 24*time.Hour, "how long a delivered delivery is kept")
 	flags.DurationVar(&o.RetentionFailed, "retention-failed", 720*time.Hour, "how long a failed delivery is kept")
 	flags.StringVar(&o.Name, "dispatcher-name", "default", "name of the WebhookDispatcher that this process is of")
@@ -135,6 +139,9 @@ func (o *Options) check() (settings, error) {
 	}
 	if o.MaxInFlight < 1 {
 		return s, fmt.Errorf("--max-in-flight=%d: want at least 1", o.MaxInFlight)
+	}
+	if o.MaxConnections < 0 {
+		return s, fmt.Errorf("--max-connections=%d: want at least 0", o.MaxConnections)
 	}
 	if o.RetentionDelivered < time.Hour || o.RetentionFailed < time.Hour {
 		return s, errors.New("--retention-delivered and --retention-failed: want at least 1h")

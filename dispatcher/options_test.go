@@ -31,6 +31,9 @@ func TestOptionsAreChecked(t *testing.T) {
 		"ranges":             {[]string{"--egress-allow-cidr=10.0.0.0/8,fd00::/8", "--egress-deny-cidr=10.1.0.0/16"}, ""},
 		"resource":           {[]string{"--event-resource=Claim"}, "--event-resource"},
 		"retention":          {[]string{"--retention-failed=1s"}, "--retention-failed"},
+		"outage grace":       {[]string{"--ingest-outage-grace=6m"}, "--ingest-outage-grace"},
+		"no outage grace":    {[]string{"--ingest-outage-grace=0s"}, ""},
+		"connections":        {[]string{"--max-connections=-1"}, "--max-connections"},
 		"in flight":          {[]string{"--max-in-flight=0"}, "--max-in-flight"},
 	} {
 		t.Run(name, func(t *testing.T) {

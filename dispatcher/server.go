@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
+	"github.com/clinikapi/eventflow/dispatcher/listener"
 )
 
 // newAuthorizer returns what asks the API server about tokens. Its client has no rate limiter: what waits there would wait
@@ -37,16 +38,42 @@ type server struct {
 	served   sync.WaitGroup
 }
 
+// The bounds of the listener of health and metrics, which has connections and descriptors of its own.
+const (
+	opsConnections      = 64
+	opsSpareDescriptors = 4
+)
+
+// listenAPI begins to serve the API.
+func (d *dispatcher) listenAPI(ctx context.Context) (*server, error) {
+	bounds := listener.Options{Name: "api", Connections: d.maxConnections(), Registerer: d.registry}
+	return d.listen(ctx, d.Listen, d.api, bounds, d.TLSCertFile)
+}
+
+// listenOps begins to serve health and metrics.
+func (d *dispatcher) listenOps(ctx context.Context) (*server, error) {
+	bounds := listener.Options{
+		Name: "ops", Connections: opsConnections, SpareDescriptors: opsSpareDescriptors, Registerer: d.registry,
+	}
+	return d.listen(ctx, d.OpsListen, http.HandlerFunc(d.serveOps), bounds, "")
+}
+
 // listen begins to serve handler at address, with the API's certificate if certFile is given.
-func (d *dispatcher) listen(ctx context.Context, address string, handler http.Handler, certFile string) (*server, error) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+func (d *dispatcher) listen(ctx context.Context, address string, handler http.Handler, bounds listener.Options, certFile string) (*server, error) {
+	inner, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	s := &server{Server: ingest.NewServer(handler, d.Logger.WithName("http")), listener: listener}
+	bounded, err := listener.New(inner, bounds)
+	if err != nil {
+		_ = inner.Close()
+		return nil, err
+	}
+	s := &server{Server: ingest.NewServer(handler, d.Logger.WithName("http")), listener: bounded}
+	bounded.Bind(s.Server)
 	if certFile != "" {
 		if s.TLSConfig, err = reloadedCertificate(d.TLSCertFile, d.TLSKeyFile, d.Logger); err != nil {
-			_ = listener.Close()
+			_ = bounded.Close()
 			return nil, err
 		}
 	}

@@ -180,8 +180,38 @@ func (discardAnswer) WriteHeader(int)             {}
 func TestServerLimits(t *testing.T) {
 	t.Parallel()
 	server := NewServer(http.NotFoundHandler(), logr.Discard())
+	if server.MaxHeaderBytes+headerSlop > 16<<10 || server.ReadHeaderTimeout > 10*time.Second || server.Protocols.HTTP2() {
+		t.Errorf("a limit is too high: %+v", server)
+	}
 	if server.ReadHeaderTimeout == 0 || server.ReadTimeout == 0 || server.WriteTimeout == 0 || server.IdleTimeout == 0 || server.MaxHeaderBytes == 0 {
 		t.Errorf("a limit is missing: %+v", server)
+	}
+}
+
+// TestHeadersAreBounded refuses what is larger than 16 KiB, and a client that takes its time.
+func TestHeadersAreBounded(t *testing.T) {
+	t.Parallel()
+	address := serve(t, newFixture(t))
+	for name, tc := range map[string]struct {
+		size, wantCode int
+	}{
+		"a token of 8 KiB": {8 << 10, 404},
+		"17 KiB":           {17 << 10, 431},
+		"60 KiB":           {60 << 10, 431},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn := dial(t, address)
+			go func() { fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: x\r\nX: %s\r\n\r\n", strings.Repeat("x", tc.size)) }()
+			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			if response.StatusCode != tc.wantCode {
+				t.Errorf("got %d, want %d", response.StatusCode, tc.wantCode)
+			}
+		})
 	}
 }
 
