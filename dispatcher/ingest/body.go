@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"net/http"
 	"os"
+	"time"
 )
 
 // A body is received into chunks, each as large as all before it and a little more, so that what is held is at most
@@ -185,21 +186,12 @@ func bodyTooLarge(limit int) *problem {
 
 // readProblem says why a body could not be read to its end.
 func readProblem(err error) error {
+	if errors.Is(err, errLetGo) {
+		return newProblem(overloaded, "memory is scarce, and the request's body came more slowly than others; send it again after the time in Retry-After").
+			with("Connection", "close").retry(time.Second)
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return newProblem(requestTimeout, "the request's body did not arrive in time; send it again").with("Connection", "close")
 	}
 	return newProblem(malformed, "the request's body ended before its announced length, or its chunks are malformed")
-}
-
-// discard reads on for a bounded while, so that a client that writes its whole request before it reads sees the answer
-// instead of a broken connection. It tells whether it has seen the end.
-func discard(r *http.Request) (done bool) {
-	if r.Body == nil || r.Body == http.NoBody {
-		return true
-	}
-	if r.Header.Get("Expect") != "" {
-		return false // the client waits for a word before it sends, and gets the answer instead
-	}
-	n, err := io.CopyN(io.Discard, r.Body, maxRequestBytes+1)
-	return errors.Is(err, io.EOF) && n <= maxRequestBytes
 }

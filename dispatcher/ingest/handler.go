@@ -52,6 +52,8 @@ type Options struct {
 	Memory *budget.Budget
 	// MaxInFlightBytes bounds the memory of all publishes in flight; 0 means 128 MiB, and 64 MiB is the least.
 	MaxInFlightBytes int64
+	// Uploads bound the bodies that are received at the same time.
+	Uploads UploadLimits
 	// Logger hears of what failed on this side.
 	Logger logr.Logger
 	// Registerer gets the metrics; it may be nil.
@@ -62,6 +64,7 @@ type Options struct {
 type Handler struct {
 	options  Options
 	memory   *holdings
+	uploads  *uploads
 	metrics  *metrics
 	draining atomic.Bool
 	scratch  sync.Pool // of *scratch
@@ -79,13 +82,19 @@ func New(options Options) (*Handler, error) {
 		return nil, fmt.Errorf("ingest takes events of up to %d bytes, not %d", maxRequestBytes, options.MaxEventBytes)
 	}
 	h := &Handler{options: options, memory: newHoldings(options.Memory, options.MaxInFlightBytes)}
-	h.scratch.New = func() any { return newScratch(&h.options, h.memory) }
 	var err error
+	if h.uploads, err = newUploads(options.Uploads, h.scarce, options.Registerer); err != nil {
+		return nil, fmt.Errorf("register the metrics of uploads: %w", err)
+	}
+	h.scratch.New = func() any { return newScratch(&h.options, h.memory) }
 	if h.metrics, err = newMetrics(options.Registerer, h.memory); err != nil {
 		return nil, fmt.Errorf("register the metrics of ingest: %w", err)
 	}
 	return h, nil
 }
+
+// scarce reports whether most of the memory for publishes is in use.
+func (h *Handler) scarce() bool { return h.memory.budget.Used() > h.memory.budget.Limit()/4*3 }
 
 // Drain makes every answer from now on ask its client to close the connection, so that a stopping dispatcher is left by
 // its clients before it stops to listen.
@@ -135,7 +144,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if err != nil {
 		p := asProblem(err)
-		if !discard(r) {
+		if !h.discard(w, r, p) {
 			w.Header().Set("Connection", "close")
 		}
 		p.write(w)

@@ -38,7 +38,7 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, namespace stri
 		s.reset()
 		h.scratch.Put(s)
 	}()
-	if err := s.body.read(r, maxRequestBytes); err != nil {
+	if err := h.receive(w, r, namespace, &s.body, maxRequestBytes); err != nil {
 		return 0, err
 	}
 	batch, err := s.parse(r.Header, mediaType)
@@ -56,6 +56,16 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, namespace stri
 	s.answer = appendAnswer(s.answer, accepted, batch)
 	writeJSON(w, status, s.answer)
 	return status, nil
+}
+
+// receive reads the request's body, of at most limit bytes, within the limits of uploads.
+func (h *Handler) receive(w http.ResponseWriter, r *http.Request, namespace string, into *bodyBuffer, limit int) error {
+	upload, err := h.uploads.begin(w, r, namespace)
+	if err != nil {
+		return err
+	}
+	defer upload.end()
+	return into.read(r, limit)
 }
 
 // mediaTypeOf returns the body's media type, if it is one that events come in. None at all counts as JSON, as it does

@@ -52,7 +52,7 @@ type replayAnswer struct {
 // replayMany delivers again what a query selects, newest first, until all is done or the request has done its share. It
 // only ever goes on to older deliveries, and so does not meet the new ones that replays of delivered ones are.
 func (h *Handler) replayMany(w http.ResponseWriter, r *http.Request, namespace string) (status int, err error) {
-	query, err := h.parseReplay(r, namespace)
+	query, err := h.parseReplay(w, r, namespace)
 	if err != nil {
 		return 0, err
 	}
@@ -134,11 +134,11 @@ func (h *Handler) replayAll(ctx context.Context, namespace string, records []sto
 }
 
 // parseReplay reads what to replay. No body selects what an empty object does: every failed delivery of the namespace.
-func (h *Handler) parseReplay(r *http.Request, namespace string) (store.Query, error) {
+func (h *Handler) parseReplay(w http.ResponseWriter, r *http.Request, namespace string) (store.Query, error) {
 	query := store.Query{Namespace: namespace, State: delivery.Failed}
 	body := bodyBuffer{account: account{memory: h.memory, tenant: namespace}}
 	defer body.close()
-	if err := body.read(r, maxReplayBodySize); err != nil {
+	if err := h.receive(w, r, namespace, &body, maxReplayBodySize); err != nil {
 		return query, err
 	}
 	fields := map[string]*string{"subscription": new(string), "state": new(string), "since": new(string), "until": new(string), "continue": new(string)}
