@@ -42,7 +42,8 @@ func AppendBody(b []byte, id string, t Type, timestamp time.Time, data []byte) [
 var thinKeys = []string{"resourceType", "resourceId", "action", "tenantId"}
 
 // ThinBody returns the body of a delivery in thin mode, given the full one: the same envelope, with those of data's
-// keys that name the resource and nothing of what it holds.
+// keys that name the resource and nothing of what it holds. The id of a FHIR resource, which has a resourceType and no
+// resourceId, is written as its resourceId.
 func ThinBody(full []byte) ([]byte, error) {
 	var envelope struct {
 		ID        string                     `json:"id"`
@@ -52,6 +53,9 @@ func ThinBody(full []byte) ([]byte, error) {
 	}
 	if err := json.Unmarshal(full, &envelope); err != nil {
 		return nil, fmt.Errorf("decode the body to thin: %w", err)
+	}
+	if _, ok := envelope.Data["resourceId"]; !ok && envelope.Data["resourceType"] != nil && isScalar(envelope.Data["id"]) {
+		envelope.Data["resourceId"] = envelope.Data["id"]
 	}
 	data := []byte{'{'}
 	for _, key := range thinKeys {
@@ -69,4 +73,9 @@ func ThinBody(full []byte) ([]byte, error) {
 	}
 	data = append(data, '}')
 	return AppendBody(nil, envelope.ID, envelope.Type, envelope.Timestamp, data), nil
+}
+
+// isScalar reports whether a JSON value is a string or a number.
+func isScalar(value json.RawMessage) bool {
+	return len(value) > 0 && (value[0] == '"' || value[0] == '-' || (value[0] >= '0' && value[0] <= '9'))
 }

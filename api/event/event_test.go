@@ -175,6 +175,26 @@ func TestBodies(t *testing.T) {
 	}
 }
 
+// TestThinBodyOfFHIR: the id of a FHIR resource stands for resourceId.
+func TestThinBodyOfFHIR(t *testing.T) {
+	t.Parallel()
+	for data, want := range map[string]string{
+		`{"resourceType":"Patient","id":"pt_1","name":[{"family":"x"}]}`: `{"resourceType":"Patient","resourceId":"pt_1"}`,
+		`{"id":7,"resourceType":"Patient","tenantId":"org"}`:             `{"resourceType":"Patient","resourceId":7,"tenantId":"org"}`,
+		`{"resourceType":"Patient","id":"row","resourceId":"pt_1"}`:      `{"resourceType":"Patient","resourceId":"pt_1"}`,
+		`{"resourceType":"Patient","id":"row","resourceId":null}`:        `{"resourceType":"Patient","resourceId":null}`,
+		`{"resourceType":"Patient","id":{"secret":1}}`:                   `{"resourceType":"Patient"}`,
+		`{"resourceType":"Patient","id":null}`:                           `{"resourceType":"Patient"}`,
+		`{"id":"pt_1"}`:                                                  `{}`,
+		`{"resourceType":"Patient","id":"\ud83d","a\ud83d":1}`:           `{"resourceType":"Patient","resourceId":"\ud83d"}`,
+	} {
+		thin, err := ThinBody(AppendBody(nil, "e", "patient.created", accepted, []byte(data)))
+		if err != nil || !bytes.HasSuffix(thin, []byte(`"data":`+want+`}`)) {
+			t.Errorf("%s: got %s, %v, want %s", data, thin, err, want)
+		}
+	}
+}
+
 func FuzzParseDeliveryID(f *testing.F) {
 	f.Add(DeliveryID{}.String())
 	f.Add("dlv_x")

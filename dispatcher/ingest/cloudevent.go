@@ -35,13 +35,17 @@ type cloudEvent struct {
 
 // structured appends to into the CloudEvent that a body is.
 func (p *parser) structured(body []byte, into []incoming) ([]incoming, error) {
-	p.document.reset(body)
+	if err := p.document.start(body); err != nil {
+		return into, err
+	}
 	return p.single(into, p.cloudEvent)
 }
 
 // cloudEventBatch appends to into the CloudEvents of a batch.
 func (p *parser) cloudEventBatch(body []byte, into []incoming) ([]incoming, error) {
-	p.document.reset(body)
+	if err := p.document.start(body); err != nil {
+		return into, err
+	}
 	if kind := p.document.decoder.PeekKind(); kind != jsontext.KindBeginArray && kind != jsontext.KindInvalid {
 		return into, newProblem(malformed, "a batch of CloudEvents must be a JSON array; send a single one with Content-Type %s", cloudEventType)
 	}
@@ -149,7 +153,9 @@ func (p *parser) decodeData(ce *cloudEvent) error {
 // wholeObject returns the JSON object that text is, without the white space around it.
 func wholeObject(text []byte, what string) ([]byte, error) {
 	var d document // its own: the request's is in the middle of a batch
-	d.reset(text)
+	if err := d.start(text); err != nil {
+		return nil, err
+	}
 	object, err := d.object(what)
 	if err != nil {
 		return nil, err
@@ -213,6 +219,30 @@ func isBinaryCloudEvent(header http.Header) bool {
 	return false
 }
 
+// unquoteHeader returns what a header's value says: a double-quoted string (RFC 9110, section 5.6.4) without its quotes
+// and backslashes, any other as it is. Quotes come before percent signs (HTTP binding, section 3.1.3.2).
+func unquoteHeader(value string) string {
+	inner, quoted := strings.CutPrefix(value, `"`)
+	if !quoted {
+		return value
+	}
+	text := make([]byte, 0, len(inner))
+	for i := 0; i < len(inner); i++ {
+		switch c := inner[i]; {
+		case c == '\\' && i+1 < len(inner):
+			i++
+			text = append(text, inner[i])
+		case c == '"' && i == len(inner)-1:
+			return string(text)
+		case c == '"': // more behind the string
+			return value
+		default:
+			text = append(text, c)
+		}
+	}
+	return value // it does not end
+}
+
 // binary reads a CloudEvent in binary mode: attributes in headers, data in the body.
 func (p *parser) binary(header http.Header, body []byte, in *incoming) error {
 	if size := len(body); size > p.maxEvent {
@@ -228,9 +258,9 @@ func (p *parser) binary(header http.Header, body []byte, in *incoming) error {
 		if len(values) != 1 {
 			return newProblem(malformed, "header ce-%s stands more than once", attribute)
 		}
-		value, err := url.PathUnescape(values[0]) // HTTP binding, section 3.1.3.2
-		if err != nil {
-			value = values[0] // the SDK for Go sends a percent sign as it is
+		value := unquoteHeader(values[0])
+		if decoded, err := url.PathUnescape(value); err == nil { // else: the SDK for Go sends a percent sign as it is
+			value = decoded
 		}
 		if !utf8.ValidString(value) {
 			return newProblem(malformed, "header ce-%s must be UTF-8, percent-encoded where it is not ASCII", attribute)

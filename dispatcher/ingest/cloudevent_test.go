@@ -55,6 +55,43 @@ func TestPublishCloudEvent(t *testing.T) {
 	}
 }
 
+// TestQuotedHeadersAreUnquoted: HTTP binding, section 3.1.3.2.
+func TestQuotedHeadersAreUnquoted(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]string{
+		`plain`:         `plain`,
+		`"quoted"`:      `quoted`,
+		`"a \"b\" \\c"`: `a "b" \c`,
+		`"a%20b"`:       `a%20b`,
+		`""`:            ``,
+		`"`:             `"`,
+		`"open`:         `"open`,
+		`"open\"`:       `"open\"`,
+		`"a" b`:         `"a" b`,
+		`a "b"`:         `a "b"`,
+		`1%"`:           `1%"`,
+	} {
+		if got := unquoteHeader(value); got != want {
+			t.Errorf("%s says %s, want %s", value, got, want)
+		}
+	}
+	f := newFixture(t)
+	for i, headers := range [][]string{
+		{"ce-id: 42", "ce-source: /ehr", "ce-type: patient.created", "ce-specversion: 1.0", "ce-time: 2026-01-15T09:15:00Z"},
+		{`ce-id: "42"`, `ce-source: "/ehr"`, `ce-type: "patient.created"`, `ce-specversion: "1.0"`, `ce-time: "2026-01-15T09:15:00Z"`},
+		{`ce-id: "4%32"`, `ce-source: %2Fehr`, `ce-type: "patient%2Ecreated"`, `ce-specversion: "1\.0"`, `ce-time: "2026-01-15T09:15:00Z"`},
+	} {
+		want := http.StatusAccepted
+		if i > 0 {
+			want = http.StatusOK // the same event again
+		}
+		w := f.do("POST", "/v1/namespaces/clinic-a/events", `{}`, append(headers, "Content-Type: application/json")...)
+		if w.Code != want {
+			t.Errorf("%v: got %d %s, want %d", headers, w.Code, w.Body, want)
+		}
+	}
+}
+
 // TestPublishCloudEventOfSDK sends what the CloudEvents SDK writes.
 func TestPublishCloudEventOfSDK(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -42,9 +43,10 @@ type Options struct {
 	Catalog *event.Catalog
 	// Authorizer decides who may use the API.
 	Authorizer Authorizer
-	// NamespaceKnown tells whether a namespace exists, where that can be told; publishes to others are refused with
-	// 404. If it is nil, a publish to a namespace without subscriptions is accepted and causes no delivery.
-	NamespaceKnown func(namespace string) bool
+	// NamespaceKnown reports whether a namespace exists, where that can be told; publishes to others are refused with 404.
+	// source is the client's address; ErrBusy says that too much is being asked at once. If it is nil, a publish to a
+	// namespace without subscriptions is accepted and causes no delivery.
+	NamespaceKnown func(ctx context.Context, namespace, source string) (bool, error)
 	// MaxEventBytes bounds one event's JSON, up to 8 MiB; 0 means 1 MiB.
 	MaxEventBytes int
 	// Memory is what publishes are charged to, in bytes, by namespace; it may be shared with others. If it is nil, they
@@ -67,7 +69,10 @@ type Handler struct {
 	uploads  *uploads
 	metrics  *metrics
 	draining atomic.Bool
-	scratch  sync.Pool // of *scratch
+	// crossOrigin refuses what web pages send, where there is no authentication.
+	crossOrigin *http.CrossOriginProtection
+	unordered   unordered
+	scratch     sync.Pool // of *scratch
 }
 
 // New returns a Handler. It fails if an option is missing or the metrics are registered already.
@@ -81,7 +86,7 @@ func New(options Options) (*Handler, error) {
 	if options.MaxEventBytes < 0 || options.MaxEventBytes > maxRequestBytes {
 		return nil, fmt.Errorf("ingest takes events of up to %d bytes, not %d", maxRequestBytes, options.MaxEventBytes)
 	}
-	h := &Handler{options: options, memory: newHoldings(options.Memory, options.MaxInFlightBytes)}
+	h := &Handler{options: options, crossOrigin: http.NewCrossOriginProtection(), memory: newHoldings(options.Memory, options.MaxInFlightBytes)}
 	var err error
 	if h.uploads, err = newUploads(options.Uploads, h.scarce, options.Registerer); err != nil {
 		return nil, fmt.Errorf("register the metrics of uploads: %w", err)
@@ -232,6 +237,9 @@ func (h *Handler) open() bool {
 // authorize returns nil if the request's sender may do what c says.
 func (h *Handler) authorize(r *http.Request, c call) error {
 	if h.open() {
+		if err := h.crossOrigin.Check(r); err != nil { // a web page in the browser of someone who reaches the API
+			return newProblem(forbidden, "a web page of another origin may not use this API without authentication")
+		}
 		listener.Trust(r.Context(), true)
 		return nil
 	}
@@ -254,10 +262,31 @@ func (h *Handler) authorize(r *http.Request, c call) error {
 		return newProblem(forbidden, "%s", denied)
 	}
 	if errors.Is(err, ErrBusy) {
-		return newProblem(overloaded, "more new tokens and accesses are being checked at once than this dispatcher may ask the Kubernetes API server about; send the request again after the time in Retry-After").retry(time.Second)
+		return tooManyQuestions()
 	}
 	if r.Context().Err() == nil {
 		h.options.Logger.Error(err, "A request could not be authorized", "verb", wanted.Verb, "resource", wanted.Resource, "namespace", wanted.Namespace)
 	}
 	return newProblem(unavailable, "the Kubernetes API server could not be asked whether this is allowed; send the request again").retry(2 * time.Second)
+}
+
+// checkNamespace returns an error unless the namespace exists, as far as that can be told.
+func (h *Handler) checkNamespace(r *http.Request, namespace string) error {
+	if h.options.NamespaceKnown == nil {
+		return nil
+	}
+	known, err := h.options.NamespaceKnown(r.Context(), namespace, listener.Source(r.RemoteAddr))
+	switch {
+	case errors.Is(err, ErrBusy):
+		return tooManyQuestions()
+	case err != nil:
+		return err
+	case !known:
+		return newProblem(namespaceNotFound, "there is no namespace %s; nothing was stored", quoted(namespace))
+	}
+	return nil
+}
+
+func tooManyQuestions() error {
+	return newProblem(overloaded, "more about tokens, accesses and namespaces is new at once than this dispatcher may ask the Kubernetes API server; send the request again after the time in Retry-After").retry(time.Second)
 }

@@ -34,6 +34,7 @@ func TestSlowBodiesHoldLittle(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.ContentLength = maxRequestBytes
+		r.Header.Set("Content-Type", "application/json")
 		clients.Go(func() { f.ServeHTTP(discardAnswer{}, r) })
 		<-g.waits
 	}

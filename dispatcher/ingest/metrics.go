@@ -15,6 +15,7 @@ type metrics struct {
 	published prometheus.Counter // requests with operation publish and code 202, which are nearly all
 	accepted  prometheus.Counter
 	repeated  prometheus.Counter
+	unordered prometheus.Counter
 	duration  prometheus.Histogram
 }
 
@@ -33,6 +34,10 @@ func newMetrics(registerer prometheus.Registerer, memory *holdings) (*metrics, e
 			Name: "eventflow_ingest_events_repeated_total",
 			Help: "Events that were accepted before, and answered with the first answer.",
 		}),
+		unordered: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "eventflow_ingest_unordered_total",
+			Help: "Events that a subscription wants in the order of their resources and that name none.",
+		}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "eventflow_ingest_publish_duration_seconds",
 			Help:    "Time from a publish's headers until its events are durable and answered.",
@@ -48,7 +53,7 @@ func newMetrics(registerer prometheus.Registerer, memory *holdings) (*metrics, e
 		return m, nil
 	}
 	var errs []error
-	for _, collector := range []prometheus.Collector{m.requests, m.accepted, m.repeated, m.duration, inFlightBytes} {
+	for _, collector := range []prometheus.Collector{m.requests, m.accepted, m.repeated, m.unordered, m.duration, inFlightBytes} {
 		errs = append(errs, registerer.Register(collector))
 	}
 	return m, errors.Join(errs...)

@@ -13,9 +13,11 @@ import (
 // included) and far above what clinical resources need.
 const maxDepth = 500
 
-// decoderOptions leave duplicate names within data to its producer, for it is delivered byte for byte; duplicates of
-// the envelope's own keys are found by who reads them.
-var decoderOptions = []jsontext.Options{jsontext.AllowDuplicateNames(true)}
+// decoderOptions leave what is in data to its producer, for it is delivered byte for byte, as far as it is JSON by
+// RFC 8259: names may stand twice (section 4), and a surrogate may be escaped alone, such as "\ud83d" (section 8.2). I-JSON
+// (RFC 7493) refuses both. The envelope's own keys and texts are checked by their readers, and the bytes for being UTF-8
+// (section 8.1) by checkUTF8.
+var decoderOptions = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
 
 // document reads one JSON document from memory. Its errors say where it is malformed and show nothing of it.
 type document struct {
@@ -29,6 +31,20 @@ func (d *document) reset(text []byte) {
 	d.text = text
 	d.source = *bytes.NewBuffer(text)
 	d.decoder.Reset(&d.source, decoderOptions...)
+}
+
+// start is reset for text from outside: it returns an error unless that is UTF-8, which the decoder does not check.
+func (d *document) start(text []byte) error {
+	d.reset(text)
+	return d.checkUTF8()
+}
+
+// checkUTF8 returns an error unless the text is UTF-8.
+func (d *document) checkUTF8() error {
+	if utf8.Valid(d.text) {
+		return nil
+	}
+	return newProblem(malformed, "the body is not valid UTF-8")
 }
 
 // members calls each for every member of the object that comes next. each gets the unquoted key, valid during the
@@ -48,11 +64,7 @@ func (d *document) members(what string, each func(key []byte) error) error {
 		if err != nil {
 			return d.malformed(err)
 		}
-		key, err := unquote(name)
-		if err != nil {
-			return d.malformed(err)
-		}
-		if err := each(key); err != nil {
+		if err := each(looseUnquote(name)); err != nil {
 			return err
 		}
 	}
@@ -99,7 +111,7 @@ func (d *document) string(key string) (text []byte, present bool, err error) {
 	case jsontext.KindString:
 		text, err := unquote(value)
 		if err != nil {
-			return nil, false, d.malformed(err)
+			return nil, false, newProblem(malformed, `%s must be a string of Unicode characters, without a surrogate alone such as "\ud83d"`, key)
 		}
 		return text, true, nil
 	default:
@@ -135,8 +147,8 @@ func (d *document) optionalObject(key string) ([]byte, error) {
 
 // malformed says where the document is broken. The decoder's own message is left out: it may name keys within data.
 func (d *document) malformed(err error) error {
-	if !utf8.Valid(d.text) {
-		return newProblem(malformed, "the body is not valid UTF-8")
+	if err := d.checkUTF8(); err != nil {
+		return err
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		if len(bytes.TrimSpace(d.text)) == 0 {
@@ -148,6 +160,9 @@ func (d *document) malformed(err error) error {
 	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		offset = syntactic.ByteOffset
 	}
+	if tooDeep(d.text[:min(offset, int64(len(d.text)))]) { // the decoder has a bound, too
+		return newProblem(malformed, "the body nests deeper than %d levels", maxDepth)
+	}
 	return newProblem(malformed, "the body is not valid JSON: syntax error at byte %d", offset)
 }
 
@@ -157,6 +172,12 @@ func unquote(quoted jsontext.Value) ([]byte, error) {
 		return quoted[1 : len(quoted)-1], nil
 	}
 	return jsontext.AppendUnquote(nil, quoted)
+}
+
+// looseUnquote is unquote with U+FFFD for each surrogate that is escaped alone.
+func looseUnquote(quoted jsontext.Value) []byte {
+	text, _ := unquote(quoted) // the error is about those, for it is valid otherwise
+	return text
 }
 
 // tooDeep tells whether a valid JSON value nests deeper than maxDepth.

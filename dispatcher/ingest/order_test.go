@@ -1,10 +1,47 @@
 package ingest
 
 import (
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-logr/logr/funcr"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
 )
+
+// TestUnorderedEventsAreNoticed: they are counted, and logged at most once a minute.
+func TestUnorderedEventsAreNoticed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var lines []string
+		f := newFixture(t, func(o *Options) {
+			table, err := routing.NewTable([]*routing.Route{{
+				Identity: "clinic-a/ordered", Namespace: "clinic-a", Name: "ordered", Key: event.NewSubscriptionKey("clinic-a/ordered"),
+				Patterns: []event.Pattern{"patient.*"}, Endpoint: &delivery.Endpoint{Ordered: true},
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.Routes = func() *routing.Table { return table }
+			o.Logger = funcr.New(func(_, args string) { lines = append(lines, args) }, funcr.Options{})
+		})
+		for range 3 {
+			f.publish(`[{"type":"patient.created","data":{"name":"x"}},{"type":"patient.created","data":{"resourceId":"1"}},{"type":"lab.created","data":{}}]`)
+		}
+		if got := testutil.ToFloat64(f.metrics.unordered); got != 3 || len(lines) != 1 || !strings.Contains(lines[0], "ByResource") {
+			t.Errorf("counted %v, logged %q", got, lines)
+		}
+		<-time.After(unorderedInterval)
+		if f.publish(`{"type":"patient.created","data":{}}`); len(lines) != 2 {
+			t.Errorf("logged %q", lines)
+		}
+	})
+}
 
 func TestOrderFollowsTheResource(t *testing.T) {
 	t.Parallel()
@@ -28,6 +65,10 @@ func TestOrderFollowsTheResource(t *testing.T) {
 		"other resource":           {"a", "patient.created", `{"resourceId":"pt_2"}`, false},
 		"other type":               {"a", "lab.created", `{"resourceId":"pt_1"}`, false},
 		"other namespace":          {"b", "patient.created", `{"resourceId":"pt_1"}`, false},
+		"FHIR":                     {"a", "patient.created", `{"resourceType":"Patient","id":"pt_1"}`, true},
+		"FHIR, id first":           {"a", "patient.created", `{"id":"pt_1","x":{"id":"pt_2"},"resourceType":"Patient"}`, true},
+		"FHIR with resourceId":     {"a", "patient.created", `{"resourceType":"Patient","id":"row_7","resourceId":"pt_1"}`, true},
+		"surrogates alone":         {"a", "patient.created", `{"a\ud83d":"\ude00","resourceId":"pt_1"}`, true},
 		"only within a nested one": {"a", "patient.created", `{"x":{"resourceId":"pt_1"}}`, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -37,7 +78,7 @@ func TestOrderFollowsTheResource(t *testing.T) {
 			}
 		})
 	}
-	for _, data := range []string{`{}`, `{"resourceId":""}`, `{"resourceId":null}`, `{"resourceId":{}}`} {
+	for _, data := range []string{`{}`, `{"resourceId":""}`, `{"resourceId":null}`, `{"resourceId":{}}`, `{"id":"pt_1"}`, `{"resourceType":"Patient","id":"pt_1","resourceId":null}`} {
 		if got := order("a", "patient.created", data); got != 0 {
 			t.Errorf("%s has order %d, want none", data, got)
 		}

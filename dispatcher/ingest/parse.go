@@ -34,11 +34,15 @@ type parser struct {
 	hash     hash.Hash
 	sum      [sha256.Size]byte
 	frame    [9]byte
+	// unordered counts events that are to be delivered in order and do not say of which resource.
+	unordered int
 }
 
 // plain appends to into what an application/json body holds: one event, or an array of them.
 func (p *parser) plain(body []byte, into []incoming) (events []incoming, batch bool, err error) {
-	p.document.reset(body)
+	if err := p.document.start(body); err != nil {
+		return into, false, err
+	}
 	if p.document.decoder.PeekKind() == jsontext.KindBeginArray {
 		events, err = p.array(into, p.one)
 		return events, true, err

@@ -25,10 +25,10 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, namespace stri
 	if table == nil {
 		return 0, newProblem(unavailable, "the dispatcher has not loaded its subscriptions yet; send the request again").retry(time.Second)
 	}
-	if h.options.NamespaceKnown != nil && !h.options.NamespaceKnown(namespace) {
-		return 0, newProblem(namespaceNotFound, "there is no namespace %s; nothing was stored", quoted(namespace))
+	if err := h.checkNamespace(r, namespace); err != nil {
+		return 0, err
 	}
-	mediaType, err := mediaTypeOf(r.Header)
+	mediaType, err := mediaTypeOf(r.Header, h.open())
 	if err != nil {
 		return 0, err
 	}
@@ -52,6 +52,7 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, namespace stri
 	if err != nil {
 		return 0, err
 	}
+	h.noteUnordered(s.parser.takeUnordered(), namespace)
 	status = h.count(accepted)
 	s.answer = appendAnswer(s.answer, accepted, batch)
 	writeJSON(w, status, s.answer)
@@ -69,12 +70,18 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, namespace stri
 }
 
 // mediaTypeOf returns the body's media type, if it is one that events come in. None at all counts as JSON, as it does
-// at the Kubernetes API server: there is nothing else that it could be (RFC 9110, section 8.3).
-func mediaTypeOf(header http.Header) (string, error) {
+// at the Kubernetes API server: there is nothing else that it could be (RFC 9110, section 8.3). Without authentication it
+// has to be named: a web page can send a body without a type, or of a type that is not JSON, to any address that its
+// reader's browser reaches, and cannot name JSON or send ce-* headers unless the address agrees (Fetch, CORS-safelisted
+// request-headers).
+func mediaTypeOf(header http.Header, named bool) (string, error) {
 	if encoding := header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return "", newProblem(unsupportedMedia, "send the body without Content-Encoding").with("Accept-Encoding", "identity")
 	}
 	values := header["Content-Type"]
+	if len(values) == 0 && named && !isBinaryCloudEvent(header) {
+		return "", wrongMediaType()
+	}
 	if len(values) == 0 || (len(values) == 1 && values[0] == jsonType) {
 		return jsonType, nil
 	}
@@ -82,13 +89,17 @@ func mediaTypeOf(header http.Header) (string, error) {
 	known := mediaType == jsonType || mediaType == cloudEventType || mediaType == cloudEventBatchType ||
 		(isBinaryCloudEvent(header) && isJSON(mediaType))
 	if err != nil || len(values) > 1 || !known {
-		return "", newProblem(unsupportedMedia, "send Content-Type %s, %s or %s", jsonType, cloudEventType, cloudEventBatchType).
-			with("Accept", jsonType+", "+cloudEventType+", "+cloudEventBatchType)
+		return "", wrongMediaType()
 	}
 	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") {
 		return "", newProblem(unsupportedMedia, "send the body as UTF-8")
 	}
 	return mediaType, nil
+}
+
+func wrongMediaType() error {
+	return newProblem(unsupportedMedia, "send Content-Type %s, %s or %s", jsonType, cloudEventType, cloudEventBatchType).
+		with("Accept", jsonType+", "+cloudEventType+", "+cloudEventBatchType)
 }
 
 // appendEvents makes events durable and hands their deliveries on. It does not end when the client leaves: deliveries

@@ -43,13 +43,72 @@ func TestPublish(t *testing.T) {
 	}
 }
 
+// TestJSONIsTakenAsItIs: what RFC 8259 allows is delivered byte for byte, though I-JSON (RFC 7493) refuses it.
+func TestJSONIsTakenAsItIs(t *testing.T) {
+	t.Parallel()
+	for name, data := range map[string]string{
+		"a surrogate alone":        `{"a":"\ud83d"}`,
+		"the second one":           `{"a":"\ude00 x"}`,
+		"in a key":                 `{"a\ud83d":1,"a\ud83e":2}`,
+		"a name twice":             `{"a":1,"a":2}`,
+		"a large number":           `{"a":1e400,"b":123456789012345678901234567890.0}`,
+		"NUL":                      `{"a":"\u0000"}`,
+		"as deep as it may be":     strings.Repeat(`{"a":`, maxDepth-1) + `{}` + strings.Repeat(`}`, maxDepth-1),
+		"brackets within a string": `{"a":"` + strings.Repeat("[", 2*maxDepth) + `"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			if w := f.publish(`{"type":"patient.created","data":` + data + `}`); w.Code != http.StatusAccepted {
+				t.Fatalf("got %d %s", w.Code, w.Body)
+			}
+			full := f.store.stored()[0].Event.Body
+			if !strings.HasSuffix(string(full), `"data":`+data+`}`) {
+				t.Errorf("stored %s", full)
+			}
+			if thin, err := event.ThinBody(full); err != nil || !strings.HasSuffix(string(thin), `"data":{}}`) {
+				t.Errorf("thin is %s, %v", thin, err)
+			}
+		})
+	}
+}
+
+// TestWebPagesPublishNothing: where there is no authentication, what a page can send from a browser is refused.
+func TestWebPagesPublishNothing(t *testing.T) {
+	t.Parallel()
+	const events, replay = "/v1/namespaces/clinic-a/events", "/v1/namespaces/clinic-a/deliveries/replay"
+	for name, tc := range map[string]struct {
+		path    string
+		headers []string
+		want    int
+	}{
+		"no content type":           {events, nil, 415},
+		"text":                      {events, []string{"Content-Type: text/plain"}, 415},
+		"form":                      {events, []string{"Content-Type: application/x-www-form-urlencoded"}, 415},
+		"JSON":                      {events, []string{"Content-Type: application/json"}, 202},
+		"cloud event, no type":      {events, []string{"ce-id: 1", "ce-source: s", "ce-specversion: 1.0", "ce-type: patient.created"}, 202},
+		"JSON, of another origin":   {events, []string{"Content-Type: application/json", "Origin: https://evil.example"}, 403},
+		"JSON, of another site":     {events, []string{"Content-Type: application/json", "Sec-Fetch-Site: cross-site"}, 403},
+		"replay, of another origin": {replay, []string{"Content-Type: text/plain", "Origin: https://evil.example"}, 403},
+		"replay, of no page":        {replay, nil, 400},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if w := newFixture(t).do("POST", tc.path, oneEvent, tc.headers...); w.Code != tc.want {
+				t.Errorf("got %d %s, want %d", w.Code, w.Body, tc.want)
+			}
+		})
+	}
+}
+
 // TestPublishOutlivesItsClient stores what was sent although nobody waits for the answer, and hands on what it stored.
 func TestPublishOutlivesItsClient(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	ctx, leave := context.WithCancel(t.Context())
 	leave()
-	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/v1/namespaces/clinic-a/events", strings.NewReader(`{"type":"patient.created","data":{}}`))
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/v1/namespaces/clinic-a/events", strings.NewReader(oneEvent))
+	r.Header.Set("Content-Type", "application/json")
 	f.ServeHTTP(httptest.NewRecorder(), r)
 	if stored, handed := len(f.store.stored()), len(f.handed()); stored != 1 || handed != 2 {
 		t.Errorf("stored %d, handed on %d", stored, handed)
@@ -98,7 +157,7 @@ func TestPublishMatchesNamespace(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	for path, want := range map[string]string{"clinic-a": `"deliveries":3}`, "clinic-b": `"deliveries":1}`, "clinic-c": `"deliveries":0}`} {
-		w := f.do("POST", "/v1/namespaces/"+path+"/events", `{"type":"lab.created","data":{}}`)
+		w := f.do("POST", "/v1/namespaces/"+path+"/events", `{"type":"lab.created","data":{}}`, "Content-Type: application/json")
 		if path == "clinic-a" {
 			want = `"deliveries":2}`
 		}
@@ -198,9 +257,11 @@ func TestPublishRefused(t *testing.T) {
 		"data an array":          {`{"type":"patient.created","data":[]}`, malformed, []string{"data must be a JSON object"}},
 		"previous a string":      {`{"type":"patient.created","data":{},"previous":"x"}`, malformed, []string{"previous must be a JSON object"}},
 		"deep":                   {`{"type":"patient.created","data":` + deep + `}`, malformed, []string{"deeper than 500"}},
-		"very deep":              {`{"type":"patient.created","data":` + strings.Repeat("[", 20000), malformed, []string{"not valid JSON"}},
+		"very deep":              {`{"type":"patient.created","data":` + strings.Repeat("[", 20000), malformed, []string{"nests deeper than 500 levels"}},
+		"100,000 deep":           {`{"type":"patient.created","data":{"a":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `}}`, malformed, []string{"nests deeper than 500 levels"}},
 		"invalid UTF-8":          {"{\"type\":\"patient.created\",\"data\":{\"a\":\"\xff\"}}", malformed, []string{"UTF-8"}},
-		"half a surrogate":       {`{"type":"patient.created","data":{"a":"\ud800"}}`, malformed, []string{"not valid JSON"}},
+		"half a surrogate, type": {`{"type":"patient.created\ud800","data":{}}`, malformed, []string{"surrogate"}},
+		"half a surrogate, key":  {`{"type":"patient.created","data":{},"a\ud800":1}`, malformed, []string{"no key"}},
 		"empty id":               {`{"id":"","type":"patient.created","data":{}}`, malformed, []string{"id is not valid", "1 to 128"}},
 		"id with NUL":            {`{"id":"a\u0000","type":"patient.created","data":{}}`, malformed, []string{"id is not valid"}},
 		"long id":                {`{"id":"` + strings.Repeat("a", 129) + `","type":"patient.created","data":{}}`, malformed, []string{"id is not valid"}},
@@ -264,7 +325,7 @@ func TestPublishContentType(t *testing.T) {
 		"JSON":              {[]string{"Content-Type: application/json"}, 202},
 		"with charset":      {[]string{"Content-Type: Application/JSON; charset=UTF-8"}, 202},
 		"none":              {nil, 202},
-		"identity":          {[]string{"Content-Encoding: identity"}, 202},
+		"identity":          {[]string{"Content-Type: application/json", "Content-Encoding: identity"}, 202},
 		"other charset":     {[]string{"Content-Type: application/json; charset=latin1"}, 415},
 		"text":              {[]string{"Content-Type: text/plain"}, 415},
 		"form":              {[]string{"Content-Type: application/x-www-form-urlencoded"}, 415},
@@ -276,8 +337,9 @@ func TestPublishContentType(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := newFixture(t)
-			w := f.do("POST", "/v1/namespaces/clinic-a/events", good, tc.headers...)
+			server := newAPIServer(publishA) // without authentication the type has to be named, see TestWebPagesPublishNothing
+			f := newFixture(t, func(o *Options) { o.Authorizer = newKubernetes(t, server) })
+			w := f.do("POST", "/v1/namespaces/clinic-a/events", good, append(tc.headers, "Authorization: Bearer good-ehr")...)
 			if w.Code != tc.wantCode {
 				t.Errorf("got %d %s, want %d", w.Code, w.Body, tc.wantCode)
 			}
@@ -327,13 +389,20 @@ func TestPublishStoreFails(t *testing.T) {
 
 func TestPublishNamespaces(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, func(o *Options) { o.NamespaceKnown = func(namespace string) bool { return namespace == "clinic-a" } })
+	f := newFixture(t, func(o *Options) {
+		o.NamespaceKnown = func(_ context.Context, namespace, _ string) (bool, error) {
+			if namespace == "busy" {
+				return false, ErrBusy
+			}
+			return namespace == "clinic-a", nil
+		}
+	})
 	const good = `{"type":"patient.created","data":{}}`
 	for namespace, want := range map[string]int{
-		"clinic-a": 202, "clinic-b": 404, "Clinic": 404, "-a": 404, "a.b": 404, "a%00": 404, "clinic%2Da": 404,
+		"clinic-a": 202, "busy": 429, "clinic-b": 404, "Clinic": 404, "-a": 404, "a.b": 404, "a%00": 404, "clinic%2Da": 404,
 		"a%2Fb": 404, strings.Repeat("a", 64): 404, "": 404, "..": 404,
 	} {
-		w := f.do("POST", "/v1/namespaces/"+namespace+"/events", good)
+		w := f.do("POST", "/v1/namespaces/"+namespace+"/events", good, "Content-Type: application/json")
 		if w.Code != want {
 			t.Errorf("%q: got %d %s, want %d", namespace, w.Code, w.Body, want)
 		}

@@ -166,7 +166,9 @@ func (h *Handler) parseReplay(w http.ResponseWriter, r *http.Request, namespace 
 // readStrings reads an object whose members are strings, each at most once.
 func readStrings(text []byte, fields map[string]*string) error {
 	var d document
-	d.reset(text)
+	if err := d.start(text); err != nil {
+		return err
+	}
 	seen := make(map[string]bool, len(fields))
 	err := d.members("the body", func(key []byte) error {
 		name := string(key)

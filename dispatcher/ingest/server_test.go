@@ -59,7 +59,9 @@ const requestHead = "POST /v1/namespaces/clinic-a/events HTTP/1.1\r\nHost: x\r\n
 // TestClientsSeeTheAnswer sends whole requests, bodies of any size, before it reads.
 func TestClientsSeeTheAnswer(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, func(o *Options) { o.NamespaceKnown = func(namespace string) bool { return namespace != "nowhere" } })
+	f := newFixture(t, func(o *Options) {
+		o.NamespaceKnown = func(_ context.Context, namespace, _ string) (bool, error) { return namespace != "nowhere", nil }
+	})
 	address := serve(t, f)
 	for name, tc := range map[string]struct {
 		head      string

@@ -168,16 +168,17 @@ func TestSlowDiscardsEnd(t *testing.T) {
 	})
 }
 
-// TestAStalledFloodHoldsNobodyUp: A5. One producer's uploads take the memory and stall; another tenant's publish passes.
+// TestAStalledFloodHoldsNobodyUp: A5. Uploads of several tenants take the memory and stall; another's publish passes.
 func TestAStalledFloodHoldsNobodyUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, func(o *Options) { o.MaxInFlightBytes = 40 << 20 })
 		l := servePipes(t, f)
-		answers := make(chan int, 8)
-		for range 8 { // until no more fit
-			c := l.dial(t, "192.0.2.7")
-			go c.begin("clinic-b", 4<<20, strings.Repeat(" ", 2<<20))
+		const flood = 32
+		answers := make(chan int, flood)
+		for i := range flood { // until no more fit
+			c := l.dial(t, fmt.Sprintf("192.0.2.%d", 100+i))
+			go c.begin(fmt.Sprint("clinic-", i%8), 4<<20, strings.Repeat(" ", 2<<20))
 			go func() {
 				status, _ := c.receive()
 				answers <- status
@@ -185,7 +186,7 @@ func TestAStalledFloodHoldsNobodyUp(t *testing.T) {
 		}
 		<-time.After(hurriedAge + 100*time.Millisecond)
 		if !f.scarce() {
-			t.Fatalf("%d of %d bytes are in use", f.budget.used.Load(), f.budget.limit)
+			t.Fatalf("%d of %d bytes are in use", f.memory.budget.Used(), f.memory.budget.Limit())
 		}
 		for range 40 { // which come faster than all of them can be let go
 			c := l.dial(t, "192.0.2.8")
@@ -198,7 +199,7 @@ func TestAStalledFloodHoldsNobodyUp(t *testing.T) {
 		if f.scarce() {
 			t.Error("no stalled upload was let go")
 		}
-		for range 8 {
+		for range flood {
 			if status := <-answers; status != http.StatusTooManyRequests && status != http.StatusRequestTimeout {
 				t.Errorf("a stalled upload got %d", status)
 			}
@@ -258,7 +259,7 @@ func TestUploadsHaveShares(t *testing.T) {
 // slowStore takes its time to make events durable.
 type slowStore struct{ *memory }
 
-func (s slowStore) Append(ctx context.Context, events []store.NewEvent) ([]store.Accepted, []delivery.PendingDelivery, error) {
+func (s slowStore) Append(ctx context.Context, events []store.NewEvent) ([]store.Accepted, []delivery.Fanout, error) {
 	<-time.After(2 * readTimeout)
 	return s.memory.Append(ctx, events)
 }
