@@ -116,7 +116,7 @@ func (d *dispatcher) open(ctx context.Context) error {
 		Changed: d.changed, Taken: d.taken, MaxInFlight: d.MaxInFlight, Now: d.store.Now,
 	})
 	d.source, d.namespaces = d.newSource(clients), newNamespaces(clients)
-	if err = d.openAPI(clients); err != nil {
+	if err = d.openAPI(); err != nil {
 		return errors.Join(err, d.store.Close())
 	}
 	return nil
@@ -162,7 +162,7 @@ func (d *dispatcher) connect() (kubernetes.Interface, error) {
 }
 
 // openAPI makes the API, and what tells Kubernetes of deliveries.
-func (d *dispatcher) openAPI(clients kubernetes.Interface) error {
+func (d *dispatcher) openAPI() error {
 	if d.statuses != nil {
 		d.status = status.New(d.store, d.statuses, d.engine.Owns, d.Logger.WithName("status"))
 		d.programming.use = d.status.Use

@@ -11,8 +11,11 @@ import (
 // the hard one.
 func maxDescriptors() int64 {
 	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || uint64(limit.Cur) > math.MaxInt64 {
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return math.MaxInt64
 	}
-	return int64(limit.Cur)
+	if most := int64(limit.Cur); most >= 0 {
+		return most
+	}
+	return math.MaxInt64 // RLIM_INFINITY
 }

@@ -12,6 +12,9 @@
 // document (RFC 9457) that says what to do and never repeats what the event held; nothing of it is stored, or the store
 // could not tell, and then the same id can be sent again: it is not stored twice.
 //
+// Nobody can hold it: connections are bounded by package listener, bodies have a least rate and places by namespace and
+// by address, and the API server is asked about tokens in lanes, so that a flood of bad ones delays no good one.
+//
 // Memory is bounded by what was received, not by what was announced: a body's buffer grows as its bytes arrive, all
 // buffers together stay below Options.MaxInFlightBytes, and what does not fit is refused with 429.
 package ingest

@@ -188,7 +188,7 @@ func floodOfBadTokens(t *testing.T, junk func(i int) string) {
 		}
 		return serviceAccounts(token)
 	}
-	slow := func(token string) <-chan struct{} { // reviews take 20 ms each
+	slow := func(string) <-chan struct{} { // reviews take 20 ms each
 		done := make(chan struct{})
 		time.AfterFunc(20*time.Millisecond, func() { close(done) })
 		return done
