@@ -50,6 +50,14 @@ func (b *buckets) drop(n uint32) {
 	b.live.Store(&rest)
 }
 
+// remove takes out the bucket n.
+func (b *buckets) remove(n uint32) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	rest := slices.DeleteFunc(slices.Clone(b.list()), func(have uint32) bool { return have == n })
+	b.live.Store(&rest)
+}
+
 // expired returns the newest bucket that is n or earlier, and false if there is none.
 func (b *buckets) expired(n uint32) (uint32, bool) {
 	live := b.list()

@@ -13,8 +13,12 @@ const compactionPause = 100 * time.Millisecond
 // compactions lets as many compactions run at once as the engine wants. It does what Pebble's own scheduler does, but for
 // its clock: that one looks ten times a second whether something waits, which is most of what an idle dispatcher does.
 // This one looks while something waits.
+//
+// After background work failed, for lack of space or descriptors, it lets none run for a while: the engine would try again
+// at once.
 type compactions struct {
-	db pebble.DBForCompaction
+	db      pebble.DBForCompaction
+	trouble *trouble
 
 	mu       sync.Mutex
 	calm     sync.Cond // granting ended
@@ -27,8 +31,8 @@ type compactions struct {
 
 var _ pebble.CompactionScheduler = (*compactions)(nil)
 
-func newCompactions() *compactions {
-	c := &compactions{}
+func newCompactions(t *trouble) *compactions {
+	c := &compactions{trouble: t}
 	c.calm.L = &c.mu
 	return c
 }
@@ -56,7 +60,7 @@ func (c *compactions) TrySchedule() (bool, pebble.CompactionGrantHandle) {
 	if c.closed {
 		return false, nil
 	}
-	if c.running < c.db.GetAllowedWithoutPermission() {
+	if c.trouble.rest() <= 0 && c.running < c.db.GetAllowedWithoutPermission() {
 		c.running++
 		return true, c
 	}
@@ -105,7 +109,7 @@ func (c *compactions) grant() {
 		c.calm.Wait()
 	}
 	c.granting = true
-	for !c.closed && c.running < c.db.GetAllowedWithoutPermission() {
+	for !c.closed && c.trouble.rest() <= 0 && c.running < c.db.GetAllowedWithoutPermission() {
 		c.running++ // taken before it is offered, so that nobody else takes it
 		c.waiting = false
 		c.mu.Unlock()

@@ -86,7 +86,7 @@ func (e *engine) expect(t *testing.T, running, waiting int) {
 func TestCompactions(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c := newCompactions()
+		c := newCompactions(&trouble{})
 		e := &engine{scheduler: c, allowed: 1}
 		c.Register(1, e)
 

@@ -355,7 +355,8 @@ func (s *Store) Event(ctx context.Context, key event.Key) (*delivery.Event, erro
 	return s.findEvent(s.db, key)
 }
 
-// findEvent asks the buckets that an event can be in: that of its acceptance, or a later one. dropping is held.
+// findEvent asks the bucket of the event's acceptance, and then those that a store of format 1 may have moved it to.
+// dropping is held.
 func (s *Store) findEvent(from pebble.Reader, key event.Key) (*delivery.Event, error) {
 	for _, bucket := range s.events.from(bucketOf(accepted(key), hour)) {
 		if e, err := readEvent(from, spaceEvent, bucket, key); err != nil || e != nil {

@@ -1,22 +1,18 @@
 package pebble
 
 import (
+	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-
-	"github.com/clinikapi/eventflow/api/event"
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
-// moveBytes is how much of events is moved in one batch.
-const moveBytes = 1 << 20
-
 // Expire drops what is older at the given time than the store's retention: whole buckets, the newest part of which has
-// been kept for long enough. The store does so by itself, once a minute.
+// been kept for long enough, and the events that nothing refers to any more. The store does so by itself, once a minute.
 func (s *Store) Expire(now time.Time) error {
 	if err := s.enter(s.closing); err != nil {
 		return err
@@ -25,17 +21,21 @@ func (s *Store) Expire(now time.Time) error {
 	s.expiring.Lock()
 	defer s.expiring.Unlock()
 	ns := s.latest(nanos(now))
+	if last, ok := endedBefore(ns, s.options.Retention.Failed, day); ok {
+		dropped, err := s.drop(&s.failed, last, spaceFailed, spaceFailedEvent)
+		if err != nil {
+			return err
+		}
+		if dropped {
+			s.sweeping.forget()
+		}
+	}
 	if last, ok := endedBefore(ns, s.options.Retention.Delivered, hour); ok {
-		if err := s.drop(&s.delivered, last, spaceDelivered); err != nil {
+		if _, err := s.drop(&s.delivered, last, spaceDelivered, spaceLate); err != nil {
 			return err
 		}
 		// An event may be kept for a delivery that finished in the hour after its own.
-		if err := s.dropEvents(last, ns); err != nil {
-			return err
-		}
-	}
-	if last, ok := endedBefore(ns, s.options.Retention.Failed, day); ok {
-		if err := s.drop(&s.failed, last, spaceFailed, spaceFailedEvent); err != nil {
+		if err := s.sweep(uint64(last)*hour, ns); err != nil {
 			return err
 		}
 	}
@@ -50,40 +50,30 @@ func endedBefore(ns uint64, ago time.Duration, width uint64) (bucket uint32, ok 
 	return bucketOf(ns-uint64(ago)-width, width), true
 }
 
-// drop drops the buckets until last in the given keyspaces.
-func (s *Store) drop(live *buckets, last uint32, spaces ...byte) error {
+// drop drops the buckets until last in the given keyspaces, and reports whether there were some.
+func (s *Store) drop(live *buckets, last uint32, spaces ...byte) (bool, error) {
 	last, ok := live.expired(last)
 	if !ok {
-		return nil
+		return false, nil
 	}
 	b := s.db.NewBatch()
 	for _, space := range spaces {
 		_ = b.DeleteRange(appendBucketKey(nil, space, 0), appendBucketKey(nil, space, last+1), nil)
 	}
+	s.keepClock(b)
 	s.dropping.Lock()
 	defer s.dropping.Unlock()
 	// Durable, so that what was dropped does not come back after a power failure.
 	if err := s.commit(b, pebble.Sync); err != nil {
-		return fmt.Errorf("drop buckets: %w", err)
+		return false, fmt.Errorf("drop buckets: %w", err)
 	}
 	live.drop(last)
-	return b.Close()
+	return true, b.Close()
 }
 
-// dropEvents drops the events' buckets before last, after it moved what is owed to the present one.
-func (s *Store) dropEvents(last uint32, now uint64) error {
-	if last == 0 {
-		return nil
-	}
-	last, ok := s.events.expired(last - 1)
-	if !ok {
-		return nil
-	}
-	m := &move{store: s, last: last, to: bucketOf(now, hour), moved: map[event.Key]struct{}{}}
-	if err := m.run(); err != nil {
-		return fmt.Errorf("move events that are owed: %w", err)
-	}
-	return s.drop(&s.events, last, spaceEvent)
+// keepClock notes the newest acceptance, whose event may be dropped.
+func (s *Store) keepClock(b *pebble.Batch) {
+	_ = b.Set(clockKey, binary.BigEndian.AppendUint64(appendHeader(nil), s.latest(0)), nil)
 }
 
 // forget drops the ids that no event of today can meet.
@@ -106,95 +96,122 @@ func (s *Store) forget(now uint64) error {
 	return b.Close()
 }
 
-// move is the work of moving the events of pending deliveries out of buckets that are to be dropped. A delivery that
-// becomes pending while it runs brings its event along, or has it in a bucket that stays.
-type move struct {
-	store *Store
-	last  uint32 // the newest bucket that is to be dropped
-	to    uint32
-	batch *pebble.Batch
-	moved map[event.Key]struct{} // by the batch
-	bytes int
-}
+const (
+	// roomPause is how long what was dropped has to leave the disk before more is dropped.
+	roomPause = 2 * time.Second
+	// reclaimWait bounds the work of getting one hour off the disk.
+	reclaimWait = time.Minute
+	// sliceBytes is how much is compacted at once to that end. It bounds the space that this needs.
+	sliceBytes = 32 << 20
+)
 
-func (m *move) run() error {
-	// One view of everything: a delivery that is attempted meanwhile is found either as it was or as it is.
-	snapshot := m.store.db.NewSnapshot()
-	m.batch = m.store.db.NewBatch()
-	err := m.walk(snapshot)
-	if err == nil {
-		err = m.flush()
-	}
-	return errors.Join(err, m.batch.Close(), snapshot.Close())
-}
-
-// walk visits every pending delivery whose event was accepted before the end of the last bucket.
-func (m *move) walk(snapshot *pebble.Snapshot) error {
-	end := (uint64(m.last) + 1) * hour
-	it, err := snapshot.NewIter(&pebble.IterOptions{LowerBound: []byte{spacePending}, UpperBound: []byte{spacePending + 1}})
-	if err != nil {
+// makeRoom drops the oldest hour of delivered deliveries before its time, and the events that only they referred to.
+// Nothing else is dropped before its time.
+func (s *Store) makeRoom() error {
+	if err := s.enter(s.closing); err != nil {
 		return err
 	}
-	for ok := it.First(); ok && err == nil; {
-		if len(it.Key()) != pendingKeyLength {
-			err = &DamagedError{Kind: kindPending}
-			break
-		}
-		sub, _, _ := parsePendingKey(it.Key())
-		visit := func(key event.Key, _ []byte) (bool, error) { return true, m.event(key) }
-		if err = m.store.walkFresh(snapshot, sub, end, visit); err == nil {
-			err = m.store.walkHistory(snapshot, sub, end, visit)
-		}
-		ok = it.SeekGE(appendPendingKey(nil, sub, math.MaxUint64, event.Key{}))
+	defer s.leave()
+	s.look()
+	if !s.space.low() {
+		return nil
 	}
-	return errors.Join(err, it.Error(), it.Close())
-}
-
-// event moves an event, unless a bucket that stays has it.
-func (m *move) event(key event.Key) error {
-	if err := m.store.closing.Err(); err != nil {
+	dropped, err := s.dropOldestHour()
+	if err != nil || !dropped {
 		return err
 	}
-	if _, done := m.moved[key]; done {
-		return nil
+	if err := s.reclaim(); err != nil {
+		return err
 	}
-	s := m.store
-	var old *delivery.Event
-	for _, bucket := range s.events.from(bucketOf(accepted(key), hour)) {
-		e, err := readEvent(s.db, spaceEvent, bucket, key)
-		if err != nil {
-			return err
-		}
-		if e != nil && bucket > m.last {
-			return nil
-		}
-		if e != nil {
-			old = e
-		}
+	s.pause(roomPause)
+	return nil
+}
+
+// dropOldestHour reports whether there was an hour of history to drop.
+func (s *Store) dropOldestHour() (bool, error) {
+	s.expiring.Lock()
+	defer s.expiring.Unlock()
+	live := s.delivered.list()
+	if len(live) == 0 {
+		return false, nil
 	}
-	if old == nil {
-		s.options.Logger.Error(nil, "The event of a pending delivery is missing", "accepted", key.Accepted())
-		return nil
+	oldest := live[0]
+	s.options.Logger.Info("Space is short: delivered deliveries are dropped before their time",
+		"hour", moment(uint64(oldest)*hour).UTC().Format(time.RFC3339), "retention", s.options.Retention.Delivered.String())
+	now := s.latest(s.now())
+	if _, err := s.drop(&s.delivered, oldest, spaceDelivered, spaceLate); err != nil {
+		return false, err
 	}
-	s.setEvent(m.batch, spaceEvent, &s.events, m.to, old)
-	m.moved[key] = struct{}{}
-	m.bytes += len(old.Body)
-	if m.bytes >= moveBytes {
-		return m.flush()
+	s.metrics.droppedEarly()
+	s.sweeping.forget()
+	// A delivery that is still kept refers to its event if that was accepted more than an hour before it finished.
+	end := now
+	if rest := s.delivered.list(); len(rest) > 0 {
+		end = min(end, uint64(max(rest[0], 1)-1)*hour)
+	}
+	return true, s.sweep(end, now)
+}
+
+// reclaim gets off the disk what was dropped. Tables that hold nothing else are dropped as they are. The others are
+// compacted in slices, each of which needs little space.
+func (s *Store) reclaim() error {
+	ctx, cancel := context.WithTimeout(s.closing, reclaimWait)
+	defer cancel()
+	if err := s.db.Flush(); err != nil {
+		return fmt.Errorf("flush: %w", err)
+	}
+	spans := [][2][]byte{
+		{{spaceDelivered}, {spaceDelivered + 1}},
+		{{spaceEvent}, appendEventKey(nil, spaceEvent, bucketOf(s.horizon.Load(), hour), firstKey(s.horizon.Load()))},
+	}
+	for _, span := range spans {
+		if err := s.compact(ctx, span[0], span[1]); err != nil {
+			if ctx.Err() != nil && s.closing.Err() == nil {
+				return nil // the rest comes with the next hour
+			}
+			return fmt.Errorf("compact: %w", err)
+		}
 	}
 	return nil
 }
 
-func (m *move) flush() error {
-	if !m.batch.Empty() {
-		if err := m.store.commit(m.batch, pebble.NoSync); err != nil {
-			return err
-		}
-	}
-	if err := m.batch.Close(); err != nil {
+// compact compacts what lies between the keys, a slice after another.
+func (s *Store) compact(ctx context.Context, lower, upper []byte) error {
+	size, err := s.db.EstimateDiskUsage(lower, upper)
+	if err != nil || size == 0 {
 		return err
 	}
-	m.batch, m.bytes = m.store.db.NewBatch(), 0
-	clear(m.moved)
-	return nil
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if middle := between(lower, upper); size > sliceBytes && middle != nil {
+		return errors.Join(s.compact(ctx, lower, middle), s.compact(ctx, middle, upper))
+	}
+	return s.db.Compact(ctx, lower, upper, false)
+}
+
+// between returns a key in the middle of two of the same keyspace, by their first 12 bytes after the space; nil if they
+// are too close.
+func between(lower, upper []byte) []byte {
+	a, b := position(lower), position(upper)
+	if upper[0] != lower[0] {
+		b = math.MaxUint64
+	}
+	if b-a < uint64(time.Second) {
+		return nil
+	}
+	middle := a + (b-a)/2
+	return appendEventKey(nil, lower[0], bucketOf(middle, hour), firstKey(middle))
+}
+
+// position is the time that a key of a bucket of hours stands for.
+func position(k []byte) uint64 {
+	switch {
+	case len(k) >= 13 && k[0] == spaceEvent:
+		return binary.BigEndian.Uint64(k[5:13])
+	case len(k) >= 5:
+		return uint64(binary.BigEndian.Uint32(k[1:5])) * hour
+	default:
+		return 0
+	}
 }

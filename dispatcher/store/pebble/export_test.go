@@ -1,6 +1,11 @@
 package pebble
 
-import dto "github.com/prometheus/client_model/go"
+import (
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
+	dto "github.com/prometheus/client_model/go"
+)
 
 // CheckSpace looks at the volume now, not only once a second.
 func (s *Store) CheckSpace() { s.checkSpace() }
@@ -16,3 +21,19 @@ func Syncs(s *Store) uint64 {
 
 // FormatKey is where the format is written.
 var FormatKey = formatKey
+
+// Format is what is written in the directory.
+func Format(t *testing.T, dir string) byte {
+	t.Helper()
+	db, err := pebble.Open(dir, &pebble.Options{Logger: engineLogger{&Store{options: Options{}.withDefaults()}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	value, closer, err := db.Get(formatKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = closer.Close() }()
+	return value[len(value)-1]
+}

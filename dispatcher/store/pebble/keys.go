@@ -18,6 +18,7 @@ const (
 	spaceFailed       = 'f'
 	spaceFailedEvent  = 'g'
 	spaceIdempotency  = 'i'
+	spaceLate         = 'l'
 	spaceMeta         = 'm'
 	spaceOrder        = 'o'
 	spacePending      = 'p'
@@ -110,7 +111,35 @@ func appendOrderKey(b []byte, sub event.SubscriptionKey, order uint64, key event
 
 const orderKeyLength = 33
 
-// appendEventKey appends a key of spaceEvent or spaceFailedEvent.
+// eventKeyLength is that of the keys of spaceEvent, spaceFailedEvent and spaceLate.
+const eventKeyLength = 21
+
+// parseEventKey returns the parts of a key of eventKeyLength.
+func parseEventKey(k []byte) (bucket uint32, key event.Key) {
+	return binary.BigEndian.Uint32(k[1:5]), event.Key(k[5:21])
+}
+
+// eventStays reports whether an event that is being stored under the given key stays, although all that was accepted
+// before the horizon, in Unix nanoseconds, and is not owed is dropped. Events that were moved lie in later buckets.
+func eventStays(k []byte, horizon uint64) bool {
+	if len(k) != eventKeyLength {
+		return true
+	}
+	bucket, key := parseEventKey(k)
+	if bucketOf(accepted(key), hour) == bucket {
+		return accepted(key) >= horizon
+	}
+	return uint64(bucket)*hour >= horizon
+}
+
+// firstKey is the smallest key of an event that was accepted at the given time or later.
+func firstKey(ns uint64) event.Key {
+	var k event.Key
+	binary.BigEndian.PutUint64(k[:8], ns)
+	return k
+}
+
+// appendEventKey appends a key of spaceEvent, spaceFailedEvent or spaceLate.
 func appendEventKey(b []byte, space byte, bucket uint32, key event.Key) []byte {
 	b = appendBucketKey(b, space, bucket)
 	return append(b, key[:]...)

@@ -72,25 +72,37 @@ func (s *Store) find(from pebble.Reader, namespace string, id event.DeliveryID) 
 	return found, store.ErrNotFound
 }
 
-// eventOf returns the event of a delivery of the namespace. dropping is held.
-func (s *Store) eventOf(from pebble.Reader, namespace string, of *entry) (*delivery.Event, error) {
-	var e *delivery.Event
-	var err error
-	if of.state == delivery.Failed || of.state == delivery.Cancelled {
-		e, err = readEvent(from, spaceFailedEvent, of.bucket, of.id.Event)
-	}
-	if e == nil && err == nil {
-		e, err = s.findEvent(from, of.id.Event)
+// eventOf returns the event of a delivery of the namespace, and whether it is where events are: a store of format 1 kept
+// that of a failed delivery with the delivery. dropping is held.
+func (s *Store) eventOf(from pebble.Reader, namespace string, of *entry) (e *delivery.Event, stays bool, err error) {
+	stays = true
+	e, err = s.findEvent(from, of.id.Event)
+	if errors.Is(err, store.ErrNotFound) && (of.state == delivery.Failed || of.state == delivery.Cancelled) {
+		if kept, failed := s.keptEvent(from, of); failed != nil || kept != nil {
+			e, stays, err = kept, false, failed
+		}
 	}
 	if err == nil && e.Namespace != namespace {
-		return nil, store.ErrNotFound
+		return nil, false, store.ErrNotFound
 	}
+	return e, stays, err
+}
+
+// keptEvent returns the event that a store of format 1 kept with a failed delivery, nil if there is none.
+func (s *Store) keptEvent(from pebble.Reader, of *entry) (e *delivery.Event, err error) {
+	key := appendEventKey(make([]byte, 0, 24), spaceFailedEvent, of.bucket, of.id.Event)
+	err = get(from, key, func(value []byte) (err error) {
+		if len(value) > 0 {
+			e, err = decodeEvent(of.id.Event, bytes.Clone(value))
+		}
+		return err
+	})
 	return e, err
 }
 
 // describe tells all of a delivery.
 func (s *Store) describe(from pebble.Reader, namespace string, of *entry) (store.Record, error) {
-	e, err := s.eventOf(from, namespace, of)
+	e, _, err := s.eventOf(from, namespace, of)
 	if err != nil {
 		return store.Record{}, err
 	}

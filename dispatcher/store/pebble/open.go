@@ -6,18 +6,27 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
 // format is the version of the layout that the package comment describes.
-const format = 1
+const format = 2
 
-var formatKey = []byte{spaceMeta, 'f', 'o', 'r', 'm', 'a', 't'}
+// oldFormat is one that is read, too: events of failed and of late deliveries were copied to where their deliveries are,
+// and those of pending deliveries moved to later buckets.
+const oldFormat = 1
+
+var (
+	formatKey = []byte{spaceMeta, 'f', 'o', 'r', 'm', 'a', 't'}
+	clockKey  = []byte{spaceMeta, 'c', 'l', 'o', 'c', 'k'}
+)
 
 // ErrLocked means that another process uses the directory.
 var ErrLocked = errors.New("another process uses the directory")
@@ -25,7 +34,8 @@ var ErrLocked = errors.New("another process uses the directory")
 const lockPause = 50 * time.Millisecond
 
 // Open opens the store in dir, which is created if there is none. It fails, in one line, if another process holds the
-// directory for longer than LockWait, if a file is damaged, and if a newer program wrote it.
+// directory for longer than LockWait, if a file is damaged, and if a newer program wrote it. It fails with store.ErrFull,
+// and leaves the directory as it is, if the volume has no room to start in; it may be called again then.
 func Open(dir string, options Options) (*Store, error) {
 	s := &Store{options: options.withDefaults(), dir: dir}
 	s.life.idle = make(chan struct{})
@@ -34,14 +44,20 @@ func Open(dir string, options Options) (*Store, error) {
 	s.subscriptions.known = map[event.SubscriptionKey]subscription{}
 	s.subscriptions.namespaces = map[string]map[event.SubscriptionKey]string{}
 	s.ledger.cached = map[event.SubscriptionKey]delivery.Counts{}
+	s.tidying = make(chan struct{}, 1)
+	s.closing, s.close = context.WithCancel(context.Background())
 	if err := s.open(); err != nil {
+		s.close()
 		return nil, fmt.Errorf("open store %s: %w", dir, lineError{err})
 	}
 	s.opened.Store(true)
-	s.closing, s.close = context.WithCancel(context.Background())
+	s.metrics = newMetrics(s, s.options.Registerer)
+	counted := s.db.NewSnapshot() // before anything is written
 	s.checkSpace()
-	s.work.Add(3)
+	s.work.Add(5)
+	go s.census(counted)
 	go s.watch()
+	go s.tidy()
 	go s.fillIDFilter()
 	go s.syncOutcomes()
 	return s, nil
@@ -58,6 +74,9 @@ func (s *Store) open() error {
 	if err := s.lockDirectory(); err != nil {
 		return err
 	}
+	if err := s.prepare(); err != nil {
+		return errors.Join(err, s.unlock())
+	}
 	engine := s.engineOptions()
 	engine.Lock = s.lock
 	db, err := openEngine(s.dir, engine)
@@ -70,10 +89,29 @@ func (s *Store) open() error {
 			err = errors.Join(err, db.Close())
 		}
 	}
-	if err != nil && s.lock != nil {
-		err = errors.Join(err, s.lock.Close())
+	if err != nil {
+		err = errors.Join(err, s.unlock())
+	}
+	if errors.Is(err, syscall.ENOSPC) {
+		err = fmt.Errorf("%w: %w", store.ErrFull, err)
 	}
 	return err
+}
+
+// prepare finds out about the volume, and makes room on it.
+func (s *Store) prepare() error {
+	if err := s.measure(); err != nil {
+		return err
+	}
+	s.findBallast()
+	return s.makeRoomToOpen()
+}
+
+func (s *Store) unlock() error {
+	if s.lock == nil {
+		return nil
+	}
+	return s.lock.Close()
 }
 
 // openEngine opens the engine, which panics where it cannot write some of its files.
@@ -81,6 +119,9 @@ func openEngine(dir string, options *pebble.Options) (db *pebble.DB, err error) 
 	defer func() {
 		if r := recover(); r != nil {
 			db, err = nil, fmt.Errorf("write the database's files: %v", r)
+			if cause, ok := r.(error); ok {
+				err = fmt.Errorf("write the database's files: %w", cause)
+			}
 		}
 	}()
 	return pebble.Open(dir, options)
@@ -125,8 +166,8 @@ func (s *Store) restore() error {
 		space   byte
 		buckets *buckets
 	}{
-		{spaceEvent, &s.events}, {spaceDelivered, &s.delivered}, {spaceFailed, &s.failed}, {spaceFailedEvent, &s.failed},
-		{spaceIdempotency, &s.ids},
+		{spaceEvent, &s.events}, {spaceDelivered, &s.delivered}, {spaceLate, &s.delivered}, {spaceFailed, &s.failed},
+		{spaceFailedEvent, &s.failed}, {spaceIdempotency, &s.ids},
 	} {
 		if err := s.restoreBuckets(live.space, live.buckets); err != nil {
 			return err
@@ -153,10 +194,14 @@ func (s *Store) checkFormat() error {
 		if err := d.end(); err != nil {
 			return err
 		}
-		if version != format {
-			return fmt.Errorf("it has format %d: this program reads format %d", version, format)
+		switch version {
+		case format:
+			return nil
+		case oldFormat:
+			return s.setFormat()
+		default:
+			return fmt.Errorf("it has format %d: this program reads formats %d and %d", version, oldFormat, format)
 		}
-		return nil
 	}
 	it, err := s.db.NewIter(nil)
 	if err != nil {
@@ -169,7 +214,15 @@ func (s *Store) checkFormat() error {
 	if foreign {
 		return errors.New("the directory holds another program's database")
 	}
-	return s.db.Set(formatKey, append(appendHeader(nil), format), pebble.Sync)
+	return s.setFormat()
+}
+
+// setFormat keeps programs that do not know the format from reading the store.
+func (s *Store) setFormat() error {
+	if err := s.db.Set(formatKey, append(appendHeader(nil), format), pebble.Sync); err != nil {
+		return fmt.Errorf("write the format: %w", err)
+	}
+	return nil
 }
 
 // restoreBuckets finds the buckets that exist, by skipping from one to the next.
@@ -187,7 +240,7 @@ func (s *Store) restoreBuckets(space byte, live *buckets) error {
 	return errors.Join(it.Error(), it.Close())
 }
 
-// restoreClock finds the newest acceptance. Moved events sort before those that were accepted in their bucket, so one
+// restoreClock finds the newest acceptance, which may be that of an event that was dropped. Moved events sort before those that were accepted in their bucket, so one
 // look into each bucket is enough, and none beyond the newest that has an event of its own.
 func (s *Store) restoreClock() error {
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceEvent}, UpperBound: []byte{spaceEvent + 1}})
@@ -206,8 +259,16 @@ func (s *Store) restoreClock() error {
 			break
 		}
 	}
+	err = get(s.db, clockKey, func(value []byte) error {
+		if value == nil {
+			return nil
+		}
+		kept, err := decodeClock(value)
+		s.clock.last = max(s.clock.last, kept)
+		return err
+	})
 	s.goOnFrom(s.clock.last)
-	return errors.Join(it.Error(), it.Close())
+	return errors.Join(err, it.Error(), it.Close())
 }
 
 // goOnFrom sets the store's clock ahead of the machine's if that was set back since the store was used last: what is due

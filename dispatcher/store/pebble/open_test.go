@@ -51,7 +51,7 @@ func TestOpenRefuses(t *testing.T) {
 		key, value []byte
 		want       string
 	}{
-		"a newer format":             {pebble.FormatKey, []byte{1, 0, 0, 2}, "format 2"},
+		"a newer format":             {pebble.FormatKey, []byte{1, 0, 0, 3}, "format 3"},
 		"a newer record":             {pebble.FormatKey, []byte{9, 0, 0, 1}, "version 9"},
 		"a damaged format":           {pebble.FormatKey, []byte{1}, "damaged format record"},
 		"another program's database": {[]byte("x"), []byte("y"), "another program"},

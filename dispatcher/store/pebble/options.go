@@ -1,6 +1,7 @@
 package pebble
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -11,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Retention is how long finished deliveries are kept, with their events. They may stay a bucket longer: an hour for
@@ -27,9 +29,14 @@ type Options struct {
 	// Logger tells what operators need to know. The zero Logger is silent.
 	Logger    logr.Logger
 	Retention Retention
-	// FreeReserve is how many bytes must stay free on the volume: below, events are refused with store.ErrFull. A tenth
-	// of the volume, and at most 512 MiB, if zero; no reserve if negative.
+	// FreeReserve is how many bytes must stay free on the volume, beyond what finishing the pending deliveries will cost:
+	// below, events are refused with store.ErrFull. A tenth of the volume, at least 8 MiB and at most 512 MiB, if zero;
+	// no reserve and no ballast if negative.
 	FreeReserve int64
+	// MaxOpenFiles bounds how many descriptors the engine keeps open, of which it needs 74; 500 if zero.
+	MaxOpenFiles int
+	// Registerer gets the store's metrics; none if nil.
+	Registerer prometheus.Registerer
 	// LockWait is how long Open waits for another process to release the directory.
 	LockWait time.Duration
 	// Now tells the time; time.Now if nil.
@@ -38,8 +45,6 @@ type Options struct {
 	// is written to standard error and the process exits with status 1.
 	Fatal func(error)
 }
-
-const maxFreeReserve = 512 << 20
 
 func (o Options) withDefaults() Options {
 	if o.FS == nil {
@@ -53,6 +58,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Retention.Failed <= 0 {
 		o.Retention.Failed = 720 * time.Hour
+	}
+	if o.MaxOpenFiles <= 0 {
+		o.MaxOpenFiles = maxFiles
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -69,7 +77,10 @@ func exit(err error) {
 }
 
 const (
-	memTableSize = 16 << 20
+	minMemTableSize = 1 << 20
+	maxMemTableSize = 16 << 20
+	// memTables are those that may exist at once; appends wait while another is needed.
+	memTables = 4
 	// cacheSize holds the index and filter blocks that are in use and what was just written; payloads are read once.
 	cacheSize = 48 << 20
 	maxFiles  = 500
@@ -79,42 +90,34 @@ const (
 // for what is not there reads nothing.
 func (s *Store) engineOptions() *pebble.Options {
 	o := &pebble.Options{
-		FS:                          logFS{s.options.FS, s},
+		FS:                          s.engineFS(),
 		FormatMajorVersion:          pebble.FormatNewest,
 		CacheSize:                   cacheSize,
-		MemTableSize:                memTableSize,
-		MemTableStopWritesThreshold: 4,
+		MemTableSize:                uint64(s.memTableSize()),
+		MemTableStopWritesThreshold: memTables,
 		L0CompactionThreshold:       2,
 		L0CompactionFileThreshold:   200,
 		L0StopWritesThreshold:       1000, // Append slows down by what it waits for, not by a full stop
 		LBaseMaxBytes:               64 << 20,
 		FlushSplitBytes:             2 << 20,
 		FlushDelayDeleteRange:       10 * time.Second,
-		MaxOpenFiles:                maxFiles,
+		MaxOpenFiles:                s.options.MaxOpenFiles,
 		BytesPerSync:                1 << 20,
 		CompactionConcurrencyRange:  func() (lower, upper int) { return 1, 2 },
 		Logger:                      engineLogger{s},
 		EventListener:               s.reports(),
 	}
-	o.Experimental.CompactionScheduler = newCompactions()
+	o.Experimental.CompactionScheduler = newCompactions(&s.trouble)
 	o.Levels[0].FilterPolicy = bloom.FilterPolicy(10)
 	o.Levels[0].BlockSize = 16 << 10
 	return o
 }
 
-// reports tells what goes wrong in the background. Pebble tries again by itself, except after damage.
-func (s *Store) reports() *pebble.EventListener {
-	log := s.options.Logger
-	return &pebble.EventListener{
-		BackgroundError: func(err error) { log.Error(err, "Writing tables failed; trying again") },
-		WriteStallBegin: func(info pebble.WriteStallBeginInfo) {
-			log.Info("Writes wait for tables to be written", "reason", info.Reason)
-		},
-		WriteStallEnd: func() { log.Info("Writes go on") },
-		DataCorruption: func(info pebble.DataCorruptionInfo) {
-			s.fail(fmt.Errorf("damaged file %s: %w", info.Path, info.Details))
-		},
-	}
+// engineFS is the file system as the engine sees it. On a full volume the first write that fails gives up the ballast,
+// and is tried once more.
+func (s *Store) engineFS() vfs.FS {
+	below := vfs.OnDiskFull(s.options.FS, func() { s.giveUpBallast() })
+	return logFS{pacedFS{below, s}, s}
 }
 
 // engineLogger takes what Pebble says. Its information is of no use to operators.
@@ -123,7 +126,7 @@ type engineLogger struct{ store *Store }
 func (engineLogger) Infof(string, ...any) {}
 
 func (l engineLogger) Errorf(format string, args ...any) {
-	l.store.options.Logger.Info("The storage engine reports a problem", "problem", oneLine(fmt.Sprintf(format, args...)))
+	l.store.troubled(fmt.Errorf(format, args...))
 }
 
 // Fatalf is called when a write or a sync failed: what is in memory can no longer be trusted to be on disk.
@@ -139,5 +142,8 @@ func (s *Store) fail(err error) {
 	}
 	runtime.Goexit()
 }
+
+// oneLineError is an error without the stack traces that some loggers print.
+func oneLineError(err error) error { return errors.New(oneLine(err.Error())) }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

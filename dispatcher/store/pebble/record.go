@@ -218,54 +218,37 @@ func (s *Store) setPending(b *pebble.Batch, id event.DeliveryID, of *standing) {
 	_ = b.Set(l.key, l.value, nil)
 }
 
-// finish files a delivery under the time it finished, with its event where that may go sooner.
+// finish files a delivery under the time it finished, with a reference to its event where that may go sooner. It writes
+// a few dozen bytes, whatever the size of the event.
 func (s *Store) finish(b *pebble.Batch, o *delivery.Outcome, of *standing, now uint64) error {
 	id := o.Delivery.ID
 	sub, err := s.subscription(id.Subscription)
 	if err != nil {
 		return err
 	}
+	l := &s.ledger
 	space, live, bucket := byte(spaceDelivered), &s.delivered, bucketOf(now, hour)
-	if o.State == delivery.Delivered {
-		err = s.keepEvent(b, o, bucket)
-	} else {
+	if o.State != delivery.Delivered {
 		space, live, bucket = spaceFailed, &s.failed, bucketOf(now, day)
-		err = s.copyEvent(b, o, spaceFailedEvent, live, bucket)
-	}
-	if err != nil {
-		return err
 	}
 	live.add(bucket)
-	l := &s.ledger
+	switch {
+	case o.State != delivery.Delivered:
+		l.key = appendEventKey(l.key[:0], spaceFailedEvent, bucket, id.Event)
+		_ = b.Set(l.key, nil, nil)
+	case s.isLate(id.Event, bucket):
+		l.key = appendEventKey(l.key[:0], spaceLate, bucket, id.Event)
+		_ = b.Set(l.key, nil, nil)
+	}
 	l.key = appendFinishedKey(l.key[:0], space, bucket, sub.tenant, id)
 	l.value = (&finished{state: o.State, attempts: of.attempts, replayOf: of.replayOf, list: of.list}).append(l.value[:0])
 	return b.Set(l.key, l.value, nil)
 }
 
-// keepEvent sees to it that the event stays as long as a delivery that finishes in the given bucket.
-func (s *Store) keepEvent(b *pebble.Batch, o *delivery.Outcome, bucket uint32) error {
-	if bucketOf(accepted(o.Delivery.ID.Event), hour)+1 >= bucket {
-		return nil // an event's bucket is kept for an hour longer
-	}
-	return s.copyEvent(b, o, spaceEvent, &s.events, bucket)
-}
-
-func (s *Store) copyEvent(b *pebble.Batch, o *delivery.Outcome, space byte, live *buckets, bucket uint32) error {
-	e := o.Delivery.Event
-	if e == nil {
-		var err error
-		e, err = s.findEvent(s.db, o.Delivery.ID.Event)
-		if errors.Is(err, store.ErrNotFound) {
-			// Nothing brings it back, and the other outcomes must not wait for it.
-			s.options.Logger.Error(nil, "The event of a finished delivery is missing", "delivery", o.Delivery.ID.String())
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-	s.setEvent(b, space, live, bucket, e)
-	return nil
+// isLate reports whether the event of a delivery that is delivered in the given hour would go before the delivery's
+// record: an event's bucket is kept for an hour longer than its deliveries', unless space was short. The ledger is held.
+func (s *Store) isLate(key event.Key, bucket uint32) bool {
+	return bucketOf(accepted(key), hour)+1 < bucket || accepted(key) < s.horizon.Load()
 }
 
 // count adds an outcome to its subscription's counts.

@@ -54,7 +54,7 @@ func (s *Store) replay(namespace string, id event.DeliveryID) (delivery.PendingD
 	if err != nil {
 		return delivery.PendingDelivery{}, err
 	}
-	e, err := s.eventOf(s.db, namespace, &found)
+	e, stays, err := s.eventOf(s.db, namespace, &found)
 	if err != nil {
 		return delivery.PendingDelivery{}, err
 	}
@@ -66,7 +66,7 @@ func (s *Store) replay(namespace string, id event.DeliveryID) (delivery.PendingD
 	case delivery.Delivered:
 		pending = s.replayDelivered(b, &found, *e)
 	default:
-		pending, err = s.replayFailed(b, &found, e)
+		pending, err = s.replayFailed(b, &found, e, stays)
 	}
 	if err == nil {
 		return pending, s.commitLedger(b)
@@ -74,8 +74,9 @@ func (s *Store) replay(namespace string, id event.DeliveryID) (delivery.PendingD
 	return delivery.PendingDelivery{}, errors.Join(err, b.Close())
 }
 
-// replayFailed makes the delivery itself pending: its receiver never had it.
-func (s *Store) replayFailed(b *pebble.Batch, found *entry, e *delivery.Event) (delivery.PendingDelivery, error) {
+// replayFailed makes the delivery itself pending: its receiver never had it. Its event is stored again only if it stays
+// with the failed delivery alone, as a store of format 1 kept it.
+func (s *Store) replayFailed(b *pebble.Batch, found *entry, e *delivery.Event, stays bool) (delivery.PendingDelivery, error) {
 	l := &s.ledger
 	c, err := l.counts(s, found.id.Subscription)
 	if err != nil {
@@ -92,7 +93,9 @@ func (s *Store) replayFailed(b *pebble.Batch, found *entry, e *delivery.Event) (
 	l.key = appendFinishedKey(l.key[:0], spaceFailed, found.bucket, tenantOf(e.Namespace), found.id)
 	_ = b.Delete(l.key, nil)
 	now := s.now()
-	s.setEvent(b, spaceEvent, &s.events, bucketOf(s.latest(now), hour), e)
+	if !stays {
+		s.setEvent(b, spaceEvent, &s.events, bucketOf(s.latest(now), hour), e)
+	}
 	return s.setReplayed(b, found.id, e, standing{
 		pending: pending{since: now, attempts: found.attempts, before: found.attempts, history: true, size: len(e.Body)},
 		due:     now, list: found.list, replayOf: found.replayOf,

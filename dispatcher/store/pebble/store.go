@@ -56,6 +56,20 @@ type Store struct {
 	ids                       buckets
 	idFilter                  idFilter
 	expiring                  sync.Mutex
+	// horizon is the time, in Unix nanoseconds, before which events are dropped unless something refers to them. It is
+	// set by the holder of ledger and of committing, so that whatever was written before is seen by the sweep.
+	horizon    atomic.Uint64
+	committing sync.RWMutex
+	sweeping   sweeping
+
+	space   space
+	trouble trouble
+	ballast struct {
+		sync.Mutex
+		held atomic.Int64 // bytes
+	}
+	tidying chan struct{} // holds something if history is to go before its time
+	metrics *metrics
 }
 
 var _ store.Store = (*Store)(nil)
@@ -101,6 +115,7 @@ func (s *Store) Close() error {
 	s.close()
 	<-s.life.idle
 	s.work.Wait()
+	s.metrics.unregister()
 	// What Record wrote last need not be lost.
 	err := errors.Join(s.db.LogData(nil, pebble.Sync), s.db.Close())
 	if s.lock != nil {
@@ -129,7 +144,8 @@ func (s *Store) Ready() error {
 	}
 }
 
-// commit writes the batch, or ends the process.
+// commit writes the batch, or ends the process. It fails with store.ErrFull if the batch adds events or pending
+// deliveries for which there is no room.
 func (s *Store) commit(b *pebble.Batch, durable *pebble.WriteOptions) error {
 	written := s.outcomes.written.Load()
 	defer func() {
@@ -138,7 +154,18 @@ func (s *Store) commit(b *pebble.Batch, durable *pebble.WriteOptions) error {
 			s.fail(fmt.Errorf("write to the log: %v", r))
 		}
 	}()
-	err := b.Commit(durable)
+	s.committing.RLock()
+	defer s.committing.RUnlock()
+	c, err := s.contentsOf(b)
+	if err != nil {
+		return err
+	}
+	if err := s.charge(&c, b.Len()); err != nil {
+		return err
+	}
+	if err = b.Commit(durable); err != nil {
+		s.release(&c)
+	}
 	if err == nil && durable.GetSync() {
 		s.outcomes.reached(written)
 	}
@@ -279,43 +306,50 @@ const (
 	expirePause = time.Minute
 )
 
-// watch looks after free space and retention until the store is closed.
+// watch looks after free space until the store is closed.
 func (s *Store) watch() {
 	defer s.work.Done()
-	space, expiry := time.NewTicker(spacePause), time.NewTicker(expirePause)
+	space := time.NewTicker(spacePause)
 	defer space.Stop()
-	defer expiry.Stop()
 	for {
 		select {
 		case <-s.closing.Done():
 			return
 		case <-space.C:
 			s.checkSpace()
-		case <-expiry.C:
-			if err := s.Expire(s.options.Now()); err != nil && !errors.Is(err, store.ErrClosed) && s.closing.Err() == nil {
-				s.options.Logger.Error(err, "Dropping old deliveries failed; trying again", "pause", expirePause)
-			}
 		}
 	}
 }
 
-// checkSpace finds out whether the volume is full.
+// checkSpace looks at the volume, keeps the ballast, and lets history go where space is short.
 func (s *Store) checkSpace() {
-	usage, err := s.options.FS.GetDiskUsage(s.dir)
-	if err != nil {
-		return // a file system that does not tell has no bound
+	s.look()
+	s.keepBallast()
+	if s.space.low() {
+		select {
+		case s.tidying <- struct{}{}:
+		default:
+		}
 	}
-	reserve := max(s.options.FreeReserve, 0)
-	if s.options.FreeReserve == 0 {
-		reserve = int64(min(maxFreeReserve, usage.TotalBytes/10))
-	}
-	full := usage.AvailBytes < uint64(reserve)
-	if s.full.Swap(full) == full {
-		return
-	}
-	if full {
-		s.options.Logger.Info("Too little space is left: events are refused", "freeBytes", usage.AvailBytes, "reserveBytes", reserve)
-	} else {
-		s.options.Logger.Info("There is space again: events are accepted", "freeBytes", usage.AvailBytes)
+}
+
+// tidy looks after retention until the store is closed.
+func (s *Store) tidy() {
+	defer s.work.Done()
+	expiry := time.NewTicker(expirePause)
+	defer expiry.Stop()
+	for {
+		var err error
+		select {
+		case <-s.closing.Done():
+			return
+		case <-s.tidying:
+			err = s.makeRoom()
+		case <-expiry.C:
+			err = s.Expire(s.options.Now())
+		}
+		if err != nil && !errors.Is(err, store.ErrClosed) && s.closing.Err() == nil {
+			s.options.Logger.Error(oneLineError(err), "Dropping old deliveries failed; trying again", "pause", expirePause)
+		}
 	}
 }

@@ -1,0 +1,239 @@
+package pebble
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/clinikapi/eventflow/dispatcher/store"
+)
+
+const (
+	minFreeReserve = 8 << 20
+	maxFreeReserve = 512 << 20
+	// amplification is how often a byte that is appended may be on the disk before the next look at it: in the log, in
+	// the table that the log is flushed to, and in the one that a compaction makes of that.
+	amplification = 3
+	// finishBytes is what the end of a pending delivery costs at most: its record and reference, and the tombstones of
+	// what it was, in the log and in tables. BenchmarkCancel measures it.
+	finishBytes = 256
+	// lookPause is how often the volume is looked at while appends are refused for lack of space.
+	lookPause = 20 * time.Millisecond
+)
+
+// space is the account of the volume. What is appended is charged before it is written, and so is what finishing it will
+// cost; what is free beyond that and the reserve may be appended.
+type space struct {
+	mu sync.Mutex
+	// known is set once the volume was looked at; a file system that reports no usage has no bound.
+	known            bool
+	available, total int64
+	looked           time.Time
+	charged          int64 // bytes written since the last look
+	pending          int64 // deliveries, all of which will finish
+	reserve          int64
+	full             bool
+}
+
+// owed is what finishing all pending deliveries costs. The lock is held.
+func (a *space) owed() int64 { return max(a.pending, 0) * finishBytes }
+
+// headroom is how many bytes may still be spent on new events. The lock is held.
+func (a *space) headroom() int64 {
+	return a.available - a.reserve - a.owed() - amplification*a.charged
+}
+
+// low reports whether space is short enough for history to go before its time.
+func (a *space) low() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.known && a.reserve > 0 && a.headroom() < a.reserve/4
+}
+
+// figures are those of the account, for metrics.
+func (a *space) figures() (available, reserve, owed, pending int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.available, a.reserve, a.owed(), a.pending
+}
+
+// defaultReserve is the reserve of a volume of the given size: a tenth, within bounds.
+func defaultReserve(total int64) int64 { return min(max(total/10, minFreeReserve), maxFreeReserve) }
+
+// measure finds out how large the volume is before the engine is opened.
+func (s *Store) measure() error {
+	a := &s.space
+	a.reserve = max(s.options.FreeReserve, 0)
+	usage, err := s.usage()
+	if err != nil {
+		if errors.Is(err, vfs.ErrUnsupported) {
+			return nil
+		}
+		return fmt.Errorf("look at the volume: %w", err)
+	}
+	a.known, a.available, a.total = true, clampBytes(usage.AvailBytes), clampBytes(usage.TotalBytes)
+	if s.options.FreeReserve == 0 {
+		a.reserve = defaultReserve(a.total)
+	}
+	return nil
+}
+
+// usage is that of the volume, also before the directory exists.
+func (s *Store) usage() (vfs.DiskUsage, error) {
+	fs, dir := s.options.FS, s.dir
+	for {
+		usage, err := fs.GetDiskUsage(dir)
+		parent := fs.PathDir(dir)
+		if err == nil || parent == dir {
+			return usage, err
+		}
+		if _, missing := fs.Stat(dir); missing == nil {
+			return usage, err
+		}
+		dir = parent
+	}
+}
+
+func clampBytes(n uint64) int64 { return int64(min(n, 1<<62)) }
+
+// look finds out how much space is left, and whether that is too little.
+func (s *Store) look() {
+	usage, err := s.options.FS.GetDiskUsage(s.dir)
+	if err != nil {
+		return // a file system that reports no usage has no bound
+	}
+	a := &s.space
+	a.mu.Lock()
+	a.known, a.available, a.total = true, clampBytes(usage.AvailBytes), clampBytes(usage.TotalBytes)
+	if s.options.FreeReserve == 0 {
+		a.reserve = defaultReserve(a.total)
+	}
+	a.charged, a.looked = 0, time.Now()
+	s.judge()
+	a.mu.Unlock()
+}
+
+// judge sets whether the volume is full. Once it is, it needs more than a little to be not. The lock is held.
+func (s *Store) judge() {
+	a := &s.space
+	headroom := a.headroom()
+	full := a.known && a.reserve > 0 && (headroom <= 0 || a.full && headroom < a.reserve/16)
+	if full == a.full {
+		return
+	}
+	a.full = full
+	s.full.Store(full)
+	if full {
+		s.options.Logger.Info("Too little space is left: events are refused", "freeBytes", a.available, "reserveBytes", a.reserve, "owedBytes", a.owed())
+	} else {
+		s.options.Logger.Info("There is space again: events are accepted", "freeBytes", a.available)
+	}
+}
+
+// charge takes what a batch costs. It fails with store.ErrFull if the batch makes more work and there is no room for it.
+func (s *Store) charge(c *contents, bytes int) error {
+	a := &s.space
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.reserve == 0 || !a.known {
+		a.pending += c.pending
+		return nil
+	}
+	cost := amplification*int64(bytes) + max(c.pending, 0)*finishBytes
+	if c.grows() && a.headroom() < cost {
+		if time.Since(a.looked) > lookPause {
+			a.mu.Unlock()
+			s.look()
+			a.mu.Lock()
+		}
+		if a.headroom() < cost {
+			if !a.full {
+				a.full = true
+				s.full.Store(true)
+				s.options.Logger.Info("Too little space is left: events are refused", "freeBytes", a.available, "reserveBytes", a.reserve, "owedBytes", a.owed())
+			}
+			return store.ErrFull
+		}
+	}
+	a.charged += int64(bytes)
+	a.pending += c.pending
+	return nil
+}
+
+// release gives back what was charged for a batch that was not written.
+func (s *Store) release(c *contents) {
+	s.space.mu.Lock()
+	defer s.space.mu.Unlock()
+	s.space.pending -= c.pending
+}
+
+// contents is what a batch does to the account.
+type contents struct {
+	pending int64 // deliveries that it adds, less those that it ends
+	events  int
+}
+
+// grows reports whether a batch adds what has to be delivered or kept.
+func (c *contents) grows() bool { return c.pending > 0 || c.events > 0 }
+
+// errDropped is returned for an event that was accepted so long ago that its time was dropped meanwhile.
+var errDropped = errors.New("the event's time was dropped while it was appended")
+
+// contentsOf reads what the batch does to the account. All writes come by here, so that it cannot be forgotten.
+func (s *Store) contentsOf(b *pebble.Batch) (c contents, err error) {
+	horizon := s.horizon.Load()
+	for r := b.Reader(); ; {
+		kind, key, _, ok, err := r.Next()
+		if err != nil || !ok {
+			return c, err
+		}
+		if len(key) == 0 {
+			continue
+		}
+		switch {
+		case key[0] == spacePending && kind == pebble.InternalKeyKindSet:
+			c.pending++
+		case key[0] == spacePending && kind == pebble.InternalKeyKindSingleDelete:
+			c.pending--
+		case key[0] == spaceEvent && kind == pebble.InternalKeyKindSet:
+			c.events++
+			if !eventStays(key, horizon) {
+				return c, errDropped
+			}
+		}
+	}
+}
+
+// census counts the deliveries that were pending when the store was opened. Those that came and went since are counted as
+// they are written.
+func (s *Store) census(opened *pebble.Snapshot) {
+	defer s.work.Done()
+	if err := errors.Join(s.countPending(opened), opened.Close()); err != nil && s.closing.Err() == nil {
+		s.options.Logger.Error(oneLineError(err), "Counting the pending deliveries failed; less space is set aside for them")
+	}
+}
+
+func (s *Store) countPending(from pebble.Reader) error {
+	it, err := from.NewIter(&pebble.IterOptions{LowerBound: []byte{spacePending}, UpperBound: []byte{spacePending + 1}})
+	if err != nil {
+		return err
+	}
+	n := int64(0)
+	for ok := it.First(); ok && s.closing.Err() == nil; ok = it.Next() {
+		if n++; n%idsAtOnce == 0 {
+			s.addPending(idsAtOnce)
+		}
+	}
+	s.addPending(n % idsAtOnce)
+	return errors.Join(it.Error(), it.Close())
+}
+
+func (s *Store) addPending(n int64) {
+	s.space.mu.Lock()
+	defer s.space.mu.Unlock()
+	s.space.pending += n
+}
