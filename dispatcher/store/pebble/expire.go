@@ -99,6 +99,8 @@ func (s *Store) forget(now uint64) error {
 const (
 	// roomPause is how long what was dropped has to leave the disk before more is dropped.
 	roomPause = 2 * time.Second
+	// appendMargin is how far from the present events are left alone, in nanoseconds: they may still be under way.
+	appendMargin = uint64(10 * time.Second)
 	// reclaimWait bounds the work of getting one hour off the disk.
 	reclaimWait = time.Minute
 	// sliceBytes is how much is compacted at once to that end. It bounds the space that this needs.
@@ -120,11 +122,7 @@ func (s *Store) makeRoom() error {
 	if err != nil || !dropped {
 		return err
 	}
-	if err := s.reclaim(); err != nil {
-		return err
-	}
-	s.pause(roomPause)
-	return nil
+	return s.reclaim()
 }
 
 // dropOldestHour reports whether there was an hour of history to drop.
@@ -145,7 +143,7 @@ func (s *Store) dropOldestHour() (bool, error) {
 	s.metrics.droppedEarly()
 	s.sweeping.forget()
 	// A delivery that is still kept refers to its event if that was accepted more than an hour before it finished.
-	end := now
+	end := max(now, appendMargin) - appendMargin
 	if rest := s.delivered.list(); len(rest) > 0 {
 		end = min(end, uint64(max(rest[0], 1)-1)*hour)
 	}

@@ -5,6 +5,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/clinikapi/eventflow/api/event"
 )
 
 // CheckSpace looks at the volume now, not only once a second.
@@ -37,3 +39,39 @@ func Format(t *testing.T, dir string) byte {
 	defer func() { _ = closer.Close() }()
 	return value[len(value)-1]
 }
+
+// SetSweepKeys bounds how many needed events a sweep keeps in memory.
+func SetSweepKeys(s *Store, n int) { s.sweeping.atOnce = n }
+
+// Bodies counts how often the body of each event is stored.
+func Bodies(t *testing.T, s *Store) map[event.Key]int {
+	t.Helper()
+	it, err := s.db.NewIter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bodies := map[event.Key]int{}
+	for it.First(); it.Valid(); it.Next() {
+		if space := it.Key()[0]; space == spaceEvent || space == spaceFailedEvent && len(it.Value()) > 0 {
+			_, key := parseEventKey(it.Key())
+			bodies[key]++
+		}
+	}
+	if err := it.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return bodies
+}
+
+// Pending is how many deliveries the account of the volume counts as pending.
+func Pending(s *Store) int64 {
+	<-s.counted
+	_, _, _, n := s.space.figures()
+	return n
+}
+
+// Written is how many bytes of batches were written to the log.
+func Written(s *Store) uint64 { return s.db.Metrics().WAL.BytesIn }
+
+// FlushNow writes what is in memory to tables.
+func FlushNow(s *Store) error { return s.db.Flush() }

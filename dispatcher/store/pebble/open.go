@@ -44,7 +44,8 @@ func Open(dir string, options Options) (*Store, error) {
 	s.subscriptions.known = map[event.SubscriptionKey]subscription{}
 	s.subscriptions.namespaces = map[string]map[event.SubscriptionKey]string{}
 	s.ledger.cached = map[event.SubscriptionKey]delivery.Counts{}
-	s.tidying = make(chan struct{}, 1)
+	s.sweeping.atOnce = keysAtOnce
+	s.tidying, s.counted = make(chan struct{}, 1), make(chan struct{})
 	s.closing, s.close = context.WithCancel(context.Background())
 	if err := s.open(); err != nil {
 		s.close()
@@ -160,6 +161,9 @@ func (s *Store) lockDirectory() error {
 // restore reads into memory what is kept there.
 func (s *Store) restore() error {
 	if err := s.checkFormat(); err != nil {
+		return err
+	}
+	if err := s.estimatePending(); err != nil {
 		return err
 	}
 	for _, live := range []struct {

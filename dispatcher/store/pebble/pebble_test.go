@@ -19,6 +19,10 @@ func TestMain(m *testing.M) {
 		victim(spec)
 		return
 	}
+	if spec := os.Getenv("EVENTFLOW_STORE_VOLUME"); spec != "" {
+		occupant(spec)
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 

@@ -23,6 +23,8 @@ const (
 	finishBytes = 256
 	// lookPause is how often the volume is looked at while appends are refused for lack of space.
 	lookPause = 20 * time.Millisecond
+	// refusalPause is how long after a refusal room is made for what was refused.
+	refusalPause = 10 * time.Second
 )
 
 // space is the account of the volume. What is appended is charged before it is written, and so is what finishing it will
@@ -35,23 +37,30 @@ type space struct {
 	looked           time.Time
 	charged          int64 // bytes written since the last look
 	pending          int64 // deliveries, all of which will finish
+	uncounted        int64 // no fewer than were pending when the store was opened, until they are counted
 	reserve          int64
 	full             bool
+	// wanted is the cost of the largest batch that was refused lately, at the given time.
+	wanted  int64
+	refused time.Time
 }
 
 // owed is what finishing all pending deliveries costs. The lock is held.
-func (a *space) owed() int64 { return max(a.pending, 0) * finishBytes }
+func (a *space) owed() int64 { return max(a.pending, a.uncounted, 0) * finishBytes }
 
 // headroom is how many bytes may still be spent on new events. The lock is held.
 func (a *space) headroom() int64 {
 	return a.available - a.reserve - a.owed() - amplification*a.charged
 }
 
-// low reports whether space is short enough for history to go before its time.
+// low reports whether space is short enough for history to go before its time: little is left, or something was refused.
 func (a *space) low() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.known && a.reserve > 0 && a.headroom() < a.reserve/4
+	if time.Since(a.refused) > refusalPause {
+		a.wanted = 0
+	}
+	return a.known && a.reserve > 0 && a.headroom() < a.reserve/4+a.wanted
 }
 
 // figures are those of the account, for metrics.
@@ -121,7 +130,12 @@ func (s *Store) look() {
 func (s *Store) judge() {
 	a := &s.space
 	headroom := a.headroom()
-	full := a.known && a.reserve > 0 && (headroom <= 0 || a.full && headroom < a.reserve/16)
+	s.setFull(a.known && a.reserve > 0 && (headroom <= 0 || a.full && headroom < a.reserve/16))
+}
+
+// setFull says so when the volume becomes full, or has space again. The lock is held.
+func (s *Store) setFull(full bool) {
+	a := &s.space
 	if full == a.full {
 		return
 	}
@@ -131,6 +145,15 @@ func (s *Store) judge() {
 		s.options.Logger.Info("Too little space is left: events are refused", "freeBytes", a.available, "reserveBytes", a.reserve, "owedBytes", a.owed())
 	} else {
 		s.options.Logger.Info("There is space again: events are accepted", "freeBytes", a.available)
+	}
+}
+
+// refuse notes that a batch found no room. If it was not a large one, the volume is full. The lock is held.
+func (s *Store) refuse(cost int64) {
+	a := &s.space
+	a.wanted, a.refused = max(a.wanted, cost), time.Now()
+	if cost < a.reserve/16 {
+		s.setFull(true)
 	}
 }
 
@@ -151,11 +174,7 @@ func (s *Store) charge(c *contents, bytes int) error {
 			a.mu.Lock()
 		}
 		if a.headroom() < cost {
-			if !a.full {
-				a.full = true
-				s.full.Store(true)
-				s.options.Logger.Info("Too little space is left: events are refused", "freeBytes", a.available, "reserveBytes", a.reserve, "owedBytes", a.owed())
-			}
+			s.refuse(cost)
 			return store.ErrFull
 		}
 	}
@@ -180,8 +199,8 @@ type contents struct {
 // grows reports whether a batch adds what has to be delivered or kept.
 func (c *contents) grows() bool { return c.pending > 0 || c.events > 0 }
 
-// errDropped is returned for an event that was accepted so long ago that its time was dropped meanwhile.
-var errDropped = errors.New("the event's time was dropped while it was appended")
+// errDropped is returned for an event whose append took so long that its time was dropped meanwhile, for lack of space.
+var errDropped = fmt.Errorf("%w: the event's time was dropped while it was appended", store.ErrFull)
 
 // contentsOf reads what the batch does to the account. All writes come by here, so that it cannot be forgotten.
 func (s *Store) contentsOf(b *pebble.Batch) (c contents, err error) {
@@ -208,32 +227,42 @@ func (s *Store) contentsOf(b *pebble.Batch) (c contents, err error) {
 	}
 }
 
+// pendingKeyBytes is what the key of a pending delivery takes in a table at least, compressed.
+const pendingKeyBytes = 8
+
 // census counts the deliveries that were pending when the store was opened. Those that came and went since are counted as
 // they are written.
 func (s *Store) census(opened *pebble.Snapshot) {
 	defer s.work.Done()
-	if err := errors.Join(s.countPending(opened), opened.Close()); err != nil && s.closing.Err() == nil {
-		s.options.Logger.Error(oneLineError(err), "Counting the pending deliveries failed; less space is set aside for them")
+	defer close(s.counted)
+	n, err := s.countPending(opened)
+	if err = errors.Join(err, opened.Close()); err != nil && s.closing.Err() == nil {
+		s.options.Logger.Error(oneLineError(err), "Counting the pending deliveries failed; more space than necessary is set aside for them")
+		return
 	}
-}
-
-func (s *Store) countPending(from pebble.Reader) error {
-	it, err := from.NewIter(&pebble.IterOptions{LowerBound: []byte{spacePending}, UpperBound: []byte{spacePending + 1}})
-	if err != nil {
-		return err
-	}
-	n := int64(0)
-	for ok := it.First(); ok && s.closing.Err() == nil; ok = it.Next() {
-		if n++; n%idsAtOnce == 0 {
-			s.addPending(idsAtOnce)
-		}
-	}
-	s.addPending(n % idsAtOnce)
-	return errors.Join(it.Error(), it.Close())
-}
-
-func (s *Store) addPending(n int64) {
 	s.space.mu.Lock()
 	defer s.space.mu.Unlock()
 	s.space.pending += n
+	s.space.uncounted = 0
+}
+
+// estimatePending bounds from above how many deliveries are pending, at little cost.
+func (s *Store) estimatePending() error {
+	bytes, err := s.db.EstimateDiskUsage([]byte{spacePending}, []byte{spacePending + 1})
+	if err != nil {
+		return fmt.Errorf("read the store: %w", err)
+	}
+	s.space.uncounted = clampBytes(bytes) / pendingKeyBytes
+	return nil
+}
+
+func (s *Store) countPending(from pebble.Reader) (n int64, err error) {
+	it, err := from.NewIter(&pebble.IterOptions{LowerBound: []byte{spacePending}, UpperBound: []byte{spacePending + 1}})
+	if err != nil {
+		return 0, err
+	}
+	for ok := it.First(); ok && s.closing.Err() == nil; ok = it.Next() {
+		n++
+	}
+	return n, errors.Join(it.Error(), it.Close())
 }

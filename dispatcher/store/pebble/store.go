@@ -68,6 +68,7 @@ type Store struct {
 		sync.Mutex
 		held atomic.Int64 // bytes
 	}
+	counted chan struct{} // closed once the pending deliveries were counted
 	tidying chan struct{} // holds something if history is to go before its time
 	metrics *metrics
 }
@@ -345,6 +346,7 @@ func (s *Store) tidy() {
 			return
 		case <-s.tidying:
 			err = s.makeRoom()
+			s.pause(roomPause)
 		case <-expiry.C:
 			err = s.Expire(s.options.Now())
 		}

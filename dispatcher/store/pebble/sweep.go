@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// keysAtOnce is how many events that are needed a sweep keeps in memory, at most twice.
+	// keysAtOnce is how many events that are needed a sweep keeps in memory, at most twice: 4 MiB.
 	keysAtOnce = 128 << 10
 	// pointDeletes is how many events between two that are needed are deleted one by one. More go by a range.
 	pointDeletes = 32
@@ -27,6 +27,8 @@ type sweeping struct {
 	mu    sync.Mutex
 	swept map[uint32]struct{}
 	since uint64
+	// atOnce is how many needed events are kept in memory, at most twice.
+	atOnce int
 }
 
 // forget makes all buckets due.
@@ -69,7 +71,7 @@ func (s *Store) sweep(horizon, now uint64) error {
 		return nil
 	}
 	s.setHorizon(horizon)
-	w := &sweep{store: s, horizon: horizon, batch: s.db.NewBatch(), atOnce: keysAtOnce}
+	w := &sweep{store: s, horizon: horizon, batch: s.db.NewBatch(), atOnce: s.sweeping.atOnce}
 	err := w.run(due)
 	if err == nil {
 		err = w.flush()
