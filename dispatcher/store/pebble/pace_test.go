@@ -20,18 +20,24 @@ import (
 // and says so in few lines, and everything goes on once there are descriptors.
 func TestDescriptorsAreShort(t *testing.T) {
 	t.Parallel()
-	for name, errno := range map[string]syscall.Errno{"process": syscall.EMFILE, "machine": syscall.ENFILE, "space": syscall.ENOSPC} {
+	for name, test := range map[string]struct {
+		errno  syscall.Errno
+		suffix string
+	}{
+		"of the process": {syscall.EMFILE, ".sst"}, "of the machine": {syscall.ENFILE, ".sst"}, "space for tables": {syscall.ENOSPC, ".sst"},
+		"for logs": {syscall.EMFILE, ".log"},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var short atomic.Bool
 			var attempts, lines atomic.Int64
 			fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
 				opens := op.Kind == errorfs.OpCreate || op.Kind == errorfs.OpOpen || op.Kind == errorfs.OpReuseForWrite
-				if !short.Load() || !opens || !strings.HasSuffix(op.Path, ".sst") {
+				if !short.Load() || !opens || !strings.HasSuffix(op.Path, test.suffix) {
 					return nil
 				}
 				attempts.Add(1)
-				return errno
+				return test.errno
 			}))
 			logger := funcr.New(func(_, args string) {
 				lines.Add(1)
@@ -39,7 +45,9 @@ func TestDescriptorsAreShort(t *testing.T) {
 					t.Errorf("a stack trace was logged: %s", args)
 				}
 			}, funcr.Options{})
-			s, err := pebble.Open("data", pebble.Options{FS: fs, Logger: logger, FreeReserve: -1, MaxOpenFiles: 100})
+			s, err := pebble.Open("data", pebble.Options{FS: fs, Logger: logger, FreeReserve: -1, MaxOpenFiles: 100, Fatal: func(err error) {
+				t.Errorf("it ended the process: %v", err)
+			}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -48,13 +56,18 @@ func TestDescriptorsAreShort(t *testing.T) {
 				for range n {
 					_, deliveries, err := s.Append(t.Context(), benchEvents(100))
 					if err != nil {
-						t.Fatal(err)
+						t.Error(err)
+						return
 					}
 					acked = append(acked, deliveries...)
 				}
 			}
 			short.Store(true)
-			publish(250) // more than a memtable
+			published := make(chan struct{})
+			go func() {
+				defer close(published)
+				publish(250) // more than a memtable
+			}()
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 			defer cancel()
 			<-ctx.Done()
@@ -65,6 +78,7 @@ func TestDescriptorsAreShort(t *testing.T) {
 				t.Errorf("%d lines were logged", n)
 			}
 			short.Store(false)
+			<-published
 			publish(500)
 			if err := pebble.FlushNow(s); err != nil {
 				t.Fatal(err)
