@@ -19,6 +19,9 @@ var (
 	ErrStillPending = errors.New("the delivery is still pending")
 	// ErrFull: too little space is left to accept events. It passes once space was made.
 	ErrFull = errors.New("the store is full")
+	// ErrReadOnly: the database takes no writes: its transactions are read-only, or it is a standby. It passes once it
+	// takes some.
+	ErrReadOnly = errors.New("the store is read-only")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("the store is closed")
 )
@@ -104,7 +107,7 @@ type Store interface {
 	// Append makes events and their deliveries durable, all or none, and answers each in its place. The second result
 	// are the fan-outs of the events that are new and cause deliveries, due at once, in the order of events. Two events
 	// of one call with the same namespace and id are treated as a repetition or a conflict, too. It fails with
-	// ErrConflict (as a *ConflictError), ErrFull or ErrClosed. Beside the events it is given, a call holds at most
+	// ErrConflict (as a *ConflictError), ErrFull, ErrReadOnly or ErrClosed. Beside the events it is given, a call holds at most
 	// EventBytes and DeliveryBytes for each of them and of their deliveries.
 	Append(ctx context.Context, events []NewEvent) ([]Accepted, []delivery.Fanout, error)
 
@@ -117,7 +120,7 @@ type Store interface {
 
 	// Replay makes a finished delivery pending again, due at once, with its age and its maxAttempts started anew. A
 	// failed or cancelled one keeps its id; a delivered one becomes a new delivery that names it in ReplayOf. The result
-	// is to be handed to the engine. It is durable on return. ErrNotFound, ErrStillPending, ErrFull.
+	// is to be handed to the engine. It is durable on return. ErrNotFound, ErrStillPending, ErrFull, ErrReadOnly.
 	Replay(ctx context.Context, namespace string, id event.DeliveryID) (delivery.PendingDelivery, error)
 
 	// Retrying returns up to limit of sub's deliveries that failed at least once and are pending, next due first.
@@ -130,7 +133,7 @@ type Store interface {
 	// an event, also after a restart.
 	Now() time.Time
 
-	// Ready returns nil while the store accepts events, ErrFull, or why it does not.
+	// Ready returns nil while the store accepts events; else ErrFull, ErrReadOnly, ErrClosed, or why it does not.
 	Ready() error
 
 	// Close releases the store. What was acknowledged stays.

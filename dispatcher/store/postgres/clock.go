@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
 // clock estimates the database's clock. Where that was set back, or another server with a slower one took over, it goes
@@ -156,6 +158,9 @@ func (s *Store) ping() error {
 		return err
 	}
 	if s.down.Load() == nil && !s.full.Load() {
+		if err := s.checkWritable(ctx); err != nil {
+			return err
+		}
 		s.shareTime(ctx)
 		return nil
 	}
@@ -202,3 +207,15 @@ func nanos(t time.Time) int64 {
 
 // moment is the time that nanos wrote.
 func moment(ns int64) time.Time { return time.Unix(0, ns) }
+
+// checkWritable asks whether a transaction may write, so that it is known before one fails.
+func (s *Store) checkWritable(ctx context.Context) error {
+	var readOnly string
+	if err := s.control.QueryRow(ctx, `SELECT current_setting('transaction_read_only')`).Scan(&readOnly); err != nil {
+		return err
+	}
+	if readOnly == "on" {
+		return store.ErrReadOnly
+	}
+	return nil
+}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -47,13 +48,20 @@ func code(err error) string {
 	return ""
 }
 
+// isReadOnly reports whether err says that the database takes no writes: it is a standby, or its transactions are set to
+// read only.
+func isReadOnly(err error) bool {
+	return code(err) == codeReadOnly || errors.Is(err, pgconn.ErrReadOnlyConnection) || errors.Is(err, store.ErrReadOnly)
+}
+
 // isLost tells whether err means that the connection is of no use any more, or leads to a server that is none.
 func isLost(err error) bool {
+	if isReadOnly(err) {
+		return true // another connection may lead to a server that takes writes
+	}
 	switch c := code(err); c {
 	case "":
 		return err != nil && !isOurs(err)
-	case codeReadOnly:
-		return true
 	case codeDiskFull:
 		return false
 	default:
@@ -169,7 +177,9 @@ func explain(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case code(err) == codeDiskFull:
-		return errors.Join(store.ErrFull, concealed(err))
+		return fmt.Errorf("%w: %w", store.ErrFull, concealed(err))
+	case isReadOnly(err):
+		return fmt.Errorf("%w: %w", store.ErrReadOnly, concealed(err))
 	default:
 		return concealed(err)
 	}

@@ -73,13 +73,16 @@ func (s *Store) migrate(ctx context.Context) error {
 	return err
 }
 
-// notMigrated says why the schema is not as it must be: the database went away, its volume is full, or else it refused.
+// notMigrated says why the schema is not as it must be: the database is gone, its volume is full, it takes no
+// writes, or else it refused.
 // Who waited in vain for another that migrates finds the schema as it was.
 func notMigrated(err error) error {
 	reason := ErrNotMigrated
 	switch {
 	case code(err) == codeDiskFull:
 		reason = store.ErrFull
+	case isReadOnly(err):
+		reason = store.ErrReadOnly
 	case isLost(err) && !pgconn.Timeout(err) && code(err) != codeCanceled:
 		reason = ErrUnreachable
 	}

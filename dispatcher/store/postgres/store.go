@@ -134,7 +134,7 @@ func (s *Store) connect(ctx context.Context) error {
 		case err == nil || errors.Is(err, ErrTooOld) || isPooled(err) || ctx.Err() != nil:
 			return err
 		case time.Now().After(deadline):
-			return fmt.Errorf("%w: %w", ErrUnreachable, concealed(err))
+			return fmt.Errorf("%w: %w", lossOf(err), concealed(err))
 		case !logged:
 			s.options.Logger.Info("Waiting for the database", "reason", textOf(err), "atMost", s.options.ConnectWait)
 		}
@@ -220,7 +220,7 @@ func (s *Store) noteFailure(err error) {
 			s.options.Logger.Info("The database's volume is full: events are refused")
 		}
 	case isLost(err) && s.closing.Err() == nil:
-		reason := fmt.Errorf("%w: %w", ErrUnreachable, concealed(err))
+		reason := fmt.Errorf("%w: %w", lossOf(err), concealed(err))
 		if s.down.Swap(&reason) == nil {
 			s.options.Logger.Info("The database cannot be used: events are refused", "reason", textOf(err))
 		}
@@ -228,6 +228,14 @@ func (s *Store) noteFailure(err error) {
 			s.pool.Reset() // whatever else is connected leads to the same server
 		}
 	}
+}
+
+// lossOf is the kind of a failure after which the database cannot be used.
+func lossOf(err error) error {
+	if isReadOnly(err) {
+		return store.ErrReadOnly
+	}
+	return ErrUnreachable
 }
 
 // notePooler gives prepared statements up, if err says that they do not work.
