@@ -8,14 +8,15 @@
 //	r  subscription, event                 history of a pending delivery that was attempted, replayed, or is due at
 //	                                       another time than its event was accepted: due, attempts, what it replays
 //	o  subscription, order, event          pending delivery that is ordered
-//	e  hour, event                         event, in the hour it was accepted, or moved to
+//	e  hour, event                         event, in the hour it was accepted
 //	d  hour, namespace, event, subscription  delivered delivery, in the hour it finished
+//	l  hour, event                         reference to the event of a delivery that was delivered late
 //	f  day, namespace, event, subscription   failed or cancelled delivery, in the day it finished
-//	g  day, event                          the event of a failed delivery
+//	g  day, event                          reference to the event of a failed or cancelled delivery
 //	i  day, hash                           (namespace, id) of an accepted event
 //	c  subscription                        counts
 //	s  subscription, namespace             name
-//	m  name                                the format of all this
+//	m  name                                the format of all this, and the newest acceptance
 //
 // A delivery that succeeds at once costs three small writes and its share of the event: p and i when it is appended, d
 // in p's place when it is recorded. A p key is written once and deleted once, so that both vanish when they first meet in
@@ -23,11 +24,35 @@
 //
 // # Buckets
 //
-// What finishes is filed by the time it finished, and dropped by whole buckets: the keys e, d, f, g and i sort by time
-// first. Hours are dropped when the retention of delivered deliveries has passed, days by that of failed ones. An e
-// bucket outlives the d bucket of its hour by one, so only deliveries that finish more than an hour late take a copy of
-// their event along; before an e bucket goes, the events that pending deliveries still need move to the current one.
-// Finding an event means asking the buckets that exist, the one of its acceptance first.
+// What finishes is filed by the time it finished, and dropped by whole buckets: the keys d, l, f, g and i sort by time
+// first. Hours are dropped when the retention of delivered deliveries has passed, days by that of failed ones.
+//
+// Events never move and are never copied: an event stays in the hour of its acceptance until nothing needs it. A delivery
+// that finishes writes a small record; if it failed, was cancelled, or was delivered more than an hour after its event was
+// accepted, also a reference, which is a key without a value. An e bucket is kept for an hour longer than the d bucket of
+// its hour. Then a sweep deletes what lies between the events that a pending delivery or a reference needs. It collects
+// those in the order of their keys, so many at once as fit into 4 MiB. It deletes few events one by one, and many by a
+// range, by which whole tables go. What is left is swept again once a day, and when a day of failed deliveries goes.
+//
+// A sweep drops an event only if nothing referred to it in a snapshot that was taken after all writes of its time. commit
+// refuses to store an event whose time was swept.
+//
+// A store of format 1 moved events to later buckets, and kept copies of those of failed deliveries as values of g keys.
+// Both are still read, and go with their buckets.
+//
+// # Space
+//
+// All writes go through commit, which charges them to the account of the volume (type space). The account sets aside what
+// finishing every pending delivery will cost, and the reserve. Events and replays are refused with store.ErrFull before
+// they touch either. The reserve holds the logs, the tables that they are flushed to, and compactions, which give up at a
+// quarter of it.
+//
+// When space is short, the oldest hour of delivered deliveries is dropped before its time, and the log says so. What is
+// pending or failed is not. Tables that hold nothing else go as they are; the others are compacted in slices of 32 MiB.
+//
+// The file BALLAST is as large as all logs. It is given up when the volume is full: on the first write that finds no
+// space, and on opening, which turns logs into tables. Open fails with store.ErrFull before it writes anything if that
+// leaves too little. Background work that fails, for space or for descriptors, pauses up to 5 s before it is tried again.
 //
 // # Ids
 //
@@ -38,7 +63,8 @@
 // # Durability
 //
 // Append and Replay wait for the write-ahead log to be synced, which Pebble does once for all that wait. Record does not
-// wait: its outcomes are synced with the next event that is appended, or within 50 ms. What a reader sees may not be durable yet, with one exception that matters: a repetition is answered only when
-// the first acceptance is. When a write or a sync fails, the process ends with one line; nothing that failed was
-// acknowledged, and opening the directory again recovers what was.
+// wait: its outcomes are synced with the next event that is appended, or within 50 ms. What a reader sees may not be
+// durable yet, with one exception that matters: a repetition is answered only when the first acceptance is. When a write
+// to the log or a sync fails, the process ends with one line; nothing that failed was acknowledged, and opening the
+// directory again recovers what was.
 package pebble
