@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -153,7 +154,7 @@ func TestBodiesAreChargedAsTheyCome(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := b.read(r, maxRequestBytes); err != nil || string(b.bytes) != string(text) {
+				if err := b.read(r, maxRequestBytes); err != nil || !bytes.Equal(b.bytes, text) {
 					t.Fatalf("read %d of %d bytes, %v", len(b.bytes), size, err)
 				}
 				if used := memory.budget.Used(); used > 2*int64(size)+18*accountStep {
