@@ -13,9 +13,11 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/budget"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
+	"github.com/clinikapi/eventflow/dispatcher/limits"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/status"
 	"github.com/clinikapi/eventflow/dispatcher/store"
@@ -36,6 +38,8 @@ const (
 type dispatcher struct {
 	Options
 	settings
+	limits      limits.Limits
+	memory      *budget.Budget // bytes, by namespace
 	registry    *prometheus.Registry
 	store       store.Store
 	engine      *delivery.Engine
@@ -62,7 +66,9 @@ func Run(ctx context.Context, options Options) error {
 	if err != nil {
 		return err
 	}
-	d := &dispatcher{Options: options, settings: settings, registry: newRegistry(), loaded: make(chan struct{}), failed: make(chan error, 1)}
+	shares := limits.Derive(limits.Detect())
+	shares.Apply()
+	d := &dispatcher{Options: options, limits: shares, memory: budget.New(shares.MemoryBudget), settings: settings, registry: newRegistry(), loaded: make(chan struct{}), failed: make(chan error, 1)}
 	ops, err := d.listenOps(ctx)
 	if err != nil {
 		return fmt.Errorf("--ops-listen: %w", err)
@@ -176,7 +182,7 @@ func (d *dispatcher) openAPI() error {
 		}
 	}
 	d.api, err = ingest.New(ingest.Options{
-		Store: d.store, Routes: d.table.Load, Accept: d.engine.Accept, Resume: d.engine.Resume, Catalog: d.catalog, Authorizer: authorizer,
+		Store: d.store, Routes: d.table.Load, Accept: d.engine.Accept, Resume: d.engine.Resume, Memory: d.memory, Catalog: d.catalog, Authorizer: authorizer,
 		NamespaceKnown: d.namespaceKnown, MaxEventBytes: d.MaxEventBytes, Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
 	})
 	return err

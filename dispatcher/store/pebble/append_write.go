@@ -12,7 +12,6 @@ import (
 // The greatest lengths of records in a batch: two bytes of kind and lengths, the key, the value.
 const (
 	acceptanceLength = 3 + idempotencyKeyLength + headerLength + 16 + 8 + 5
-	eventKeyLength   = 21
 	// eventFrame is what a batch holds of an event beside its value.
 	eventFrame   = 1 + 5 + 1 + eventKeyLength
 	freshLength  = 3 + pendingKeyLength + headerLength + 1 + 5

@@ -17,6 +17,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 	"github.com/clinikapi/eventflow/dispatcher/store/pebble"
+	"github.com/clinikapi/eventflow/dispatcher/store/storetest"
 )
 
 // eventually expects something within a bound.
@@ -158,11 +159,11 @@ func TestBallastSavesAWrite(t *testing.T) {
 	mu.Lock()
 	armed = true
 	mu.Unlock()
-	_, deliveries, err := s.Append(t.Context(), benchEvents(10))
+	_, fanouts, err := s.Append(t.Context(), benchEvents(10))
 	if err != nil || hasBallast(mem) {
 		t.Errorf("Append gave %v; the ballast is there: %t", err, hasBallast(mem))
 	}
-	for _, d := range deliveries {
+	for _, d := range storetest.Deliveries(fanouts) {
 		if _, err := s.Get(t.Context(), "clinic-a", d.ID); err != nil {
 			t.Error(err)
 		}
@@ -194,9 +195,11 @@ func TestHistoryIsDroppedOutLoud(t *testing.T) {
 	states := []delivery.State{delivery.Delivered, delivery.Failed, delivery.Cancelled, delivery.Pending}
 	var hours [3][]delivery.PendingDelivery
 	for i := range hours {
-		if _, hours[i], err = s.Append(t.Context(), benchEvents(len(states))); err != nil {
+		_, fanouts, err := s.Append(t.Context(), benchEvents(len(states)))
+		if err != nil {
 			t.Fatal(err)
 		}
+		hours[i] = storetest.Deliveries(fanouts)
 		for j, state := range states[:3] {
 			d := hours[i][j]
 			if err := s.Record(t.Context(), []delivery.Outcome{{Delivery: d, State: state, Attempt: benchAttempt(&d, 200, "")}}); err != nil {

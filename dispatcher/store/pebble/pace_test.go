@@ -14,6 +14,7 @@ import (
 
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/store/pebble"
+	"github.com/clinikapi/eventflow/dispatcher/store/storetest"
 )
 
 // TestDescriptorsAreShort takes all descriptors for a while. What is acknowledged stays, background work tries seldom
@@ -54,12 +55,12 @@ func TestDescriptorsAreShort(t *testing.T) {
 			var acked []delivery.PendingDelivery
 			publish := func(n int) {
 				for range n {
-					_, deliveries, err := s.Append(t.Context(), benchEvents(100))
+					_, fanouts, err := s.Append(t.Context(), benchEvents(100))
 					if err != nil {
 						t.Error(err)
 						return
 					}
-					acked = append(acked, deliveries...)
+					acked = append(acked, storetest.Deliveries(fanouts)...)
 				}
 			}
 			short.Store(true)

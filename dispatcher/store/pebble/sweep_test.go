@@ -13,6 +13,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 	"github.com/clinikapi/eventflow/dispatcher/store/pebble"
+	"github.com/clinikapi/eventflow/dispatcher/store/storetest"
 )
 
 // sweeper is a store whose sweeps keep few keys in memory, on a clock that the test sets.
@@ -56,16 +57,16 @@ func (s *sweeper) reopen() {
 }
 
 // publish appends events that match the subscriptions.
-func (s *sweeper) publish(subs ...store.Subscription) []delivery.PendingDelivery {
+func (s *sweeper) publish(subs ...*delivery.Subscription) []delivery.PendingDelivery {
 	s.Helper()
 	s.n++
 	s.now = s.now.Add(time.Millisecond)
 	e := &delivery.Event{Namespace: "clinic-a", ID: fmt.Sprint("evt-", s.n), Type: "patient.created", Body: benchBody}
-	_, deliveries, err := s.Append(s.Context(), []store.NewEvent{{Event: e, Subscriptions: subs}})
+	_, fanouts, err := s.Append(s.Context(), []store.NewEvent{{Fanout: delivery.Fanout{Event: e, Subscriptions: subs}}})
 	if err != nil {
 		s.Fatal(err)
 	}
-	return deliveries
+	return storetest.Deliveries(fanouts)
 }
 
 func (s *sweeper) record(d delivery.PendingDelivery, state delivery.State) delivery.PendingDelivery {
@@ -89,11 +90,11 @@ func (s *sweeper) pass(d time.Duration) {
 	}
 }
 
-func sweepSubs(n int) []store.Subscription {
-	var subs []store.Subscription
+func sweepSubs(n int) []*delivery.Subscription {
+	var subs []*delivery.Subscription
 	for i := range n {
 		name := fmt.Sprint("sub-", i)
-		subs = append(subs, store.Subscription{Key: event.NewSubscriptionKey(name), Namespace: "clinic-a", Name: name})
+		subs = append(subs, &delivery.Subscription{Key: event.NewSubscriptionKey(name), Namespace: "clinic-a", Name: name})
 	}
 	return subs
 }

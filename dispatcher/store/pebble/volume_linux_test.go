@@ -23,6 +23,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 	"github.com/clinikapi/eventflow/dispatcher/store/pebble"
+	"github.com/clinikapi/eventflow/dispatcher/store/storetest"
 )
 
 var cancelled = flag.Int("cancelled", 100_000, "deliveries to cancel on a full volume")
@@ -40,7 +41,7 @@ type volume struct {
 	fatal  error
 	events int
 	least  int64 // that was free while deliveries were finished
-	subs   []store.Subscription
+	subs   []*delivery.Subscription
 	random *rand.ChaCha8
 }
 
@@ -65,7 +66,7 @@ func newVolume(t testing.TB, size int) *volume {
 	}
 	for i := range fanout {
 		name := fmt.Sprint("sub-", i)
-		v.subs = append(v.subs, store.Subscription{Key: event.NewSubscriptionKey(name), Namespace: "clinic-a", Name: name})
+		v.subs = append(v.subs, &delivery.Subscription{Key: event.NewSubscriptionKey(name), Namespace: "clinic-a", Name: name})
 	}
 	return v
 }
@@ -152,16 +153,13 @@ func (v *volume) publish(events, size int) ([]delivery.PendingDelivery, error) {
 		body := make([]byte, size)
 		_, _ = v.random.Read(body)
 		v.events++
-		all[i] = store.NewEvent{
+		all[i] = store.NewEvent{Fanout: delivery.Fanout{
 			Event:         &delivery.Event{Namespace: "clinic-a", ID: fmt.Sprint("evt-", v.events), Type: "patient.created", Body: body},
 			Subscriptions: v.subs,
-		}
+		}}
 	}
-	_, deliveries, err := v.Append(v.Context(), all)
-	for i := range deliveries {
-		deliveries[i].Event = nil
-	}
-	return deliveries, err
+	_, fanouts, err := v.Append(v.Context(), all)
+	return storetest.Deliveries(fanouts), err
 }
 
 // publishUntilFull returns the deliveries that were accepted.
@@ -393,11 +391,12 @@ func occupy(s *pebble.Store, round int) error {
 	for i := 0; ; i++ {
 		_, _ = rand.NewChaCha8([32]byte{byte(i), byte(i >> 8), byte(round)}).Read(body)
 		e := &delivery.Event{Namespace: "clinic-a", ID: fmt.Sprint("evt-", round, "-", i), Type: "patient.created", Body: bytes.Clone(body)}
-		_, deliveries, err := s.Append(ctx, []store.NewEvent{{Event: e, Subscriptions: []store.Subscription{benchSub}}})
+		_, fanouts, err := s.Append(ctx, []store.NewEvent{{Fanout: delivery.Fanout{Event: e, Subscriptions: []*delivery.Subscription{&benchSub}}}})
 		if err != nil && !errors.Is(err, store.ErrFull) {
 			return err
 		}
 		fmt.Println("tick")
+		deliveries := storetest.Deliveries(fanouts)
 		for _, d := range deliveries {
 			fmt.Println(d.ID)
 		}

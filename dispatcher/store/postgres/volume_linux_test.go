@@ -27,13 +27,13 @@ type database struct {
 	server *postgrestest.Server
 	*postgres.Store
 	name string
-	sub  store.Subscription
+	sub  *delivery.Subscription
 	next int
 }
 
 func newDatabase(t *testing.T, on *postgrestest.Server, clause string) *database {
 	t.Helper()
-	d := &database{T: t, server: on, name: newSchema() + "_db", sub: store.Subscription{Key: event.NewSubscriptionKey("a"), Namespace: namespace, Name: "a"}}
+	d := &database{T: t, server: on, name: newSchema() + "_db", sub: &delivery.Subscription{Key: event.NewSubscriptionKey("a"), Namespace: namespace, Name: "a"}}
 	d.execute("CREATE DATABASE " + d.name + clause)
 	t.Cleanup(func() {
 		if err := on.Exec(context.WithoutCancel(t.Context()), "postgres", "DROP DATABASE "+d.name+" WITH (FORCE)"); err != nil {
@@ -71,14 +71,14 @@ func (d *database) cut() {
 	d.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '" + d.name + "'")
 }
 
-func (d *database) publish(size int) ([]delivery.PendingDelivery, error) {
+func (d *database) publish(size int) ([]delivery.Fanout, error) {
 	d.next++
 	body := make([]byte, size)
 	_, _ = rand.Read(body)
-	_, deliveries, err := d.Append(d.Context(), []store.NewEvent{{
+	_, deliveries, err := d.Append(d.Context(), []store.NewEvent{{Fanout: delivery.Fanout{
 		Event:         &delivery.Event{Namespace: namespace, ID: fmt.Sprint("evt-", d.next), Type: "patient.created", Body: body},
-		Subscriptions: []store.Subscription{d.sub},
-	}})
+		Subscriptions: []*delivery.Subscription{d.sub},
+	}}})
 	return deliveries, err
 }
 
@@ -121,7 +121,7 @@ func TestReadOnlyDatabase(t *testing.T) {
 			if _, err := d.publish(100); !errors.Is(err, store.ErrReadOnly) || errors.Is(err, store.ErrFull) || strings.Contains(err.Error(), "127.0.0.1") {
 				t.Errorf("Append gave %v", err)
 			}
-			if _, err := d.Replay(t.Context(), namespace, before[0].ID); !errors.Is(err, store.ErrReadOnly) {
+			if _, err := d.Replay(t.Context(), namespace, before[0].Delivery(d.sub).ID); !errors.Is(err, store.ErrReadOnly) {
 				t.Errorf("Replay gave %v", err)
 			}
 			if _, err := postgres.Open(t.Context(), postgres.Options{URL: d.server.URL(d.name), Schema: "another"}); !errors.Is(err, store.ErrReadOnly) {
@@ -129,7 +129,7 @@ func TestReadOnlyDatabase(t *testing.T) {
 			}
 			d.execute("ALTER DATABASE " + d.name + " RESET default_transaction_read_only")
 			d.eventually("events are accepted again", func() bool { _, err := d.publish(100); return err == nil && d.Ready() == nil })
-			if e, err := d.Event(t.Context(), before[0].ID.Event); err != nil || len(e.Body) != 100 {
+			if e, err := d.Event(t.Context(), before[0].Event.Key); err != nil || len(e.Body) != 100 {
 				t.Errorf("what was accepted before is %v, %v", e, err)
 			}
 		})
@@ -162,7 +162,7 @@ func TestFullTablespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := newDatabase(t, own, " TABLESPACE "+space)
-	var accepted []delivery.PendingDelivery
+	var accepted []delivery.Fanout
 	d.eventually("it says that the volume is full", func() bool {
 		deliveries, err := d.publish(64 << 10)
 		if err != nil && !errors.Is(err, store.ErrFull) {
@@ -179,7 +179,7 @@ func TestFullTablespace(t *testing.T) {
 	}
 	d.eventually("events are accepted again", func() bool { _, err := d.publish(64 << 10); return err == nil && d.Ready() == nil })
 	for _, a := range accepted {
-		if _, err := d.Event(t.Context(), a.ID.Event); err != nil {
+		if _, err := d.Event(t.Context(), a.Event.Key); err != nil {
 			t.Error(err)
 		}
 	}

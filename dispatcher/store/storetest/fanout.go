@@ -53,3 +53,16 @@ func testAppendManyDeliveries(f *fixture) {
 		}
 	}
 }
+
+// Deliveries are the deliveries of fan-outs as a store returns them, without their events.
+func Deliveries(fanouts []delivery.Fanout) []delivery.PendingDelivery {
+	var all []delivery.PendingDelivery
+	for i := range fanouts {
+		for _, sub := range fanouts[i].Subscriptions {
+			d := fanouts[i].Delivery(sub)
+			d.Event = nil
+			all = append(all, d)
+		}
+	}
+	return all
+}
