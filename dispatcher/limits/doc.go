@@ -4,7 +4,7 @@
 // # Memory
 //
 // The limit is that of the cgroup. Of nine tenths of it, what is not Go's (the program's text, the kernel's buffers) gets
-// 48 MiB; the rest is GOMEMLIMIT. Three quarters of that may be in use; the last quarter is the collector's, without
+// 64 MiB; the rest is GOMEMLIMIT. Three quarters of that may be in use; the last quarter is the collector's, without
 // which it would run all the time. What may be in use is divided:
 //
 //	store        144 MiB: Pebble's cache (48), its memtables (64), one large batch beyond them (32)
@@ -16,9 +16,9 @@
 // In MiB, and numbers of attempts, idle connections and publishers' connections:
 //
 //	limit  GOMEMLIMIT  budget  attempts  idle  connections
-//	  512         412      64       976   244          976
-//	 1024         873     204      3488   872         3488
-//	 4096        3638    1087     18561  4640        18561
+//	  512         396      64       873   218          873
+//	 1024         857     198      3386   846         3386
+//	 4096        3622    1081     18459  4614        18459
 //
 // The budget is never less than 64 MiB, which publishing needs for one request of the greatest size; below 512 MiB that
 // comes out of the collector's quarter. Without a limit the shares are those of 1 GiB, the limit that the manager gives

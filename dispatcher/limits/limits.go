@@ -39,7 +39,7 @@ const (
 	// assumedMemory stands for the limit where there is none.
 	assumedMemory = 1 << 30
 	// notGo is what the process uses beside what GOMEMLIMIT counts.
-	notGo = 48 << 20
+	notGo = 64 << 20
 	// storeBytes is what an embedded store uses: its cache, its memtables, one large batch beyond them.
 	storeBytes = (48 + 64 + 32) << 20
 	// leastBudget lets one tenant alone publish a request of any size.

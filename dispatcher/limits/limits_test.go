@@ -22,28 +22,28 @@ func TestDerive(t *testing.T) {
 		want    limits.Limits
 	}{
 		"512 MiB": {limits.Machine{Memory: 512 * mib, Files: many, Processors: 1}, limits.Limits{
-			MemoryLimit: 432852172, MemoryBudget: 64 * mib, Places: 976, IdleConnections: 244, Connections: 976, StoreFiles: 600, ReservedFiles: 128,
+			MemoryLimit: 416074956, MemoryBudget: 64 * mib, Places: 873, IdleConnections: 218, Connections: 873, StoreFiles: 600, ReservedFiles: 128,
 		}},
 		"1 GiB": {limits.Machine{Memory: gib, Files: many, Processors: 2}, limits.Limits{
-			MemoryLimit: 916035993, MemoryBudget: 214328934, Places: 3488, IdleConnections: 872, Connections: 3488, StoreFiles: 600, ReservedFiles: 128,
+			MemoryLimit: 899258777, MemoryBudget: 208037478, Places: 3386, IdleConnections: 846, Connections: 3386, StoreFiles: 600, ReservedFiles: 128,
 		}},
 		"4 GiB": {limits.Machine{Memory: 4 * gib, Files: many, Processors: 4}, limits.Limits{
-			MemoryLimit: 3815138918, MemoryBudget: 1140431257, Places: 18561, IdleConnections: 4640, Connections: 18561, StoreFiles: 600, ReservedFiles: 128,
+			MemoryLimit: 3798361702, MemoryBudget: 1134139801, Places: 18459, IdleConnections: 4614, Connections: 18459, StoreFiles: 600, ReservedFiles: 128,
 		}},
 		"no limit": {limits.Machine{Files: many, Processors: 2}, limits.Limits{
-			MemoryLimit: 0, MemoryBudget: 214328934, Places: 3488, IdleConnections: 872, Connections: 3488, StoreFiles: 600, ReservedFiles: 128,
+			MemoryLimit: 0, MemoryBudget: 208037478, Places: 3386, IdleConnections: 846, Connections: 3386, StoreFiles: 600, ReservedFiles: 128,
 		}},
 		"GOMEMLIMIT is lower": {limits.Machine{Memory: gib, GoMemory: 700 * mib, Files: many, Processors: 2}, limits.Limits{
 			MemoryLimit: 700 * mib, MemoryBudget: 146066637, Places: 2377, IdleConnections: 594, Connections: 2377, StoreFiles: 600, ReservedFiles: 128,
 		}},
 		"GOMEMLIMIT is higher": {limits.Machine{Memory: gib, GoMemory: gib, Files: many, Processors: 2}, limits.Limits{
-			MemoryLimit: gib, MemoryBudget: 214328934, Places: 3488, IdleConnections: 872, Connections: 3488, StoreFiles: 600, ReservedFiles: 128,
+			MemoryLimit: gib, MemoryBudget: 208037478, Places: 3386, IdleConnections: 846, Connections: 3386, StoreFiles: 600, ReservedFiles: 128,
 		}},
 		"256 descriptors": {limits.Machine{Memory: gib, Files: 256, Processors: 2}, limits.Limits{
-			MemoryLimit: 916035993, MemoryBudget: 214328934, Places: 67, IdleConnections: 33, Connections: 67, StoreFiles: 56, ReservedFiles: 32,
+			MemoryLimit: 899258777, MemoryBudget: 208037478, Places: 67, IdleConnections: 33, Connections: 67, StoreFiles: 56, ReservedFiles: 32,
 		}},
 		"20,000 descriptors, one processor": {limits.Machine{Memory: 64 * gib, Files: 20_000, Processors: 1}, limits.Limits{
-			MemoryLimit: 61797197414, MemoryBudget: 19662477721, Places: 7708, IdleConnections: 3854, Connections: 7708, StoreFiles: 600, ReservedFiles: 128,
+			MemoryLimit: 61780420198, MemoryBudget: 19656186265, Places: 7708, IdleConnections: 3854, Connections: 7708, StoreFiles: 600, ReservedFiles: 128,
 		}},
 	} {
 		if diff := cmp.Diff(tc.want, limits.Derive(tc.machine)); diff != "" {
