@@ -13,14 +13,17 @@ type Request struct {
 	Type     event.Type
 	// Number counts the delivery's attempts: 1, 2, 3, …
 	Number int
-	// Body is the event's full body, as event.AppendBody wrote it. It is read, and never written, until shortly after
-	// Send returned (a write that an early answer overtook is still being cut off), so its bytes must not be reused.
+	// Body is the event's full body, as event.AppendBody wrote it. It is read, and never written, until Written is called
+	// or Send returns, whichever comes first.
 	Body []byte
-	// Tenant of the subscription. Its connections are used for no other.
+	// Tenant is the subscription's. Its connections and TLS sessions are used for no other.
 	Tenant string
 	// Fresh makes the attempt on a new connection: a kept one has just turned out to be closed.
 	Fresh bool
-	// Written is called once, when the request was written and Body is not read any more; nil for nobody.
+	// Written is called at most once, when the whole request was handed to the system and nothing reads Body any more;
+	// nil for nobody. From then on the attempt costs WaitingCost. It is never called after Send has returned, and not at
+	// all if the request was not written as a whole; with ReasonStale it may have been called. It must not block, and
+	// may be called by another goroutine than the caller's.
 	Written func()
 }
 
@@ -29,19 +32,27 @@ type Reason string
 
 // The reasons. An attempt that succeeded has none.
 const (
-	ReasonStatusCode         Reason = "StatusCode" // an answer other than 2xx
-	ReasonTimeout            Reason = "Timeout"
-	ReasonConnectionRefused  Reason = "ConnectionRefused"
-	ReasonConnectionReset    Reason = "ConnectionReset" // closed or reset before a whole answer came
-	ReasonNameNotFound       Reason = "NameNotFound"
-	ReasonAddressNotAllowed  Reason = "AddressNotAllowed"
-	ReasonHTTPNotAllowed     Reason = "HTTPNotAllowed" // an http URL where only https may be used
-	ReasonCertificateInvalid Reason = "CertificateInvalid"
-	ReasonTLSFailed          Reason = "TLSFailed"
-	ReasonRequestInvalid     Reason = "RequestInvalid"  // the target or the body cannot be sent as it is; see Target.Check
-	ReasonResponseInvalid    Reason = "ResponseInvalid" // not HTTP, or headers beyond the bound
-	ReasonUnreachable        Reason = "Unreachable"     // no route, and what else keeps a connection from being made
-	ReasonInterrupted        Reason = "Interrupted"     // the dispatcher stopped before an answer came
+	ReasonStatusCode        Reason = "StatusCode" // an answer other than 2xx
+	ReasonTimeout           Reason = "Timeout"
+	ReasonConnectionRefused Reason = "ConnectionRefused"
+	ReasonConnectionReset   Reason = "ConnectionReset" // closed or reset before a whole answer came
+	ReasonNameNotFound      Reason = "NameNotFound"
+	ReasonAddressNotAllowed Reason = "AddressNotAllowed"
+	ReasonPortNotAllowed    Reason = "PortNotAllowed"
+	ReasonHTTPNotAllowed    Reason = "HTTPNotAllowed" // an http URL where only https may be used
+	ReasonTLSFailed         Reason = "TLSFailed"
+	ReasonRequestInvalid    Reason = "RequestInvalid"  // the target or the body cannot be sent as it is; see Target.Check
+	ReasonResponseInvalid   Reason = "ResponseInvalid" // not HTTP, or headers beyond the bound
+	ReasonUnreachable       Reason = "Unreachable"     // no route, and what else keeps a connection from being made
+	ReasonInterrupted       Reason = "Interrupted"     // the dispatcher stopped before an answer came
+	// The reasons of a certificate that is not accepted. A missing intermediate certificate is Untrusted as well: the
+	// endpoint must send its whole chain, and nobody can tell a missing link from a foreign one.
+	ReasonCertificateExpired     Reason = "CertificateExpired"     // it, or one it was issued by
+	ReasonCertificateNotYetValid Reason = "CertificateNotYetValid" // it, or one it was issued by
+	ReasonCertificateWrongHost   Reason = "CertificateWrongHost"   // it does not name the URL's host
+	ReasonCertificateUntrusted   Reason = "CertificateUntrusted"   // no authority in RootCAs is at the end of its chain
+	ReasonCertificateWeak        Reason = "CertificateWeak"        // RSA below 2048 bits, or signed with SHA-1 or MD5
+	ReasonCertificateInvalid     Reason = "CertificateInvalid"     // whatever else is wrong with it
 	// ReasonStale is never recorded: a kept connection broke before a byte of an answer came, so the endpoint most likely
 	// closed it while it was idle. The caller sends the same request again, with Fresh.
 	ReasonStale Reason = "Stale"
@@ -62,5 +73,5 @@ type Result struct {
 	Duration time.Duration
 }
 
-// Delivered tells whether the endpoint has taken the delivery.
+// Delivered reports whether the endpoint has taken the delivery.
 func (r Result) Delivered() bool { return r.Reason == "" }

@@ -6,12 +6,16 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
+	"errors"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -64,6 +68,55 @@ func rawLoop(b *testing.B, url string, more http.Header) func() bool {
 	}
 }
 
+// tuned is a client of net/http as one would set it up for deliveries: guarded and racing as egress is, HTTP/1.1 only,
+// no proxy, no redirect, no compression, bounded.
+func tuned(tb testing.TB, roots *Roots) *http.Client {
+	g, err := newGuard(Options{AllowedCIDRs: loopback})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	dialer := &net.Dialer{Control: g.control(nil), KeepAliveConfig: keepAlive}
+	transport := &http.Transport{
+		DialContext: dialer.DialContext, MaxIdleConns: 1024, MaxIdleConnsPerHost: 1024, IdleConnTimeout: 50 * time.Second,
+		DisableCompression: true, TLSHandshakeTimeout: DefaultTimeout, MaxResponseHeaderBytes: maxResponseHeader,
+		ReadBufferSize: readBuffer, WriteBufferSize: 4 << 10, TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
+	}
+	if roots != nil {
+		transport.TLSClientConfig.RootCAs = roots.pool
+	}
+	tb.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// transportLoop sends what Send does, signed and with all headers, by a tuned http.Transport.
+func transportLoop(b *testing.B, url string) func() bool {
+	client := tuned(b, nil)
+	request := newRequest(b, url)
+	request.Body = benchBody()
+	return func() bool {
+		posted, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(request.Body))
+		if err != nil {
+			return false
+		}
+		at, id := time.Now(), request.Delivery.String()
+		posted.Header.Set(headerContentType, "application/json")
+		posted.Header.Set(headerUserAgent, "EventFlow/1.2.3")
+		posted.Header.Set(headerEvent, string(request.Type))
+		posted.Header.Set(headerDelivery, id)
+		posted.Header.Set(headerAttempt, "2")
+		posted.Header.Set(headerTimestamp, strconv.FormatInt(at.Unix(), 10))
+		request.Target.Keys.Header(posted.Header, id, at, request.Body)
+		response, err := client.Do(posted)
+		if err != nil {
+			return false
+		}
+		_, err = io.CopyN(io.Discard, response.Body, drainBytes)
+		_ = response.Body.Close()
+		return errors.Is(err, io.EOF) && response.StatusCode == http.StatusNoContent
+	}
+}
+
 // sendLoop returns the same by Client.Send.
 func sendLoop(b *testing.B, url string) func() bool {
 	c := newClient(b)
@@ -79,7 +132,8 @@ func deliveryHeader(b *testing.B) http.Header {
 	if err != nil {
 		b.Fatal(err)
 	}
-	wire := newClient(b).appendRequest(nil, request, target, time.Unix(1768468500, 0))
+	wire := newClient(b).appendHead(nil, &request, target, time.Unix(1768468500, 0))
+	wire = append(wire, request.Body...)
 	parsed, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(wire)))
 	if err != nil {
 		b.Fatal(err)
@@ -89,9 +143,10 @@ func deliveryHeader(b *testing.B) http.Header {
 
 func BenchmarkSend(b *testing.B) {
 	for name, loop := range map[string]func(string) func() bool{
-		"raw":    func(url string) func() bool { return rawLoop(b, url, nil) },
-		"headed": func(url string) func() bool { return rawLoop(b, url, deliveryHeader(b)) },
-		"egress": func(url string) func() bool { return sendLoop(b, url) },
+		"raw":       func(url string) func() bool { return rawLoop(b, url, nil) },
+		"headed":    func(url string) func() bool { return rawLoop(b, url, deliveryHeader(b)) },
+		"egress":    func(url string) func() bool { return sendLoop(b, url) },
+		"transport": func(url string) func() bool { return transportLoop(b, url) },
 	} {
 		b.Run(name, func(b *testing.B) {
 			send := loop(benchServer(b))
@@ -105,12 +160,13 @@ func BenchmarkSend(b *testing.B) {
 	}
 }
 
-// BenchmarkSendRatio posts by turns with the raw loop, the raw loop with a delivery's headers, and Send, 16 at once, and
+// BenchmarkSendRatio posts by turns with the raw loop, the raw loop with a delivery's headers, Send, and a tuned transport
+// that sends the same (docs/adr/0001), 16 at once, and
 // reports the ratio of Send's rate to each of theirs by the processor's time, receiver included, which does not depend
 // on what else the machine does; and to the raw loop's by the clock.
 func BenchmarkSendRatio(b *testing.B) {
 	url := benchServer(b)
-	loops := []func() bool{rawLoop(b, url, nil), rawLoop(b, url, deliveryHeader(b)), sendLoop(b, url)}
+	loops := []func() bool{rawLoop(b, url, nil), rawLoop(b, url, deliveryHeader(b)), sendLoop(b, url), transportLoop(b, url)}
 	spent, worked := make([]time.Duration, len(loops)), make([]time.Duration, len(loops))
 	for b.Loop() {
 		for i, send := range loops {
@@ -124,6 +180,7 @@ func BenchmarkSendRatio(b *testing.B) {
 	b.ReportMetric(float64(spent[0])/float64(spent[2]), "ratio-by-clock")
 	b.ReportMetric(float64(worked[0])/float64(worked[2]), "ratio-to-raw")
 	b.ReportMetric(float64(worked[1])/float64(worked[2]), "ratio-to-headed")
+	b.ReportMetric(float64(worked[3])/float64(worked[2]), "ratio-to-transport")
 	b.ReportMetric(float64(b.N)*turn/spent[0].Seconds(), "raw/s")
 	b.ReportMetric(float64(b.N)*turn/spent[2].Seconds(), "egress/s")
 }

@@ -1,20 +1,14 @@
 package egress
 
 import (
-	"cmp"
-	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"net"
-	"net/http"
 	"net/netip"
 	"sync"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
-
-	"github.com/clinikapi/eventflow/api/event"
 )
 
 // Options are what may differ between dispatchers. The zero value is the strictest.
@@ -25,15 +19,36 @@ type Options struct {
 	AllowHTTP bool
 	// AllowedCIDRs may be reached although they are private or special; DeniedCIDRs may not be, whatever else holds.
 	AllowedCIDRs, DeniedCIDRs []netip.Prefix
+	// AllowedPorts below 1024 may be dialled beside 80 and 443, at every address that may be reached.
+	AllowedPorts []uint16
+	// OwnAddresses returns the dispatcher's own addresses, which are never dialled, but for loopback on ports that are not
+	// its own; nil for those of the interfaces. It is called for each address that is dialled.
+	OwnAddresses func() []netip.Addr
+	// OwnPorts returns the ports that the dispatcher listens on, which are never dialled on loopback; nil for none.
+	OwnPorts func() []uint16
+	// Denied returns what is never dialled beside that, such as the API server; port 0 stands for all ports. Nil denies
+	// nothing more. It is called for each address that is dialled, and must not block.
+	Denied func() []netip.AddrPort
 	// MaxIdleConns bounds the connections that are kept open between deliveries, to all hosts; 1024 if 0.
 	MaxIdleConns int
 	// IdleConnTimeout is how long they are kept; 50 s if 0: less than the 60 s of common load balancers.
 	IdleConnTimeout time.Duration
+	// MaxConnAge is how old a connection may be that is used again, so that traffic follows its name; 1 min if 0.
+	MaxConnAge time.Duration
 	// RootCAs are the certificate authorities to trust; the system's if nil.
 	RootCAs *x509.CertPool
 	// Resolver looks names up; the system's if nil.
 	Resolver *net.Resolver
 }
+
+// What an attempt holds while it waits for its answer, after Request.Written, in bytes: of this process, with its
+// goroutine's stack, and of the kernel for its socket. Without TLS 8 KiB are the stack. TestWaitingCost and
+// BenchmarkWaiting measure them; garbage that is not yet collected comes on top.
+const (
+	WaitingCostPlain  = 12 << 10
+	WaitingCost       = 20 << 10 // with TLS
+	WaitingCostKernel = 5 << 10
+)
 
 // Client sends deliveries. It is safe for concurrent use.
 //
@@ -56,25 +71,17 @@ func New(o Options) (*Client, error) {
 	if !httpguts.ValidHeaderFieldName(o.Version) { // both are tokens (RFC 9110, section 5.6.2)
 		return nil, errors.New("the version is not a token")
 	}
-	if o.MaxIdleConns < 0 || o.IdleConnTimeout < 0 {
+	if o.MaxIdleConns < 0 || o.IdleConnTimeout < 0 || o.MaxConnAge < 0 {
 		return nil, errors.New("a bound of idle connections is negative")
 	}
-	g, err := newGuard(o.AllowedCIDRs, o.DeniedCIDRs)
+	g, err := newGuard(o)
 	if err != nil {
 		return nil, err
 	}
 	maxIdle := orDefault(o.MaxIdleConns, 1024)
 	return &Client{
-		dialer: &dialer{
-			net: net.Dialer{Control: g.control, Resolver: o.Resolver, KeepAliveConfig: keepAlive},
-			tls: &tls.Config{
-				MinVersion:         tls.VersionTLS12,
-				RootCAs:            o.RootCAs,
-				NextProtos:         []string{"http/1.1"},
-				ClientSessionCache: tls.NewLRUClientSessionCache(maxIdle),
-			},
-		},
-		pool:      newPool(maxIdle, orDefault(o.IdleConnTimeout, 50*time.Second)),
+		dialer:    newDialer(o, g, maxIdle),
+		pool:      newPool(maxIdle, orDefault(o.IdleConnTimeout, 50*time.Second), orDefault(o.MaxConnAge, time.Minute)),
 		requests:  sync.Pool{New: func() any { return new([]byte) }},
 		userAgent: "EventFlow/" + o.Version,
 		allowHTTP: o.AllowHTTP,
@@ -90,104 +97,3 @@ func orDefault[T int | time.Duration](value, byDefault T) T {
 
 // Close closes idle connections. Attempts under way are ended by their context.
 func (c *Client) Close() { c.pool.close() }
-
-// Send makes one attempt and tells what came of it. It returns when the answer's headers were read and its body was
-// drained or cut off, at most 250 ms later; when Target's timeout is over; or when ctx ends, with ReasonInterrupted.
-//
-// A 2xx whose headers came in time is a success whatever becomes of its body.
-//
-// The endpoint may see an attempt twice: if a pooled connection breaks before a byte of an answer came, the endpoint
-// most likely closed it while idle, and the request is repeated on a new one, with the same headers. That the endpoint
-// took the first and broke down before answering looks the same; deliveries are at least once, and their ids say so.
-// On a new connection nothing is repeated.
-func (c *Client) Send(ctx context.Context, r Request) Result {
-	result := Result{Started: time.Now()}
-	target, err := r.Target.prepare()
-	if err == nil && r.Target.Thin {
-		r.Body, err = event.ThinBody(r.Body)
-	}
-	switch {
-	case err != nil:
-		result.Reason = ReasonRequestInvalid
-	case target.plaintext && !c.allowHTTP:
-		result.Reason = ReasonHTTPNotAllowed
-	default:
-		c.exchange(ctx, r, target, &result)
-	}
-	return result
-}
-
-// maxKeptRequest bounds the memory that is kept to write the next request into.
-const maxKeptRequest = 64 << 10
-
-// exchange sends r and reads the answer.
-func (c *Client) exchange(ctx context.Context, r Request, target *preparedTarget, result *Result) {
-	buffer := c.requests.Get().(*[]byte)
-	request := c.appendRequest((*buffer)[:0], r, target, result.Started)
-	if cap(request) <= maxKeptRequest {
-		*buffer = request
-	}
-	defer c.requests.Put(buffer)
-
-	deadline := result.Started.Add(target.timeout)
-	used, response, err := c.roundTrip(ctx, target, deadline, request) //nolint:bodyclose // drain closes it
-	result.Duration = time.Since(result.Started)
-	if err != nil {
-		result.Reason = exchangeReason(ctx, err, used != nil && used.answered)
-		return
-	}
-	result.StatusCode = response.StatusCode
-	if response.StatusCode < 200 || response.StatusCode > 299 {
-		result.Reason = ReasonStatusCode
-	}
-	if response.StatusCode == http.StatusTooManyRequests || response.StatusCode == http.StatusServiceUnavailable {
-		result.RetryAfter = retryAfter(response.Header.Get("Retry-After"), time.Now())
-	}
-	again := used.drain(response)
-	if used.release() && again {
-		c.pool.put(used)
-	} else {
-		_ = used.Close()
-	}
-}
-
-// roundTrip sends the request on a connection that is idle, or else on a new one. ctx ends what waits for the connection
-// it returns until that is released. If it fails, the connection is closed.
-func (c *Client) roundTrip(ctx context.Context, target *preparedTarget, deadline time.Time, request []byte) (*conn, *http.Response, error) {
-	for fresh := false; ; fresh = true {
-		used, err := c.connection(ctx, target, deadline, fresh)
-		if err != nil {
-			return nil, nil, err
-		}
-		used.release = context.AfterFunc(ctx, used.cut)
-		response, err := used.roundTrip(request)
-		if err == nil && ctx.Err() == nil {
-			return used, response, nil
-		}
-		used.release()
-		_ = used.Close()
-		if ctx.Err() != nil || !used.reused || used.answered || isTimeout(err) {
-			return used, nil, cmp.Or(ctx.Err(), err)
-		}
-	}
-}
-
-// connection returns a connection on which everything ends at the deadline.
-func (c *Client) connection(ctx context.Context, target *preparedTarget, deadline time.Time, fresh bool) (*conn, error) {
-	if !fresh {
-		if idle := c.pool.get(target.key); idle != nil {
-			return idle, idle.SetDeadline(deadline)
-		}
-	}
-	ctx, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
-	dial := c.dialer.dialTLS
-	if target.plaintext {
-		dial = c.dialer.dial
-	}
-	connected, err := dial(ctx, target.address)
-	if err != nil {
-		return nil, err
-	}
-	return newConn(connected, target.key), connected.SetDeadline(deadline)
-}

@@ -187,9 +187,9 @@ func TestTLS(t *testing.T) {
 		"trusted":        {},
 		"TLS 1.2":        {change: func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }},
 		"TLS 1.1":        {change: func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }, want: ReasonTLSFailed},
-		"unknown issuer": {roots: func(*x509.CertPool) *x509.CertPool { return x509.NewCertPool() }, want: ReasonCertificateInvalid},
-		"system roots":   {roots: func(*x509.CertPool) *x509.CertPool { return nil }, want: ReasonCertificateInvalid},
-		"other name":     {host: "localhost", want: ReasonCertificateInvalid},
+		"unknown issuer": {roots: func(*x509.CertPool) *x509.CertPool { return x509.NewCertPool() }, want: ReasonCertificateUntrusted},
+		"system roots":   {roots: func(*x509.CertPool) *x509.CertPool { return nil }, want: ReasonCertificateUntrusted},
+		"other name":     {host: "localhost", want: ReasonCertificateWrongHost},
 		"expired": {
 			change: func(c *tls.Config) { c.Certificates = []tls.Certificate{stale} },
 			roots: func(*x509.CertPool) *x509.CertPool {
@@ -197,7 +197,7 @@ func TestTLS(t *testing.T) {
 				pool.AddCert(staleRoot)
 				return pool
 			},
-			want: ReasonCertificateInvalid,
+			want: ReasonCertificateExpired,
 		},
 		"client certificate wanted":          {change: func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert }, want: ReasonTLSFailed},
 		"client certificate wanted, TLS 1.2": {change: func(c *tls.Config) { c.ClientAuth, c.MaxVersion = tls.RequireAnyClientCert, tls.VersionTLS12 }, want: ReasonTLSFailed},
@@ -311,7 +311,7 @@ func FuzzTarget(f *testing.F) {
 		}
 		lines := strings.Split(strings.TrimSuffix(string(p.head), crlf), crlf)
 		wanted := 3 // the request line, Host, Content-Type
-		if !reserved[http.CanonicalHeaderKey(name)] {
+		if !Reserved(name) {
 			wanted++
 		}
 		if strings.Contains(url, "@") {

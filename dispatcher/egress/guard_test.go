@@ -87,7 +87,7 @@ func TestGuard(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			g, err := newGuard(prefixes(tc.allowed...), prefixes(tc.denied...))
+			g, err := newGuard(Options{AllowedCIDRs: prefixes(tc.allowed...), DeniedCIDRs: prefixes(tc.denied...)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -96,7 +96,7 @@ func TestGuard(t *testing.T) {
 				if strings.Contains(text, ":") {
 					network = "tcp6"
 				}
-				err := g.control(network, netip.AddrPortFrom(netip.MustParseAddr(text), 443).String(), nil)
+				err := g.control(nil)(network, netip.AddrPortFrom(netip.MustParseAddr(text), 443).String(), nil)
 				if (err == nil) != want {
 					t.Errorf("%s: error %v, want allowed %v", text, err, want)
 				}
@@ -113,19 +113,19 @@ func TestGuard(t *testing.T) {
 
 func TestGuardRefusesWhatItCannotRead(t *testing.T) {
 	t.Parallel()
-	g, err := newGuard(prefixes("0.0.0.0/0"), nil)
+	g, err := newGuard(Options{AllowedCIDRs: prefixes("0.0.0.0/0")})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, tc := range [][2]string{{"tcp4", "example.com:443"}, {"udp4", "8.8.8.8:53"}, {"unix", "/run/x.sock"}, {"tcp4", ""}, {"tcp", "8.8.8.8:443"}} {
-		if g.control(tc[0], tc[1], nil) == nil {
+		if g.control(nil)(tc[0], tc[1], nil) == nil {
 			t.Errorf("%s %q is allowed", tc[0], tc[1])
 		}
 	}
-	if _, err := newGuard([]netip.Prefix{{}}, nil); err == nil {
+	if _, err := newGuard(Options{AllowedCIDRs: []netip.Prefix{{}}}); err == nil {
 		t.Error("an allowed CIDR that is none: no error")
 	}
-	if _, err := newGuard(nil, []netip.Prefix{{}}); err == nil {
+	if _, err := newGuard(Options{DeniedCIDRs: []netip.Prefix{{}}}); err == nil {
 		t.Error("a denied CIDR that is none: no error")
 	}
 }
@@ -133,13 +133,13 @@ func TestGuardRefusesWhatItCannotRead(t *testing.T) {
 func FuzzGuard(f *testing.F) {
 	f.Add([]byte{127, 0, 0, 1})
 	f.Add(netip.MustParseAddr("64:ff9b::7f00:1").AsSlice())
-	g, err := newGuard(nil, nil)
+	g, err := newGuard(Options{})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		a, ok := netip.AddrFromSlice(raw)
-		if !ok || !g.allows(a) {
+		if !ok || g.judge(netip.AddrPortFrom(a, 443), nil) != nil {
 			return
 		}
 		a = a.Unmap()

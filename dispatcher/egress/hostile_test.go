@@ -199,7 +199,7 @@ func TestStaleConnectionIsReplaced(t *testing.T) {
 			})
 			c := newClient(t)
 			for i := range 20 {
-				if result := c.Send(context.Background(), newRequest(t, r.url)); !result.Delivered() {
+				if result := deliver(context.Background(), c, newRequest(t, r.url)); !result.Delivered() {
 					t.Fatalf("delivery %d: %+v", i, result)
 				}
 			}
@@ -227,8 +227,8 @@ func TestBrokenReceiverIsNotTriedForever(t *testing.T) {
 		}
 	})
 	c := newClient(t)
-	c.Send(context.Background(), newRequest(t, r.url))
-	if result := c.Send(context.Background(), newRequest(t, r.url)); result.Reason != ReasonConnectionReset {
+	deliver(context.Background(), c, newRequest(t, r.url))
+	if result := deliver(context.Background(), c, newRequest(t, r.url)); result.Reason != ReasonConnectionReset {
 		t.Errorf("%+v, want %s", result, ReasonConnectionReset)
 	}
 	if n := r.accepted.Load(); n != 2 {

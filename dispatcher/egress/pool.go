@@ -2,106 +2,159 @@ package egress
 
 import (
 	"container/list"
-	"crypto/tls"
-	"net"
+	"slices"
 	"sync"
 	"time"
 )
 
-// pool keeps connections that are not in use, at most limit, and each for no longer than timeout. There is no bound per
-// host, nor on connections in use: it would couple subscriptions that share a host.
+// poolKey is what two attempts must share to share a connection: the tenant, and all that decided how it was made.
+type poolKey struct {
+	tenant   string
+	endpoint string // scheme, address, and what the target trusts and may reach
+}
+
+// pool keeps connections that are not in use: at most limit, none idle for longer than timeout, and none older than age.
+// There is no bound per host, nor on connections in use: it would couple subscriptions that share a host.
+//
+// Tenants share the limit. In a full pool, a connection replaces one of its own tenant if that has its fair share, and
+// else one of a tenant that has more.
 type pool struct {
-	limit   int
-	timeout time.Duration
+	limit        int
+	timeout, age time.Duration
 
-	mu     sync.Mutex
-	closed bool
-	idle   map[string][]*list.Element // by endpoint, the one used last at the end
-	order  *list.List                 // of *conn, the one used last in front
-	reaper *time.Timer
+	mu      sync.Mutex
+	closed  bool
+	idle    map[poolKey][]*conn // the one used last at the end
+	tenants map[string]int      // how many each has; no tenant that has none
+	order   *list.List          // of *conn, the one used last in front
+	reaper  *time.Timer
 }
 
-func newPool(limit int, timeout time.Duration) *pool {
-	return &pool{limit: limit, timeout: timeout, idle: map[string][]*list.Element{}, order: list.New()}
+func newPool(limit int, timeout, age time.Duration) *pool {
+	return &pool{
+		limit: limit, timeout: timeout, age: age,
+		idle: map[poolKey][]*conn{}, tenants: map[string]int{}, order: list.New(),
+	}
 }
 
-// get returns the endpoint's connection that was used last, if there is one that can be used again.
-func (p *pool) get(key string) *conn {
+// get returns the connection of the key that was used last, if there is one that can be used again.
+func (p *pool) get(key poolKey) *conn {
 	for {
 		c := p.take(key)
-		if c == nil || quiet(socketOf(c.Conn)) {
+		if c == nil || (p.current(c) && c.wire.quiet()) {
 			return c
 		}
 		_ = c.Close()
 	}
 }
 
-// socketOf is the connection below TLS.
-func socketOf(c net.Conn) net.Conn {
-	if secured, ok := c.(*tls.Conn); ok {
-		return secured.NetConn()
-	}
-	return c
+// current reports whether c is young enough, and its name still has its address.
+func (p *pool) current(c *conn) bool {
+	return time.Since(c.born) < p.age && c.host.has(c)
 }
 
-func (p *pool) take(key string) *conn {
+func (p *pool) take(key poolKey) *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	waiting := p.idle[key]
 	if len(waiting) == 0 {
 		return nil
 	}
-	return p.remove(waiting[len(waiting)-1])
-}
-
-// remove takes e, which is the first or the last of its endpoint's, out of the pool.
-func (p *pool) remove(e *list.Element) *conn {
-	c := p.order.Remove(e).(*conn)
-	waiting := p.idle[c.key]
-	switch last := len(waiting) - 1; {
-	case last == 0:
-		delete(p.idle, c.key)
-	case waiting[last] == e:
-		waiting[last] = nil
-		p.idle[c.key] = waiting[:last]
-	default:
-		waiting[0] = nil
-		p.idle[c.key] = waiting[1:]
-	}
+	c := waiting[len(waiting)-1]
+	p.remove(c)
 	return c
 }
 
-// put keeps c for another attempt, in place of the one that was used longest ago if there are too many.
+// remove takes c out of the pool.
+func (p *pool) remove(c *conn) {
+	key := c.key
+	p.order.Remove(c.place)
+	if n := p.tenants[key.tenant]; n > 1 {
+		p.tenants[key.tenant] = n - 1
+	} else {
+		delete(p.tenants, key.tenant)
+	}
+	waiting := p.idle[key]
+	switch last := len(waiting) - 1; {
+	case last == 0:
+		delete(p.idle, key)
+	case waiting[last] == c:
+		waiting[last] = nil
+		p.idle[key] = waiting[:last]
+	default:
+		i := slices.Index(waiting, c)
+		p.idle[key] = slices.Delete(waiting, i, i+1)
+	}
+}
+
+// put keeps c for another attempt, or closes it if it is too old.
 func (p *pool) put(c *conn) {
 	_ = c.SetDeadline(time.Time{}) // if it fails, so does the next use
 	c.reused, c.idleFrom = true, time.Now()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
+	if !p.current(c) {
 		_ = c.Close()
 		return
 	}
-	if p.order.Len() >= p.limit {
-		_ = p.remove(p.order.Back()).Close()
+	if replaced := p.add(c); replaced != nil {
+		_ = replaced.Close()
 	}
-	p.idle[c.key] = append(p.idle[c.key], p.order.PushFront(c))
+}
+
+// add adds c, and returns what has no place any more, nil if all have.
+func (p *pool) add(c *conn) (replaced *conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return c
+	}
+	if p.order.Len() >= p.limit {
+		replaced = p.victim(c.key.tenant)
+		p.remove(replaced)
+	}
+	c.place = p.order.PushFront(c)
+	p.tenants[c.key.tenant]++
+	p.idle[c.key] = append(p.idle[c.key], c)
 	if p.reaper == nil {
 		p.reaper = time.AfterFunc(p.timeout, p.reap)
 	}
+	return replaced
+}
+
+// victim is what gives way to a connection of the tenant in a full pool.
+func (p *pool) victim(tenant string) *conn {
+	share := p.limit / len(p.tenants)
+	own := p.tenants[tenant] >= max(share, 1)
+	for e := p.order.Back(); e != nil; e = e.Prev() {
+		c := e.Value.(*conn)
+		if own && c.key.tenant == tenant || !own && p.tenants[c.key.tenant] > share {
+			return c
+		}
+	}
+	return p.order.Back().Value.(*conn) // all have their share: the one used longest ago
 }
 
 // reap closes what was idle for too long.
 func (p *pool) reap() {
+	for _, c := range p.expired() {
+		_ = c.Close()
+	}
+}
+
+// expired takes out what was idle for too long, everything if the pool is closed.
+func (p *pool) expired() (all []*conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.reaper = nil
 	for e := p.order.Back(); e != nil; e = p.order.Back() {
-		if wait := p.timeout - time.Since(e.Value.(*conn).idleFrom); wait > 0 && !p.closed {
+		c := e.Value.(*conn)
+		if wait := p.timeout - time.Since(c.idleFrom); wait > 0 && !p.closed {
 			p.reaper = time.AfterFunc(wait, p.reap)
-			return
+			break
 		}
-		_ = p.remove(e).Close()
+		p.remove(c)
+		all = append(all, c)
 	}
+	return all
 }
 
 // close closes every connection in the pool, and those that come.

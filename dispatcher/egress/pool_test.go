@@ -15,14 +15,14 @@ func piped(t *testing.T, key string) *conn {
 	t.Helper()
 	near, far := net.Pipe()
 	t.Cleanup(func() { _, _ = near.Close(), far.Close() })
-	return newConn(near, key)
+	return newConn(near, newWire(near), poolKey{endpoint: key})
 }
 
 func (c *conn) open() bool { return c.SetDeadline(time.Time{}) == nil }
 
 func TestPoolKeepsTheNewest(t *testing.T) {
 	t.Parallel()
-	p := newPool(3, time.Minute)
+	p := newPool(3, time.Minute, time.Hour)
 	defer p.close()
 	first, second, third, other := piped(t, "a"), piped(t, "a"), piped(t, "a"), piped(t, "b")
 	for _, c := range []*conn{first, second, third, other} {
@@ -31,16 +31,16 @@ func TestPoolKeepsTheNewest(t *testing.T) {
 	if first.open() {
 		t.Error("the one used longest ago stayed open above the limit")
 	}
-	if got := p.get("a"); got != third {
+	if got := p.get(poolKey{endpoint: "a"}); got != third {
 		t.Error("not the one used last")
 	}
-	if got := p.get("a"); got != second {
+	if got := p.get(poolKey{endpoint: "a"}); got != second {
 		t.Error("not the one before")
 	}
-	if got := p.get("a"); got != nil {
+	if got := p.get(poolKey{endpoint: "a"}); got != nil {
 		t.Error("a closed one is in the pool")
 	}
-	if got := p.get("b"); got != other || !got.reused {
+	if got := p.get(poolKey{endpoint: "b"}); got != other || !got.reused {
 		t.Error("the other endpoint's is gone")
 	}
 	p.put(second)
@@ -54,7 +54,7 @@ func TestPoolKeepsTheNewest(t *testing.T) {
 func TestPoolClosesWhatIsIdleForTooLong(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := newPool(10, time.Minute)
+		p := newPool(10, time.Minute, time.Hour)
 		defer p.close()
 		old, young := piped(t, "a"), piped(t, "a")
 		p.put(old)

@@ -3,10 +3,12 @@ package egress
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
 	"syscall"
+	"time"
 )
 
 // failure is an error whose reason was known where it arose.
@@ -24,6 +26,8 @@ func dialReason(err error) Reason {
 	switch {
 	case errors.Is(err, errAddressNotAllowed):
 		return ReasonAddressNotAllowed
+	case errors.Is(err, errPortNotAllowed):
+		return ReasonPortNotAllowed
 	case errors.As(err, &name) && name.IsNotFound:
 		return ReasonNameNotFound
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -41,8 +45,10 @@ func dialReason(err error) Reason {
 func handshakeReason(err error) Reason {
 	var certificate *tls.CertificateVerificationError
 	switch {
+	case errors.Is(err, errWeak):
+		return ReasonCertificateWeak
 	case errors.As(err, &certificate):
-		return ReasonCertificateInvalid
+		return certificateReason(certificate)
 	case isTimeout(err):
 		return ReasonTimeout
 	case isLost(err):
@@ -52,7 +58,35 @@ func handshakeReason(err error) Reason {
 	}
 }
 
-// exchangeReason is the reason of an error of an exchange. ctx is the engine's, and answered tells whether a byte of an
+// certificateReason is the reason of a certificate that was not accepted.
+func certificateReason(err *tls.CertificateVerificationError) Reason {
+	var (
+		invalid x509.CertificateInvalidError
+		host    x509.HostnameError
+		unknown x509.UnknownAuthorityError
+		none    x509.SystemRootsError
+	)
+	switch {
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		if invalid.Cert != nil && time.Now().Before(invalid.Cert.NotBefore) {
+			return ReasonCertificateNotYetValid
+		}
+		return ReasonCertificateExpired
+	case errors.As(err, &host):
+		return ReasonCertificateWrongHost
+	case errors.As(err, &unknown):
+		if hasWeakSignature(err.UnverifiedCertificates) {
+			return ReasonCertificateWeak
+		}
+		return ReasonCertificateUntrusted
+	case errors.As(err, &none):
+		return ReasonCertificateUntrusted
+	default:
+		return ReasonCertificateInvalid
+	}
+}
+
+// exchangeReason is the reason of an error of an exchange. ctx is the engine's, and answered reports whether a byte of an
 // answer had come: http.ReadResponse has no types for what it finds wrong with one.
 func exchangeReason(ctx context.Context, err error, answered bool) Reason {
 	var known *failure
@@ -81,7 +115,7 @@ func isTimeout(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// isLost tells whether the other side, or the network, ended the connection.
+// isLost reports whether the other side, or the network, ended the connection.
 func isLost(err error) bool {
 	for _, lost := range []error{syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED, io.EOF, io.ErrUnexpectedEOF} {
 		if errors.Is(err, lost) {
@@ -91,7 +125,7 @@ func isLost(err error) bool {
 	return false
 }
 
-// isTLS tells whether the TLS layer failed behind the handshake: in TLS 1.3 a server refuses a client that has no
+// isTLS reports whether the TLS layer failed behind the handshake: in TLS 1.3 a server refuses a client that has no
 // certificate only then. Package tls marks alerts by the operation of a net.OpError.
 func isTLS(err error) bool {
 	var record tls.RecordHeaderError

@@ -26,6 +26,12 @@ func newReceiver(t testing.TB, serve func(net.Conn)) *receiver {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newReceiverAt(t, listener, serve)
+}
+
+// newReceiverAt is newReceiver with a listener of one's own.
+func newReceiverAt(t testing.TB, listener net.Listener, serve func(net.Conn)) *receiver {
+	t.Helper()
 	r := &receiver{url: "http://" + listener.Addr().String(), listener: listener, open: map[net.Conn]bool{}}
 	var serving sync.WaitGroup
 	serving.Go(func() {

@@ -57,19 +57,20 @@ func hostOf(u *url.URL) string {
 	return host
 }
 
-// appendRequest appends the whole request as it goes on the wire.
-func (c *Client) appendRequest(b []byte, r Request, target *preparedTarget, started time.Time) []byte {
+// appendHead appends all of the request that comes before its body.
+func (c *Client) appendHead(b []byte, r *Request, target *preparedTarget, started time.Time) []byte {
 	id := r.Delivery.String()
 	b = append(b, target.head...)
-	b = appendHeader(b, headerUserAgent, c.userAgent)
+	if !target.named {
+		b = appendHeader(b, headerUserAgent, c.userAgent)
+	}
 	b = appendNumber(b, "Content-Length", int64(len(r.Body)))
 	b = appendHeader(b, headerEvent, string(r.Type))
 	b = appendHeader(b, headerDelivery, id)
 	b = appendNumber(b, headerAttempt, int64(r.Number))
 	b = appendNumber(b, headerTimestamp, started.Unix())
 	b = r.Target.Keys.AppendHeader(b, id, started, r.Body)
-	b = append(b, crlf...)
-	return append(b, r.Body...)
+	return append(b, crlf...)
 }
 
 func appendHeader(b []byte, name, value string) []byte {

@@ -1,7 +1,9 @@
 package egress
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -25,8 +27,7 @@ type Target struct {
 	// URL is absolute, http or https. It may carry tokens and is never logged. User and password in it are sent as
 	// Authorization, unless Header has that; a fragment is not sent.
 	URL string
-	// Header is added to every delivery. It never replaces a header that deliveries have by themselves, nor one that
-	// frames the message or governs the connection (Host, Content-Length, Connection, …): those are left out.
+	// Header is added to every delivery, but what is Reserved. A User-Agent replaces that of the product.
 	Header http.Header
 	// Keys sign, the current one first; there is at least one.
 	Keys signature.Keys
@@ -34,6 +35,10 @@ type Target struct {
 	Timeout time.Duration
 	// Thin delivers which resource changed and nothing of what it holds.
 	Thin bool
+	// Roots are trusted in place of the dispatcher's; nil means the dispatcher's.
+	Roots *Roots
+	// Rules are where this tenant's deliveries may go beside what all may reach.
+	Rules []Rule
 
 	prepared atomic.Pointer[preparedTarget] // made when first needed
 }
@@ -42,9 +47,13 @@ type Target struct {
 type preparedTarget struct {
 	head      []byte // of every request
 	address   string // to dial
-	key       string // of the connections that may be used
+	host      string // that the certificate must name
+	key       string // of the connections that may be used, with the tenant
 	plaintext bool   // http
+	named     bool   // head has a User-Agent
 	timeout   time.Duration
+	roots     *Roots
+	rules     []Rule
 }
 
 // Check returns an error if no delivery can be sent to t because of how it is written: its URL is not absolute, a
@@ -58,7 +67,7 @@ func (t *Target) prepare() (*preparedTarget, error) {
 	if p := t.prepared.Load(); p != nil {
 		return p, nil
 	}
-	p := &preparedTarget{timeout: t.Timeout}
+	p := &preparedTarget{timeout: t.Timeout, roots: t.Roots}
 	if p.timeout <= 0 {
 		p.timeout = DefaultTimeout
 	}
@@ -79,8 +88,15 @@ func (t *Target) prepare() (*preparedTarget, error) {
 		header["Authorization"] = []string{"Basic " + credentials}
 	}
 	p.plaintext = u.Scheme == "http"
+	if p.rules, err = checkedRules(t.Rules); err != nil {
+		return nil, err
+	}
+	p.named = header[headerUserAgent] != nil
 	p.head, p.address = head(u, header), addressOf(u)
-	p.key = u.Scheme + "://" + p.address
+	if p.host, _, err = net.SplitHostPort(p.address); err != nil {
+		return nil, errors.New("the URL's host and port cannot be told apart")
+	}
+	p.key = u.Scheme + "://" + p.address + fingerprint(p.roots, p.rules)
 	t.prepared.Store(p) // another attempt may have prepared the same
 	return p, nil
 }
@@ -115,40 +131,29 @@ func parseURL(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// additionalHeader returns what of h is sent. Its error names a header only where its name is well-formed.
-func additionalHeader(h http.Header) (http.Header, error) {
-	added := make(http.Header, len(h))
-	for name, values := range h {
-		if !httpguts.ValidHeaderFieldName(name) {
-			return nil, errors.New("a header's name is not a token of letters, digits and dashes")
+// checkedRules returns the rules with prefixes as the guard compares them.
+func checkedRules(rules []Rule) ([]Rule, error) {
+	checked := make([]Rule, 0, len(rules))
+	for _, rule := range rules {
+		prefixes, err := unmappedAll(rule.Prefixes)
+		if err != nil {
+			return nil, fmt.Errorf("the CIDR of a rule: %w", err)
 		}
-		name = http.CanonicalHeaderKey(name)
-		for _, value := range values {
-			if !httpguts.ValidHeaderFieldValue(value) {
-				return nil, fmt.Errorf("the value of header %s has a control character", name)
-			}
-		}
-		if !reserved[name] && len(values) > 0 {
-			added[name] = values
-		}
+		checked = append(checked, Rule{Prefixes: prefixes, Ports: rule.Ports})
 	}
-	return added, nil
+	return checked, nil
 }
 
-// reserved are the headers that a Target cannot set, in canonical form: those of product deliveries, and those that
-// frame a message or govern its connection.
-var reserved = canonical(
-	headerContentType, headerUserAgent, headerTimestamp, headerEvent, headerDelivery, headerAttempt,
-	signature.HeaderBody, signature.HeaderBodyAlias,
-	signature.HeaderID, signature.HeaderTimestamp, signature.HeaderStandard,
-	"Host", "Content-Length", "Transfer-Encoding", "Trailer", "TE", "Expect",
-	"Connection", "Keep-Alive", "Proxy-Connection", "Upgrade",
-)
-
-func canonical(names ...string) map[string]bool {
-	set := make(map[string]bool, len(names))
-	for _, name := range names {
-		set[http.CanonicalHeaderKey(name)] = true
+// fingerprint tells apart what targets trust and may reach; it is empty for what all do. A connection that was made
+// under one is not used under another.
+func fingerprint(roots *Roots, rules []Rule) string {
+	if roots == nil && len(rules) == 0 {
+		return ""
 	}
-	return set
+	sum := sha256.New()
+	if roots != nil {
+		sum.Write(roots.sum[:])
+	}
+	_, _ = fmt.Fprint(sum, roots != nil, rules) // a hash fails never
+	return "#" + hex.EncodeToString(sum.Sum(nil))
 }

@@ -3,6 +3,7 @@ package egress
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -54,6 +55,7 @@ func TestWire(t *testing.T) {
 		wantBody  string
 		wantMore  []string // header lines beside ours
 		wantLater string   // further signatures
+		wantAgent string   // the product's if empty
 	}{
 		"full": {wantPath: "/", wantBody: fullBody},
 		"thin": {change: func(t *Target) { t.Thin = true }, wantPath: "/", wantBody: thinBody},
@@ -66,21 +68,29 @@ func TestWire(t *testing.T) {
 		},
 		"own headers": {
 			change: func(t *Target) {
-				t.Header = http.Header{"X-Team": {"billing", "again"}, "Authorization": {"Bearer x"}, "Accept-Encoding": {"br"}}
+				t.Header = http.Header{"X-Team": {"billing", "again"}, "Authorization": {"Bearer x"}, "Accept-Language": {"de"}}
 			},
 			wantPath: "/", wantBody: fullBody,
-			wantMore: []string{"X-Team: billing", "X-Team: again", "Authorization: Bearer x", "Accept-Encoding: br"},
+			wantMore: []string{"X-Team: billing", "X-Team: again", "Authorization: Bearer x", "Accept-Language: de"},
 		},
 		"headers that are ours": {
 			change: func(t *Target) {
 				t.Header = http.Header{}
-				for name := range reserved {
+				for name := range reservedNames {
 					t.Header[name] = []string{"overridden"}
 				}
+				for _, prefix := range reservedPrefixes {
+					t.Header[prefix+"x"] = []string{"overridden"}
+				}
+				t.Header["Ce_Id"] = []string{"overridden"}
 				t.Header["x-clinik-attempt"] = []string{"overridden"}
 				t.Header["X-ClinikAPI-Signature"] = []string{"overridden"}
 			},
 			wantPath: "/", wantBody: fullBody,
+		},
+		"a User-Agent of one's own": {
+			change:   func(t *Target) { t.Header = http.Header{"user-agent": {"Clinic/7"}} },
+			wantPath: "/", wantBody: fullBody, wantAgent: "Clinic/7",
 		},
 		"user and password": {
 			path: "user:pass@", wantPath: "/", wantBody: fullBody, wantMore: []string{"Authorization: Basic dXNlcjpwYXNz"},
@@ -127,7 +137,7 @@ func TestWire(t *testing.T) {
 			host, _, _ := strings.Cut(url[strings.Index(url, "@")+1:], "/")
 			want := append([]string{
 				"Host: " + host,
-				"User-Agent: EventFlow/1.2.3",
+				"User-Agent: " + cmp.Or(tc.wantAgent, "EventFlow/1.2.3"),
 				"Content-Length: " + fmt.Sprint(len(tc.wantBody)),
 				"Content-Type: application/json",
 				"X-Clinik-Signature: " + hexOf("key", tc.wantBody),
