@@ -60,6 +60,7 @@ func TestReadmeExamples(t *testing.T) {
 	}
 	known := knownAnswer
 	known.Secret = signingKey
+	unpadded := signedUnpadded(t)
 
 	t.Run("Go", func(t *testing.T) {
 		t.Parallel()
@@ -69,8 +70,8 @@ func TestReadmeExamples(t *testing.T) {
 		language, program, harness string
 		samples                    []sample
 	}{
-		"Node":   {"js", "node", nodeHarness, []sample{sent, known}},
-		"Python": {"python", "python3", pythonHarness, []sample{sent, known}},
+		"Node":   {"js", "node", nodeHarness, []sample{sent, known, unpadded}},
+		"Python": {"python", "python3", pythonHarness, []sample{sent, known, unpadded}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -90,6 +91,23 @@ func TestReadmeExamples(t *testing.T) {
 	}
 }
 
+// signedUnpadded is a delivery that was signed with a key without padding, which Standard Webhooks allows.
+func signedUnpadded(t *testing.T) sample {
+	t.Helper()
+	const secret = "whsec_dGhlIGtleSBoYXMgMjUgYnl0ZXMgaGVyZQ" // 25 bytes
+	key, err := signature.ParseKey([]byte(secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, header := "{}", http.Header{}
+	signature.Keys{key}.Header(header, "dlv_1", time.Unix(knownAnswer.Now, 0), []byte(body))
+	s := sample{Headers: map[string]string{}, Body: body, Secret: secret, Now: knownAnswer.Now}
+	for name, values := range header {
+		s.Headers[strings.ToLower(name)] = values[0]
+	}
+	return s
+}
+
 // testGoExample asserts that the example is the function above, and that the function works.
 func testGoExample(t *testing.T, block string, a attempt) {
 	t.Helper()
@@ -107,7 +125,7 @@ func testGoExample(t *testing.T, block string, a attempt) {
 	if verify(request, append([]byte(" "), a.body...), signingKey) == nil {
 		t.Error("a changed body was taken")
 	}
-	if verify(request, a.body, "other") == nil {
+	if verify(request, a.body, "another key, of thirty bytes!!") == nil {
 		t.Error("another key's signature was taken")
 	}
 }
@@ -122,7 +140,7 @@ const refuses = (f) => { try { return f() === false; } catch { return true; } };
 const event = verify(sample.headers, sample.body, sample.secret);
 if (JSON.stringify(event) !== JSON.stringify(JSON.parse(sample.body))) throw new Error("another event");
 if (!refuses(() => verify(sample.headers, sample.body + " ", sample.secret))) throw new Error("took a changed body");
-if (!refuses(() => verify(sample.headers, sample.body, "whsec_b3RoZXI="))) throw new Error("took another key's signature");
+if (!refuses(() => verify(sample.headers, sample.body, "whsec_YW5vdGhlciBrZXksIG9mIHRoaXJ0eSBieXRlcyEh"))) throw new Error("took another key's signature");
 if (sample.headers["x-clinikapi-signature"]) {
   if (!verifyBody(sample.headers, sample.body, sample.secret)) throw new Error("refused the body's signature");
   if (!refuses(() => verifyBody(sample.headers, sample.body + " ", sample.secret))) throw new Error("took a changed body");
@@ -139,7 +157,7 @@ if sample["now"]:
     time.time = lambda: sample["now"]
 assert verify(headers, body, secret), "refused a good delivery"
 assert not verify(headers, body + b" ", secret), "took a changed body"
-assert not verify(headers, body, "other"), "took another key's signature"
+assert not verify(headers, body, "another key, of thirty bytes!!"), "took another key's signature"
 now = int(headers["webhook-timestamp"])
 time.time = lambda: now + 301
 assert not verify(headers, body, secret), "took an old delivery"

@@ -258,7 +258,7 @@ func TestDispatcherReadsItsTableAlone(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
 	dispatcher(t, ns)
-	secret(t, ns, "key", map[string]string{"current": "s3cret"})
+	secret(t, ns, "key", map[string]string{"current": signingKey})
 	sub := create(t, subscription(ns, "billing"))
 	names(t, ns, "billing")
 	appears(t, in("", bindingName("eventflow-dispatcher-auth", ns), &rbacv1.ClusterRoleBinding{}), exists)

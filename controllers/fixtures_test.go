@@ -82,6 +82,9 @@ func dispatcher(t *testing.T, namespace string, edits ...func(*v1alpha1.WebhookD
 	return create(t, d)
 }
 
+// signingKey is what the Secret "key" of most tests holds as "current".
+const signingKey = "s3cret of twenty-four bytes or more"
+
 func secret(t *testing.T, namespace, name string, data map[string]string) *corev1.Secret {
 	t.Helper()
 	return create(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, StringData: data})

@@ -22,7 +22,7 @@ func TestSubscriptionBecomesReady(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
 	dispatcher(t, ns)
-	secret(t, ns, "key", map[string]string{"current": "s3cret"})
+	secret(t, ns, "key", map[string]string{"current": signingKey})
 	sub := create(t, subscription(ns, "billing"))
 
 	become(t, sub, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
@@ -31,7 +31,7 @@ func TestSubscriptionBecomesReady(t *testing.T) {
 		t.Errorf("status: endpoint %q, observedGeneration %d; want %q, %d", sub.Status.Endpoint, sub.Status.ObservedGeneration, want, sub.Generation)
 	}
 	entry(t, ns, "billing", func(e *routing.Entry) error {
-		if e.Identity != string(sub.UID) || e.Generation != sub.Generation || string(e.Keys[0]) != "s3cret" || e.Waiting != "" {
+		if e.Identity != string(sub.UID) || e.Generation != sub.Generation || string(e.Keys[0]) != signingKey || e.Waiting != "" {
 			return fmt.Errorf("it is of another subscription, generation or key, or waits: %s", e.Waiting)
 		}
 		return nil
@@ -54,7 +54,7 @@ func TestSubscriptionIsNotWrittenWithoutChange(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
 	dispatcher(t, ns)
-	key := secret(t, ns, "key", map[string]string{"current": "s3cret"})
+	key := secret(t, ns, "key", map[string]string{"current": signingKey})
 	sub := create(t, subscription(ns, "billing"))
 	become(t, sub, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
 	names(t, ns, "billing")
@@ -132,7 +132,7 @@ func TestSubscriptionRejected(t *testing.T) {
 	}
 	ns := namespace(t)
 	dispatcher(t, ns)
-	secret(t, ns, "key", map[string]string{"current": "s3cret", "empty": "", "url": "ftp://canary.example.com", "newline": "Bearer canary\n"})
+	secret(t, ns, "key", map[string]string{"current": signingKey, "empty": "", "url": "ftp://canary.example.com", "newline": "Bearer canary\n"})
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -157,7 +157,7 @@ func TestSecretTakesEffect(t *testing.T) {
 	become(t, sub, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonSecretKeyMissing)
 	names(t, ns)
 
-	change(t, key, func(s *corev1.Secret) { s.StringData = map[string]string{"current": "first"} })
+	change(t, key, func(s *corev1.Secret) { s.StringData = map[string]string{"current": "the first signing key there is"} })
 	become(t, sub, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
 	signsWith := func(want string) func(*routing.Entry) error {
 		return func(e *routing.Entry) error {
@@ -167,11 +167,11 @@ func TestSecretTakesEffect(t *testing.T) {
 			return nil
 		}
 	}
-	entry(t, ns, "billing", signsWith("first"))
+	entry(t, ns, "billing", signsWith("the first signing key there is"))
 
 	before := sub.ResourceVersion
-	change(t, key, func(s *corev1.Secret) { s.StringData = map[string]string{"current": "second"} })
-	entry(t, ns, "billing", signsWith("second"))
+	change(t, key, func(s *corev1.Secret) { s.StringData = map[string]string{"current": "the second signing key there is"} })
+	entry(t, ns, "billing", signsWith("the second signing key there is"))
 	if err := api.Get(t.Context(), client.ObjectKeyFromObject(sub), sub); err != nil || sub.ResourceVersion != before {
 		t.Errorf("a rotated Secret changed the subscription (%v)", err)
 	}
@@ -185,8 +185,8 @@ func TestSecretTakesEffect(t *testing.T) {
 		return nil
 	})
 
-	secret(t, ns, "key", map[string]string{"current": "third"})
-	entry(t, ns, "billing", signsWith("third"))
+	secret(t, ns, "key", map[string]string{"current": "the third signing key there is"})
+	entry(t, ns, "billing", signsWith("the third signing key there is"))
 	become(t, sub, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
 }
 
@@ -194,7 +194,7 @@ func TestInvalidEditKeepsLastValidEntry(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
 	dispatcher(t, ns)
-	secret(t, ns, "key", map[string]string{"current": "s3cret"})
+	secret(t, ns, "key", map[string]string{"current": signingKey})
 	sub := create(t, subscription(ns, "billing"))
 	names(t, ns, "billing")
 
@@ -211,7 +211,7 @@ func TestInvalidEditKeepsLastValidEntry(t *testing.T) {
 func TestDispatcherAppears(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
-	secret(t, ns, "key", map[string]string{"current": "s3cret"})
+	secret(t, ns, "key", map[string]string{"current": signingKey})
 	sub := create(t, subscription(ns, "billing"))
 	become(t, sub, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonDispatcherNotFound)
 	d := dispatcher(t, ns)
@@ -236,7 +236,7 @@ func TestNamespaceSelector(t *testing.T) {
 	dispatcher(t, ns, func(d *v1alpha1.WebhookDispatcher) {
 		d.Spec.Subscriptions.NamespaceSelector.MatchLabels = map[string]string{"tier": "gold"}
 	})
-	secret(t, ns, "key", map[string]string{"current": "s3cret"})
+	secret(t, ns, "key", map[string]string{"current": signingKey})
 	sub := create(t, subscription(ns, "billing"))
 	become(t, sub, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonNamespaceNotSelected)
 
@@ -258,7 +258,7 @@ func TestDeletionRemovesEntry(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
 	dispatcher(t, ns)
-	secret(t, ns, "key", map[string]string{"current": "s3cret"})
+	secret(t, ns, "key", map[string]string{"current": signingKey})
 	first, second := create(t, subscription(ns, "first")), create(t, subscription(ns, "second"))
 	names(t, ns, "first", "second")
 	remove(t, first)

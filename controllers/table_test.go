@@ -20,7 +20,7 @@ func TestTableIsRepaired(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
 	dispatcher(t, ns)
-	secret(t, ns, "key", map[string]string{"current": "s3cret"})
+	secret(t, ns, "key", map[string]string{"current": signingKey})
 	sub := create(t, subscription(ns, "billing"))
 	names(t, ns, "billing")
 	shard := in(ns, routing.ShardName("main", routing.ShardOf(string(sub.UID))), &corev1.Secret{})
@@ -64,7 +64,7 @@ func TestTableIsSharded(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
 	dispatcher(t, ns)
-	secret(t, ns, "key", map[string]string{"current": "s3cret"})
+	secret(t, ns, "key", map[string]string{"current": signingKey})
 	const n = 100
 	want := make([]string, n)
 	shards := make(map[int]bool)
@@ -82,11 +82,11 @@ func TestSubscriptionsFindTheirNamespaceAlone(t *testing.T) {
 	t.Parallel()
 	home, other := namespace(t), namespace(t)
 	dispatcher(t, home)
-	secret(t, home, "key", map[string]string{"current": "of home"})
-	secret(t, other, "key", map[string]string{"current": "of other"})
+	secret(t, home, "key", map[string]string{"current": "the signing key of home"})
+	secret(t, other, "key", map[string]string{"current": "the signing key of other"})
 	create(t, subscription(other, "guest", func(s *v1alpha1.WebhookSubscription) { s.Spec.DispatcherRef.Namespace = home }))
 	entry(t, home, "guest", func(e *routing.Entry) error {
-		if e.Namespace != other || string(e.Keys[0]) != "of other" {
+		if e.Namespace != other || string(e.Keys[0]) != "the signing key of other" {
 			return fmt.Errorf("it is of namespace %s", e.Namespace)
 		}
 		return nil
@@ -97,8 +97,8 @@ func TestSubscriptionsFindTheirNamespaceAlone(t *testing.T) {
 func TestRestart(t *testing.T) {
 	ns := namespace(t)
 	dispatcher(t, ns)
-	secret(t, ns, "key", map[string]string{"current": "s3cret"})
-	lost := secret(t, ns, "lost", map[string]string{"current": "s3cret"})
+	secret(t, ns, "key", map[string]string{"current": signingKey})
+	lost := secret(t, ns, "lost", map[string]string{"current": signingKey})
 	create(t, subscription(ns, "kept"))
 	held := create(t, subscription(ns, "held", func(s *v1alpha1.WebhookSubscription) { s.Spec.Signing.SecretRef.Name = "lost" }))
 	deleted := create(t, subscription(ns, "deleted"))
@@ -150,7 +150,7 @@ func TestRestart(t *testing.T) {
 	// What another dispatcher's subscriptions become tells that the manager works; this table must be as it was.
 	other := namespace(t)
 	dispatcher(t, other)
-	secret(t, other, "key", map[string]string{"current": "s3cret"})
+	secret(t, other, "key", map[string]string{"current": signingKey})
 	create(t, subscription(other, "late"))
 	names(t, other, "late")
 	if after := versions(t, ns); !maps.Equal(before, after) {
@@ -161,7 +161,7 @@ func TestRestart(t *testing.T) {
 		for name := range versions(t, ns) {
 			remove(t, in(ns, name, &corev1.Secret{}))
 		}
-		secret(t, ns, "lost", map[string]string{"current": "found again"})
+		secret(t, ns, "lost", map[string]string{"current": "a signing key, found again"})
 	})
 	entry(t, ns, "held", func(e *routing.Entry) error {
 		if e.Waiting != "" {

@@ -53,7 +53,7 @@ func (l *lone) start(t *testing.T) {
 
 // folderManifests declares subscriptions to all events of namespace clinic, at the given URLs.
 func folderManifests(spec string, urls ...string) string {
-	manifests := "apiVersion: v1\nkind: Secret\nmetadata: {name: key, namespace: clinic}\nstringData: {current: a key}\n"
+	manifests := "apiVersion: v1\nkind: Secret\nmetadata: {name: key, namespace: clinic}\nstringData: {current: a signing key of plain text}\n"
 	for i, url := range urls {
 		manifests += fmt.Sprintf("---\napiVersion: webhooks.clinikapi.com/v1alpha1\nkind: WebhookSubscription\nmetadata: {name: s%d, namespace: clinic}\n"+
 			"spec: {url: %q, events: [\"*\"], signing: {secretRef: {name: key, key: current}}, %s}\n", i, url, spec)

@@ -20,7 +20,7 @@ func TestFromApplyToASignedDelivery(t *testing.T) {
 	t.Parallel()
 	n, r := newTenant(t), newReceiver(t, always(http.StatusOK))
 	raw := []byte("24 bytes of a random key")
-	n.secret("key", map[string]string{"current": "whsec_" + base64.StdEncoding.EncodeToString(raw), "previous": "the one before", "token": "s3cret"})
+	n.secret("key", map[string]string{"current": "whsec_" + base64.StdEncoding.EncodeToString(raw), "previous": "the key that was there before", "token": "s3cret"})
 	n.subscribe("billing-sync", r.URL+"/hooks?tenant=1", `"encounter.*"`,
 		"headers: [{name: X-Team, value: billing}, {name: Authorization, valueFrom: {secretKeyRef: {name: key, key: token}}}]",
 		"# the key before still signs, so that receivers can change over")
@@ -45,7 +45,7 @@ func TestFromApplyToASignedDelivery(t *testing.T) {
 		"Content-Type": "application/json", "X-Clinik-Event": "encounter.updated", "X-Clinik-Attempt": "1",
 		"X-Clinik-Signature": hexSignature(raw, got.body), "X-ClinikAPI-Signature": hexSignature(raw, got.body),
 		"webhook-id": got.id(), "webhook-timestamp": got.header.Get("X-Clinik-Timestamp"),
-		"webhook-signature": standardSignature(raw, got) + " " + standardSignature([]byte("the one before"), got),
+		"webhook-signature": standardSignature(raw, got) + " " + standardSignature([]byte("the key that was there before"), got),
 		"X-Team":            "billing", "Authorization": "s3cret",
 	} {
 		if have := got.header.Get(name); have != want {

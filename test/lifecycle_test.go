@@ -63,17 +63,17 @@ func TestDeliveriesWaitForTheirSecret(t *testing.T) {
 	if got := r.all(); len(got) != 0 {
 		t.Fatal("delivered without a key")
 	}
-	n.secret("key", map[string]string{"current": "another key"})
+	n.secret("key", map[string]string{"current": "another key of plain text"})
 	n.ready("a")
-	if got := n.waitFor(r, 1)[0]; got.header.Get("X-Clinik-Signature") != hexSignature([]byte("another key"), got.body) {
+	if got := n.waitFor(r, 1)[0]; got.header.Get("X-Clinik-Signature") != hexSignature([]byte("another key of plain text"), got.body) {
 		t.Error("not signed by the new key")
 	}
 	// A rotation takes effect without touching the subscription.
-	n.secret("key", map[string]string{"current": "a third key"})
+	n.secret("key", map[string]string{"current": "a third key of plain text"})
 	n.eventually(func() error {
 		n.publish(`{"type":"patient.updated","data":{}}`)
 		all := r.all()
-		if got := all[len(all)-1]; got.header.Get("X-Clinik-Signature") != hexSignature([]byte("a third key"), got.body) {
+		if got := all[len(all)-1]; got.header.Get("X-Clinik-Signature") != hexSignature([]byte("a third key of plain text"), got.body) {
 			return fmt.Errorf("still signed by the key before")
 		}
 		return nil

@@ -23,7 +23,7 @@ type tenant struct {
 
 var tenants atomic.Int64
 
-const signingKey = "a key of plain text"
+const signingKey = "a signing key of plain text"
 
 func newTenant(t *testing.T) *tenant {
 	t.Helper()

@@ -126,8 +126,8 @@ type SecretKeyReference struct {
 	Key string `json:"key,omitempty"`
 }
 
-// Signing names the keys that sign a delivery. A key that starts with "whsec_" is base64 behind the prefix (Standard
-// Webhooks 1.0); any other key is its raw bytes.
+// Signing names the keys that sign a delivery. A key that starts with "whsec_" is base64 behind the prefix, padded or not
+// (Standard Webhooks 1.0); any other key is its raw bytes. It has 24 to 512 bytes.
 type Signing struct {
 	// secretRef names the current key: it alone makes X-Clinik-Signature.
 	// +required

@@ -151,7 +151,7 @@ func keyOf(entry *routing.Entry) client.ObjectKey {
 func newEntry(name string) *routing.Entry {
 	return &routing.Entry{
 		Identity: "uid-" + name, Namespace: "clinic", Name: name, Generation: 1,
-		Patterns: []event.Pattern{event.All}, URL: "https://example.com/" + name, Keys: [][]byte{[]byte("key")},
+		Patterns: []event.Pattern{event.All}, URL: "https://example.com/" + name, Keys: [][]byte{[]byte("a signing key of plain text")},
 		Timeout: time.Second, MaxInFlight: 1,
 		Retry: routing.Retry{Initial: time.Second, Max: time.Second, MaxAge: time.Second, Factor: 1},
 	}

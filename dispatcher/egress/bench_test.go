@@ -49,7 +49,7 @@ func rawLoop(b *testing.B, url string, more http.Header) func() bool {
 	b.Cleanup(client.CloseIdleConnections)
 	body := benchBody()
 	return func() bool {
-		mac := hmac.New(sha256.New, []byte("key"))
+		mac := hmac.New(sha256.New, []byte(testKey))
 		mac.Write(body)
 		request, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(body))
 		if err != nil {

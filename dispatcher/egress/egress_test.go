@@ -47,7 +47,7 @@ func TestNew(t *testing.T) {
 
 func TestTargetCheck(t *testing.T) {
 	t.Parallel()
-	keys := testKeys(t, "key")
+	keys := testKeys(t, testKey)
 	for name, tc := range map[string]struct {
 		target  *Target
 		wantErr string

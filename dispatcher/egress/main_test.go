@@ -38,6 +38,11 @@ func newClient(t testing.TB, change ...func(*Options)) *Client {
 	return c
 }
 
+const (
+	testKey = "a signing key of plain text"
+	oldKey  = "the signing key before that"
+)
+
 func testKeys(t testing.TB, texts ...string) signature.Keys {
 	t.Helper()
 	var keys signature.Keys
@@ -57,7 +62,7 @@ const fullBody = `{"id":"evt_1","event":"patient.created","type":"patient.create
 // newRequest returns the second attempt of a delivery to url.
 func newRequest(t testing.TB, url string, change ...func(*Target)) Request {
 	t.Helper()
-	target := &Target{URL: url, Keys: testKeys(t, "key"), Timeout: 10 * time.Second}
+	target := &Target{URL: url, Keys: testKeys(t, testKey), Timeout: 10 * time.Second}
 	for _, f := range change {
 		f(target)
 	}

@@ -63,8 +63,8 @@ func TestWire(t *testing.T) {
 			path: "/a%2Fb/?token=x%20y#z", wantPath: "/a%2Fb/?token=x%20y", wantBody: fullBody,
 		},
 		"two keys": {
-			change:   func(target *Target) { target.Keys = testKeys(t, "key", "old") },
-			wantPath: "/", wantBody: fullBody, wantLater: "old",
+			change:   func(target *Target) { target.Keys = testKeys(t, testKey, oldKey) },
+			wantPath: "/", wantBody: fullBody, wantLater: oldKey,
 		},
 		"own headers": {
 			change: func(t *Target) {
@@ -129,7 +129,7 @@ func TestWire(t *testing.T) {
 			}
 			id, seconds := request.Delivery.String(), fmt.Sprint(result.Started.Unix())
 			signed := id + "." + seconds + "." + tc.wantBody
-			standard := "v1," + base64Of("key", signed)
+			standard := "v1," + base64Of(testKey, signed)
 			if tc.wantLater != "" {
 				standard += " v1," + base64Of(tc.wantLater, signed)
 			}
@@ -140,8 +140,8 @@ func TestWire(t *testing.T) {
 				"User-Agent: " + cmp.Or(tc.wantAgent, "EventFlow/1.2.3"),
 				"Content-Length: " + fmt.Sprint(len(tc.wantBody)),
 				"Content-Type: application/json",
-				"X-Clinik-Signature: " + hexOf("key", tc.wantBody),
-				"X-ClinikAPI-Signature: " + hexOf("key", tc.wantBody),
+				"X-Clinik-Signature: " + hexOf(testKey, tc.wantBody),
+				"X-ClinikAPI-Signature: " + hexOf(testKey, tc.wantBody),
 				"X-Clinik-Timestamp: " + seconds,
 				"X-Clinik-Event: patient.created",
 				"X-Clinik-Delivery-Id: " + id,

@@ -38,8 +38,8 @@ func secretsOf(all map[string]map[string][]byte) Secrets {
 func clinicSecrets() map[string]map[string][]byte {
 	return map[string]map[string][]byte{
 		"billing-key": {
-			"current":  []byte("whsec_" + "YzRuNHJ5LWN1cnJlbnQ="),
-			"previous": []byte(canary + "-previous"),
+			"current":  []byte("whsec_" + "YzRuNHJ5LWN1cnJlbnQtb2YtMjQtYnl0ZXMtb3ItbW9yZQ=="),
+			"previous": []byte(canary + "-previous-of-24-bytes-or-more"),
 			"empty":    {},
 			"broken":   []byte("whsec_" + canary + "!"),
 		},
@@ -90,7 +90,7 @@ func TestCompileDefaults(t *testing.T) {
 		Identity: "5f0c", Namespace: "clinic-a", Name: "billing-sync", Generation: 3,
 		Patterns:    []event.Pattern{"encounter.updated", "appointment.*"},
 		URL:         "https://billing.example.com/hooks",
-		Keys:        [][]byte{[]byte("whsec_YzRuNHJ5LWN1cnJlbnQ=")},
+		Keys:        [][]byte{[]byte("whsec_YzRuNHJ5LWN1cnJlbnQtb2YtMjQtYnl0ZXMtb3ItbW9yZQ==")},
 		Timeout:     30 * time.Second,
 		Retry:       Retry{Initial: 30 * time.Second, Max: 2 * time.Hour, MaxAge: 72 * time.Hour, Factor: 4},
 		MaxInFlight: 32,
@@ -135,7 +135,7 @@ func TestCompileEveryField(t *testing.T) {
 		Patterns:    []event.Pattern{"claim.*", "patient.*"},
 		URL:         "http://hooks.example.com/" + canary,
 		Header:      http.Header{"X-Team": {"billing"}, "Authorization": {"Bearer " + canary}},
-		Keys:        [][]byte{[]byte("whsec_YzRuNHJ5LWN1cnJlbnQ="), []byte(canary + "-previous")},
+		Keys:        [][]byte{[]byte("whsec_YzRuNHJ5LWN1cnJlbnQtb2YtMjQtYnl0ZXMtb3ItbW9yZQ=="), []byte(canary + "-previous-of-24-bytes-or-more")},
 		Timeout:     5 * time.Second,
 		Thin:        true,
 		Retry:       Retry{Initial: time.Second, Max: time.Minute, MaxAge: time.Hour, Factor: 2, MaxAttempts: 7},
@@ -308,7 +308,7 @@ func TestCompileRejectsEventsAndKeys(t *testing.T) {
 		"long key":            {key("billing-key", strings.Repeat("a", 254)), "InvalidSpec", "spec.signing.secretRef.key"},
 		"Secret":              {key("absent", "current"), "SecretNotFound", `Secret "absent" not found in namespace "clinic-a": create it, or correct spec.signing.secretRef`},
 		"Secret's key":        {key("billing-key", "absent"), "SecretKeyMissing", `has no key "absent": add it, or correct spec.signing.secretRef`},
-		"empty key":           {key("billing-key", "empty"), "SecretKeyInvalid", "the key is empty"},
+		"empty key":           {key("billing-key", "empty"), "SecretKeyInvalid", "too short"},
 		"broken key":          {key("billing-key", "broken"), "SecretKeyInvalid", "not base64"},
 		"previous Secret":     {previous("absent", "current"), "SecretNotFound", "spec.signing.previousSecretRef"},
 		"previous key":        {previous("billing-key", "broken"), "SecretKeyInvalid", "spec.signing.previousSecretRef"},

@@ -21,6 +21,7 @@ import (
 func entryOf(i int) *Entry {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key)
+	key[0], key[len(key)-1] = 'k', 'k' // white space around a key is refused
 	return &Entry{
 		Identity:    fmt.Sprintf("%08x-7a53-4c1c-9d0e-2f4b6a8c%04x", i*2654435761&0xffffffff, i&0xffff),
 		Namespace:   fmt.Sprintf("clinic-%d", i/10),

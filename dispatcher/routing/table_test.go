@@ -174,7 +174,6 @@ func TestRouteRefusesDamagedEntries(t *testing.T) {
 		"empty pattern": func(e *Entry) { e.Patterns = []event.Pattern{""} },
 		"URL":           func(e *Entry) { e.URL = "" },
 		"no key":        func(e *Entry) { e.Keys = nil },
-		"empty key":     func(e *Entry) { e.Keys = [][]byte{{}} },
 		"timeout":       func(e *Entry) { e.Timeout = 0 },
 		"maxInFlight":   func(e *Entry) { e.MaxInFlight = 0 },
 		"factor":        func(e *Entry) { e.Retry.Factor = 0 },
@@ -189,6 +188,23 @@ func TestRouteRefusesDamagedEntries(t *testing.T) {
 			edit(entry)
 			if route, err := entry.Route(); err == nil {
 				t.Errorf("got %+v", route)
+			}
+		})
+	}
+}
+
+// TestRouteWithAnOldKeyWaits: an earlier version took keys of any length. Such an entry waits; it neither stops the table
+// nor leaves it, for that would cancel its deliveries.
+func TestRouteWithAnOldKeyWaits(t *testing.T) {
+	t.Parallel()
+	for name, key := range map[string]string{"short": "k", "empty": "", "newline": "a signing key of plain text\n"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			entry := entryOf(1)
+			entry.Keys = append(entry.Keys, []byte(key))
+			route, err := entry.Route()
+			if err != nil || route.Endpoint.Target != nil || len(route.Patterns) == 0 {
+				t.Errorf("got %+v, %v; want a route that matches, and whose deliveries wait", route, err)
 			}
 		})
 	}

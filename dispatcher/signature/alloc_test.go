@@ -12,7 +12,7 @@ import (
 )
 
 func TestHeaderAllocations(t *testing.T) {
-	keys := mustParse(t, knownKey, "previous")
+	keys := mustParse(t, knownKey, oldKey)
 	h := http.Header{}
 	body := bytes.Repeat([]byte("x"), 1024)
 	at := time.Unix(knownTime, 0)

@@ -21,6 +21,10 @@ const (
 	knownTime      = 1614265330
 	knownBody      = `{"test": 2432232314}`
 	knownSignature = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+	newKey   = "the new key, with its raw bytes"
+	oldKey   = "the old key, with its raw bytes"
+	otherKey = "another key, with its raw bytes"
 )
 
 func mustParse(t testing.TB, texts ...string) Keys {
@@ -71,40 +75,61 @@ func TestKnownAnswer(t *testing.T) {
 
 func TestParseKey(t *testing.T) {
 	t.Parallel()
+	const text24, binary = "twenty-five bytes exactly", "\x00\xff\n bytes that are no text \x80"
+	encode := func(key string) string { return standardPrefix + base64.StdEncoding.EncodeToString([]byte(key)) }
+	unpadded := func(key string) string { return strings.TrimRight(encode(key), "=") }
+	long := strings.Repeat("k", MaxKeyBytes)
 	for name, tc := range map[string]struct {
 		text    string
-		wantKey string // empty: an error is wanted
+		wantKey string
+		want    string // part of the error
 	}{
-		"raw":                         {text: "s3cret", wantKey: "s3cret"},
-		"raw, one byte":               {text: "x", wantKey: "x"},
-		"raw, not text":               {text: "\x00\xff\n", wantKey: "\x00\xff\n"},
-		"raw, prefix in other case":   {text: "WHSEC_AAAA", wantKey: "WHSEC_AAAA"},
-		"raw, prefix inside":          {text: " whsec_AAAA", wantKey: " whsec_AAAA"},
-		"base64, no padding needed":   {text: "whsec_c2VjcmV0", wantKey: "secret"},
-		"base64, padded":              {text: "whsec_c2VjcmV0cw==", wantKey: "secrets"},
-		"base64, padding left out":    {text: "whsec_c2VjcmV0cw", wantKey: "secrets"},
-		"base64, + and /":             {text: "whsec_+/+/", wantKey: "\xfb\xff\xbf"},
-		"base64, line break behind":   {text: "whsec_c2VjcmV0cw==\n", wantKey: "secrets"},
-		"base64, no padding and line": {text: "whsec_c2VjcmV0cw\r\n", wantKey: "secrets"},
-		"base64, short":               {text: "whsec_eA", wantKey: "x"},
-		"empty":                       {text: ""},
-		"base64, empty":               {text: "whsec_"},
-		"base64, only padding":        {text: "whsec_=="},
-		"base64, half padded":         {text: "whsec_c2VjcmV0cw="},
-		"base64, too much padding":    {text: "whsec_c2VjcmV0cw==="},
-		"base64, cut":                 {text: "whsec_c2VjcmV0c"},
-		"base64, URL alphabet":        {text: "whsec_-_-_"},
-		"base64, blank inside":        {text: "whsec_c2Vj cmV0"},
+		"raw":                          {text: text24, wantKey: text24},
+		"raw, of the least length":     {text: text24[:MinKeyBytes], wantKey: text24[:MinKeyBytes]},
+		"raw, not text":                {text: binary, wantKey: binary},
+		"raw, prefix inside":           {text: "my-whsec_" + text24, wantKey: "my-whsec_" + text24},
+		"raw, of the greatest length":  {text: long, wantKey: long},
+		"base64, no padding needed":    {text: encode(text24[:24]), wantKey: text24[:24]},
+		"base64, padded":               {text: encode(text24), wantKey: text24},
+		"base64, padding left out":     {text: unpadded(text24), wantKey: text24},
+		"base64, one pad":              {text: encode(text24 + "x"), wantKey: text24 + "x"},
+		"base64, one pad left out":     {text: unpadded(text24 + "x"), wantKey: text24 + "x"},
+		"base64, + and /":              {text: standardPrefix + strings.Repeat("+/+/", 8), wantKey: strings.Repeat("\xfb\xff\xbf", 8)},
+		"base64, the greatest length":  {text: encode(long), wantKey: long},
+		"empty":                        {text: "", want: "too short: 0 bytes"},
+		"one byte":                     {text: "x", want: "too short: 1 bytes"},
+		"raw, a byte too short":        {text: text24[:MinKeyBytes-1], want: "too short"},
+		"raw, a byte too long":         {text: long + "k", want: "too long"},
+		"base64, empty":                {text: "whsec_", want: "too short"},
+		"base64, a byte too short":     {text: encode(text24[:MinKeyBytes-1]), want: "too short: 23 bytes"},
+		"base64, a byte too long":      {text: encode(long + "k"), want: "too long"},
+		"base64, only padding":         {text: "whsec_==", want: "not base64"},
+		"base64, half padded":          {text: strings.TrimSuffix(encode(text24), "="), want: "not base64"},
+		"base64, too much padding":     {text: encode(text24) + "=", want: "not base64"},
+		"base64, cut":                  {text: unpadded(text24[:24]) + "A", want: "not base64"},
+		"base64, URL alphabet":         {text: standardPrefix + strings.Repeat("-_-_", 8), want: "not base64"},
+		"base64, blank inside":         {text: "whsec_c2Vj " + unpadded(text24)[6:], want: "not base64"},
+		"base64, line break inside":    {text: "whsec_c2Vj\n" + unpadded(text24)[6:], want: "not base64"},
+		"newline behind":               {text: text24 + "\n", want: "white space"},
+		"base64, newline behind":       {text: encode(text24) + "\n", want: "white space"},
+		"base64, carriage return":      {text: encode(text24) + "\r\n", want: "white space"},
+		"only a newline":               {text: "\n", want: "white space"},
+		"blank before":                 {text: " " + encode(text24), want: "white space"},
+		"tab behind":                   {text: text24 + "\t", want: "white space"},
+		"byte order mark":              {text: "\ufeff" + encode(text24), want: "byte order mark"},
+		"a signature's version before": {text: "v1," + encode(text24), want: "v1,whsec_"},
+		"prefix in upper case":         {text: "WHSEC_" + encode(text24)[6:], want: "lower case"},
+		"prefix in mixed case":         {text: "Whsec_" + encode(text24)[6:], want: "lower case"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			text := []byte(tc.text)
 			key, err := ParseKey(text)
-			if tc.wantKey == "" {
-				if err == nil {
-					t.Fatal("no error")
+			if tc.want != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.want) {
+					t.Fatalf("error %v, want one that says %q", err, tc.want)
 				}
-				if secret := strings.TrimPrefix(tc.text, standardPrefix); len(secret) > 3 && strings.Contains(err.Error(), secret) {
+				if secret := strings.TrimSpace(strings.TrimPrefix(tc.text, standardPrefix)); len(secret) > 8 && strings.Contains(err.Error(), secret[:8]) && !strings.HasPrefix(secret, "v1,whsec_") {
 					t.Errorf("the error shows the key: %v", err)
 				}
 				return
@@ -126,7 +151,7 @@ func TestParseKey(t *testing.T) {
 
 func TestKeyIsNeverPrinted(t *testing.T) {
 	t.Parallel()
-	keys := mustParse(t, "canary-key")
+	keys := mustParse(t, "canary-key-of-24-bytes-and-more")
 	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
 		if text := fmt.Sprintf(format, keys) + fmt.Sprintf(format, keys[0]); strings.Contains(text, "canary") {
 			t.Errorf("%s prints %q", format, text)
@@ -137,23 +162,23 @@ func TestKeyIsNeverPrinted(t *testing.T) {
 func TestEveryKeySigns(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(knownTime, 0)
-	h := signed(mustParse(t, "new", "old"), "dlv_1", now, "{}")
+	h := signed(mustParse(t, newKey, oldKey), "dlv_1", now, "{}")
 	if got := len(strings.Fields(h.Get(HeaderStandard))); got != 2 {
 		t.Fatalf("%d signatures, want 2", got)
 	}
-	for _, text := range []string{"new", "old"} {
+	for _, text := range []string{newKey, oldKey} {
 		if err := mustParse(t, text).VerifyStandard(h, []byte("{}"), now, Tolerance); err != nil {
 			t.Errorf("a receiver that has the key %q alone: %v", text, err)
 		}
 	}
-	first := signed(mustParse(t, "new"), "dlv_1", now, "{}").Get(HeaderStandard)
+	first := signed(mustParse(t, newKey), "dlv_1", now, "{}").Get(HeaderStandard)
 	if !strings.HasPrefix(h.Get(HeaderStandard), first+" ") {
 		t.Error("the current key's signature is not the first")
 	}
-	if err := mustParse(t, "new").VerifyBody(h, []byte("{}")); err != nil {
+	if err := mustParse(t, newKey).VerifyBody(h, []byte("{}")); err != nil {
 		t.Errorf("X-Clinik-Signature by the current key: %v", err)
 	}
-	if err := mustParse(t, "old").VerifyBody(h, []byte("{}")); !errors.Is(err, ErrMismatch) {
+	if err := mustParse(t, oldKey).VerifyBody(h, []byte("{}")); !errors.Is(err, ErrMismatch) {
 		t.Errorf("X-Clinik-Signature by the previous key: %v, want %v", err, ErrMismatch)
 	}
 }
@@ -174,8 +199,8 @@ func TestVerifyStandard(t *testing.T) {
 		"too late":                {now: sent.Add(Tolerance + time.Second), want: ErrExpired},
 		"too early":               {now: sent.Add(-Tolerance - time.Second), want: ErrExpired},
 		"other body":              {body: "{} ", want: ErrMismatch},
-		"other key":               {keys: []string{"other"}, want: ErrMismatch},
-		"one of two keys":         {keys: []string{"other", knownKey}},
+		"other key":               {keys: []string{otherKey}, want: ErrMismatch},
+		"one of two keys":         {keys: []string{otherKey, knownKey}},
 		"no keys":                 {keys: []string{}, want: ErrMismatch},
 		"no id":                   {change: func(h http.Header) { h.Del(HeaderID) }, want: ErrMissing},
 		"no time":                 {change: func(h http.Header) { h.Del(HeaderTimestamp) }, want: ErrMissing},
@@ -225,9 +250,9 @@ func TestVerifyBody(t *testing.T) {
 	}{
 		"good":            {},
 		"by the alias":    {change: func(h http.Header) { h.Del(HeaderBody) }},
-		"one of two keys": {keys: []string{"other", knownKey}},
+		"one of two keys": {keys: []string{otherKey, knownKey}},
 		"no keys":         {keys: []string{}, want: ErrMismatch},
-		"other key":       {keys: []string{"other"}, want: ErrMismatch},
+		"other key":       {keys: []string{otherKey}, want: ErrMismatch},
 		"other body":      {body: "{}\n", want: ErrMismatch},
 		"none":            {change: func(h http.Header) { h.Del(HeaderBody); h.Del(HeaderBodyAlias) }, want: ErrMissing},
 		"cut":             {change: func(h http.Header) { h.Set(HeaderBody, h.Get(HeaderBody)[:63]) }, want: ErrMalformed},
@@ -255,24 +280,30 @@ func TestVerifyBody(t *testing.T) {
 }
 
 func FuzzParseKey(f *testing.F) {
-	for _, seed := range []string{"", "x", knownKey, "whsec_", "whsec_c2VjcmV0cw==", "whsec_a\n=", "whsec_\xff"} {
+	for _, seed := range []string{"", "x", knownKey, "whsec_", "whsec_c2VjcmV0cw==", "whsec_a\n=", "whsec_\xff", " " + knownKey, knownKey + "\n", "\ufeff" + knownKey, "v1," + knownKey, "WHSEC_" + knownKey[6:], strings.Repeat("k", 513)} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		key, err := ParseKey(text)
 		encoded, standard := bytes.CutPrefix(text, []byte(standardPrefix))
 		if err != nil {
-			if key != nil || (!standard && len(text) > 0) {
-				t.Fatalf("refused with key %v: %v", key, err)
+			if key != nil {
+				t.Fatalf("refused with a key: %v", err)
 			}
 			return
 		}
+		if len(bytes.TrimSpace(text)) != len(text) && !bytes.ContainsAny(text, "\u0085\u00a0") {
+			t.Fatal("accepted with white space around it")
+		}
 		raw := text
 		if standard {
-			raw, err = base64.RawStdEncoding.DecodeString(strings.TrimRight(strings.NewReplacer("\r", "", "\n", "").Replace(string(encoded)), "="))
+			raw, err = base64.RawStdEncoding.DecodeString(strings.TrimRight(string(encoded), "="))
 			if err != nil {
 				t.Fatalf("accepted what is not base64: %v", err)
 			}
+		}
+		if len(raw) < MinKeyBytes || len(raw) > MaxKeyBytes {
+			t.Fatalf("accepted a key of %d bytes", len(raw))
 		}
 		mac := hmac.New(sha256.New, raw)
 		mac.Write([]byte("body"))
@@ -309,7 +340,7 @@ func FuzzVerify(f *testing.F) {
 func BenchmarkHeader(b *testing.B) {
 	body := bytes.Repeat([]byte("x"), 1024)
 	at := time.Unix(knownTime, 0)
-	for name, keys := range map[string]Keys{"1 key": mustParse(b, knownKey), "2 keys": mustParse(b, knownKey, "old")} {
+	for name, keys := range map[string]Keys{"1 key": mustParse(b, knownKey), "2 keys": mustParse(b, knownKey, oldKey)} {
 		b.Run(name, func(b *testing.B) {
 			h := http.Header{}
 			b.ReportAllocs()

@@ -24,7 +24,7 @@ const body = `{"id":"evt_1","event":"patient.created","type":"patient.created","
 // delivery is a signed request as a dispatcher sends it.
 func delivery(t *testing.T, id, attempt string) *http.Request {
 	t.Helper()
-	keys, err := parseKeys([]string{"key"})
+	keys, err := parseKeys([]string{"a signing key of plain text"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func TestReceive(t *testing.T) {
 			if r == nil {
 				r = &receiver{}
 			}
-			r.keys, _ = parseKeys([]string{"other", "key"})
+			r.keys, _ = parseKeys([]string{"another key of plain text", "a signing key of plain text"})
 			var printed []string
 			r.print = func(a attempt) { printed = append(printed, a.String()) }
 			var status []int

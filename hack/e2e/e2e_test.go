@@ -22,7 +22,7 @@ const tenant = `
 apiVersion: v1
 kind: Secret
 metadata: {name: keys, namespace: e2e}
-stringData: {current: whsec_ZW5kIHRvIGVuZCwgZm9yIHRlc3Rz}
+stringData: {current: whsec_ZW5kIHRvIGVuZCwgb25seSBmb3IgaXRzIHRlc3Rz}
 ---
 apiVersion: v1
 kind: Service

@@ -38,7 +38,7 @@ func newManager(t *testing.T, server *apiServer) *manager {
 func (m *manager) set(name, url string) {
 	m.entries[name] = &routing.Entry{
 		Identity: name, Namespace: "clinic-a", Name: name, Generation: 1, Patterns: []event.Pattern{event.All},
-		URL: url, Keys: [][]byte{[]byte(canary)}, Timeout: time.Second, MaxInFlight: 1,
+		URL: url, Keys: [][]byte{[]byte(canary + " signing key of plain text")}, Timeout: time.Second, MaxInFlight: 1,
 		Retry: routing.Retry{Initial: time.Second, Max: time.Second, MaxAge: time.Second, Factor: 1},
 	}
 }

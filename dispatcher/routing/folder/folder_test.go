@@ -175,7 +175,7 @@ func TestFolderIsFollowed(t *testing.T) {
 		f.write("other.json", `{"apiVersion":"v1","kind":"List","items":[`+
 			`{"apiVersion":"webhooks.clinikapi.com/v1alpha1","kind":"WebhookSubscription","metadata":{"name":"sms","uid":"u1","generation":7},`+
 			`"spec":{"url":"https://sms.example.com/","events":["*"],"signing":{"secretRef":{"name":"k","key":"k"}}}},`+
-			`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"k"},"data":{"k":"YzRuNHJ5"}}]}`)
+			`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"k"},"data":{"k":"YzRuNHJ5LWtleS1vZi0yNC1ieXRlcy1vci1tb3Jl"}}]}`)
 		sms := wantRoute{"default/sms", "https://sms.example.com/", "patient.created"}
 		table := f.table()
 		f.want(table, moved, sms)
@@ -230,8 +230,10 @@ func TestFolderHoldsWhatIsNotAccepted(t *testing.T) {
 	}{
 		"Secret removed": {func(f *follower) { f.remove("key.yaml") }, "billing.yaml SecretNotFound"},
 		"key missing":    {func(f *follower) { f.write("key.yaml", strings.Replace(secretYAML, "current", "other", 1)) }, "billing.yaml SecretKeyMissing"},
-		"key empty":      {func(f *follower) { f.write("key.yaml", strings.Replace(secretYAML, "c4n4ry-key", `""`, 1)) }, "billing.yaml SecretKeyInvalid"},
-		"http":           {func(f *follower) { f.write("billing.yaml", strings.Replace(subscriptionYAML, "https", "http", 1)) }, "billing.yaml HTTPNotAllowed"},
+		"key empty": {func(f *follower) {
+			f.write("key.yaml", strings.Replace(secretYAML, "c4n4ry-key-of-24-bytes-or-more", `""`, 1))
+		}, "billing.yaml SecretKeyInvalid"},
+		"http": {func(f *follower) { f.write("billing.yaml", strings.Replace(subscriptionYAML, "https", "http", 1)) }, "billing.yaml HTTPNotAllowed"},
 		"unknown resource": {func(f *follower) {
 			f.write("billing.yaml", strings.Replace(subscriptionYAML, "encounter", "invoice", 1))
 		}, "billing.yaml UnknownResource"},

@@ -21,7 +21,7 @@ spec:
 const secretYAML = `apiVersion: v1
 kind: Secret
 metadata: {name: billing-key, namespace: clinic-a}
-stringData: {current: c4n4ry-key}
+stringData: {current: c4n4ry-key-of-24-bytes-or-more}
 `
 
 // declared lists what a content declares.

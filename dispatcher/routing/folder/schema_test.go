@@ -134,8 +134,8 @@ func submit(t *testing.T, patch string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const secrets = `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"k","namespace":"clinic-a"},"stringData":{"url":"https://example.com/"}}
-		{"apiVersion":"v1","kind":"Secret","metadata":{"name":"billing-key","namespace":"clinic-a"},"stringData":{"current":"c4n4ry"}}`
+	const secrets = `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"k","namespace":"clinic-a"},"stringData":{"url":"https://example.com/hooks"}}
+		{"apiVersion":"v1","kind":"Secret","metadata":{"name":"billing-key","namespace":"clinic-a"},"stringData":{"current":"c4n4ry-key-of-24-bytes-or-more"}}`
 	c, err := parse("a.json", append(text, secrets...))
 	if err != nil {
 		return err.Error()

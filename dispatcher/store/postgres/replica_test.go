@@ -97,7 +97,7 @@ func (e endpoints) Endpoint(key event.SubscriptionKey) (*delivery.Endpoint, bool
 
 func newCluster(t *testing.T, url string, subscriptions int) *cluster {
 	c := &cluster{T: t, url: url, schema: newSchema(), endpoints: endpoints{}, receivers: &receivers{byID: map[event.DeliveryID]int{}}}
-	key, err := signature.ParseKey([]byte("key"))
+	key, err := signature.ParseKey([]byte("a signing key of plain text"))
 	if err != nil {
 		t.Fatal(err)
 	}
