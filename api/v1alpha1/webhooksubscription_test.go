@@ -113,6 +113,7 @@ var subscriptionRules = map[string]rule{
 		good: []string{
 			"spec: {headers: [{name: X-Team, value: billing}, {name: Authorization, value: x}, {name: \"!#$%&'*+.^_`|~-\", value: x}]}",
 			"spec: {headers: [{name: X-Clinician, value: x}, {name: Hostname, value: x}, {name: Webhook, value: x}, {name: Contents, value: x}]}",
+			"spec: {headers: [{name: User-Agent, value: x}, {name: Certificate, value: x}, {name: X_Team, value: x}]}",
 			fmt.Sprintf("spec: {headers: [{name: %s, value: x}]}", strings.Repeat("x", 128)),
 		},
 		bad: map[string]string{
@@ -128,17 +129,24 @@ var subscriptionRules = map[string]rule{
 			"spec: {headers: [{name: TRANSFER-ENCODING, value: x}]}":                         "spec.headers[0].name … must not be a header that Event Flow or HTTP itself sets",
 			"spec: {headers: [{name: X-Clinik-Signature, value: x}]}":                        "spec.headers[0].name … must not be a header that Event Flow or HTTP itself sets",
 			"spec: {headers: [{name: x-clinikapi-signature, value: x}]}":                     "spec.headers[0].name … must not be a header that Event Flow or HTTP itself sets",
+			"spec: {headers: [{name: ce-id, value: x}]}":                                     "spec.headers[0].name … must not be a header that Event Flow or HTTP itself sets",
+			"spec: {headers: [{name: Ce_Type, value: x}]}":                                   "spec.headers[0].name … must not be a header that Event Flow or HTTP itself sets",
+			"spec: {headers: [{name: HTTP2-Settings, value: x}]}":                            "spec.headers[0].name … must not be a header that Event Flow or HTTP itself sets",
 			"spec: {headers: [{name: Webhook-Id, value: x}]}":                                "spec.headers[0].name … must not be a header that Event Flow or HTTP itself sets",
 			"spec: {headers: [{name: Proxy-Authorization, value: x}]}":                       "spec.headers[0].name … must not be a header that Event Flow or HTTP itself sets",
 		},
 	},
 	"headers are a map": {
-		good: []string{fmt.Sprintf("spec: {headers: %s}", list(32, "{name: X-%d, value: x}"))},
+		good: []string{
+			fmt.Sprintf("spec: {headers: %s}", list(32, "{name: X-%d, value: x}")),
+			fmt.Sprintf("spec: {headers: %s}", list(4, "{name: X-%d, value: "+strings.Repeat("x", 4093)+"}")),
+		},
 		bad: map[string]string{
 			"spec: {headers: []}": "spec.headers … should have at least 1 items",
-			"spec: {headers: [{name: X-A, value: x}, {name: X-A, value: z}]}":      "spec.headers[1]: Duplicate value",
-			"spec: {headers: [{name: X-A, value: x}, {name: x-a, value: z}]}":      "spec.headers: Invalid value … must not name a header twice: upper and lower case are the same",
-			fmt.Sprintf("spec: {headers: %s}", list(33, "{name: X-%d, value: x}")): "spec.headers … must have at most 32 items",
+			fmt.Sprintf("spec: {headers: %s}", list(4, "{name: X-%d, value: "+strings.Repeat("x", 4094)+"}")): "spec.headers: Invalid value … the names and values of all headers must have 16384 characters at most",
+			"spec: {headers: [{name: X-A, value: x}, {name: X-A, value: z}]}":                                 "spec.headers[1]: Duplicate value",
+			"spec: {headers: [{name: X-A, value: x}, {name: x-a, value: z}]}":                                 "spec.headers: Invalid value … must not name a header twice: upper and lower case are the same",
+			fmt.Sprintf("spec: {headers: %s}", list(33, "{name: X-%d, value: x}")):                            "spec.headers … must have at most 32 items",
 		},
 	},
 	"header values": {

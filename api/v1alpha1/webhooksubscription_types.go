@@ -45,13 +45,15 @@ type WebhookSubscriptionSpec struct {
 	Signing Signing `json:"signing,omitzero"`
 
 	// headers are added to every delivery. The names that Event Flow and HTTP itself set (Content-Type, Host,
-	// X-Clinik-…, webhook-… and the like) are refused.
+	// X-Clinik-…, webhook-…, ce-… and the like) are refused. Names and values, those from Secrets included, have 16 KiB
+	// together at most.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:XValidation:rule="self.all(h, self.exists_one(other, other.name.lowerAscii() == h.name.lowerAscii()))",message="must not name a header twice: upper and lower case are the same"
+	// +kubebuilder:validation:XValidation:rule="self.map(h, size(h.name) + (has(h.value) ? size(h.value) : 0)).sum() <= 16384",message="the names and values of all headers must have 16384 characters at most"
 	Headers []Header `json:"headers,omitempty"`
 
 	// timeout bounds one attempt, from dialling to the end of the response's headers.
@@ -148,7 +150,7 @@ type Header struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[-!#$%&\\'*+.^_`|~0-9A-Za-z]+$')",message="must be an HTTP header name, such as X-Team"
-	// +kubebuilder:validation:XValidation:rule="!self.lowerAscii().matches('^(host|connection|content-.*|transfer-encoding|te|trailer|upgrade|expect|keep-alive|proxy-.*|accept-encoding|x-clinik-.*|x-clinikapi-.*|webhook-.*)$')",message="must not be a header that Event Flow or HTTP itself sets"
+	// +kubebuilder:validation:XValidation:rule="!self.lowerAscii().replace('_', '-').matches('^(host|connection|content-.*|transfer-encoding|te|trailer|upgrade|expect|http2-settings|keep-alive|proxy-.*|accept-encoding|x-clinik-.*|x-clinikapi-.*|webhook-.*|ce-.*)$')",message="must not be a header that Event Flow or HTTP itself sets"
 	Name string `json:"name,omitempty"`
 
 	// value of the header, visible to anyone who may read the subscription.

@@ -31,6 +31,7 @@ type Reconciler struct {
 	Tables *routes.Tables
 
 	decided sync.Map // client.ObjectKey → decision
+	secrets *secretReader
 }
 
 // decision is a verdict with what it follows from.

@@ -8,6 +8,6 @@
 // that was never accepted matches nothing.
 //
 // What Accepted follows from is remembered with resource versions, so that the many changes of a dispatcher's
-// conditions cost no reading of Secrets. Secrets themselves are never kept: of all but those in routing tables, the
-// manager caches metadata alone.
+// conditions cost no reading of Secrets. Of all Secrets but those in routing tables, the manager caches metadata alone. One
+// that many subscriptions name is read once for all that are reconciled within a few seconds, and then forgotten.
 package subscription

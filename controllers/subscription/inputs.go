@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -74,14 +73,22 @@ func (r *Reconciler) selects(ctx context.Context, d *v1alpha1.WebhookDispatcher,
 func (r *Reconciler) secretVersions(ctx context.Context, sub *v1alpha1.WebhookSubscription) (string, error) {
 	var versions strings.Builder
 	for _, name := range routing.SecretNames(sub) {
-		secret := metadata("Secret")
-		err := r.Client.Get(ctx, client.ObjectKey{Namespace: sub.Namespace, Name: name}, secret)
-		if client.IgnoreNotFound(err) != nil {
-			return "", fmt.Errorf("get metadata of Secret %s: %w", name, err)
+		version, err := r.secretVersion(ctx, client.ObjectKey{Namespace: sub.Namespace, Name: name})
+		if err != nil {
+			return "", err
 		}
-		fmt.Fprintf(&versions, "%s=%s/%s\n", name, secret.UID, secret.ResourceVersion)
+		fmt.Fprintf(&versions, "%s=%s\n", name, version)
 	}
 	return versions.String(), nil
+}
+
+// secretVersion is what the cache knows of a Secret.
+func (r *Reconciler) secretVersion(ctx context.Context, key client.ObjectKey) (string, error) {
+	secret := metadata("Secret")
+	if err := r.Client.Get(ctx, key, secret); client.IgnoreNotFound(err) != nil {
+		return "", fmt.Errorf("get metadata of Secret %s: %w", key.Name, err)
+	}
+	return versionOf(secret), nil
 }
 
 func metadata(kind string) *metav1.PartialObjectMetadata {
@@ -90,15 +97,16 @@ func metadata(kind string) *metav1.PartialObjectMetadata {
 	return object
 }
 
-// readSecret reads a Secret of a namespace from the API server: what it holds is kept nowhere but in the table.
+// readSecret reads a Secret of a namespace from the API server: beyond a few seconds, what it holds is kept nowhere but in
+// the table.
 func (r *Reconciler) readSecret(ctx context.Context, namespace string) routing.Secrets {
 	return func(name string) (map[string][]byte, bool, error) {
-		secret := &corev1.Secret{}
-		err := r.Reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, secret)
-		if apierrors.IsNotFound(err) {
-			return nil, false, nil
+		key := client.ObjectKey{Namespace: namespace, Name: name}
+		version, err := r.secretVersion(ctx, key)
+		if err != nil {
+			return nil, false, err
 		}
-		return secret.Data, err == nil, err
+		return r.secrets.get(ctx, key, version)
 	}
 }
 

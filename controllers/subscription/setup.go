@@ -18,6 +18,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/controllers/backoff"
+	"github.com/clinikapi/eventflow/controllers/fair"
 	"github.com/clinikapi/eventflow/controllers/routes"
 	"github.com/clinikapi/eventflow/controllers/status"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
@@ -31,6 +32,7 @@ const concurrency = 8
 
 // SetupWithManager starts the reconciler with the manager.
 func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
+	r.secrets = newSecretReader(r.Reader)
 	for field, extract := range map[string]client.IndexerFunc{
 		routes.DispatcherField: func(o client.Object) []string {
 			return []string{routes.Key(o.(*v1alpha1.WebhookSubscription).Spec.DispatcherRef)}
@@ -48,7 +50,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.within), builder.OnlyMetadata, builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		Watches(&v1alpha1.WebhookDispatcher{}, handler.EnqueueRequestsFromMapFunc(r.deliveredBy), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WatchesRawSource(r.Tables.Review.Source()).
-		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: backoff.RateLimiter()}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: backoff.RateLimiter(), NewQueue: fair.NewQueue}).
 		Complete(r)
 }
 

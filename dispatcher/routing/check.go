@@ -28,15 +28,19 @@ const (
 	maxHeaderName        = 128
 	maxHeaderValue       = 4096
 	maxSecretHeaderValue = 8192 // a value from a Secret meets no schema; tokens can be long
-	maxSecretName        = 253
-	maxSecretKey         = 253
-	maxDispatcherName    = 40
+	// maxHeaderBytes bounds the names and values of all headers together; the schema counts characters, and cannot count
+	// what comes from Secrets.
+	maxHeaderBytes    = 16 << 10
+	maxSecretName     = 253
+	maxSecretKey      = 253
+	maxDispatcherName = 40
 )
 
 var (
 	secretKeyRule = regexp.MustCompile(`^[-._a-zA-Z0-9]+$`)
 	tokenRule     = regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")
-	reservedRule  = regexp.MustCompile(`^(host|connection|content-.*|transfer-encoding|te|trailer|upgrade|expect|keep-alive|proxy-.*|accept-encoding|x-clinik-.*|x-clinikapi-.*|webhook-.*)$`)
+	// reservedRule is the schema's, and of the headers that package egress sets or drops. User-Agent is not among them.
+	reservedRule = regexp.MustCompile(`^(host|connection|content-.*|transfer-encoding|te|trailer|upgrade|expect|http2-settings|keep-alive|proxy-.*|accept-encoding|x-clinik-.*|x-clinikapi-.*|webhook-.*|ce-.*)$`)
 )
 
 // withDefaults returns the spec as an API server would keep it. The argument is not modified.
@@ -195,7 +199,7 @@ func checkHeaderNames(spec v1alpha1.WebhookSubscriptionSpec) error {
 		switch {
 		case len(header.Name) > maxHeaderName || !tokenRule.MatchString(header.Name):
 			return reject(v1alpha1.ReasonInvalidHeader, "%s.name: want an HTTP header name of at most %d letters, digits and dashes", where, maxHeaderName)
-		case reservedRule.MatchString(strings.ToLower(header.Name)):
+		case reservedHeader(header.Name):
 			return reject(v1alpha1.ReasonInvalidHeader, "%s.name: %s is set by Event Flow or by HTTP itself: remove it", where, header.Name)
 		case seen[canonical]:
 			return reject(v1alpha1.ReasonInvalidHeader, "%s.name: %s is named twice (case does not matter)", where, header.Name)
@@ -214,6 +218,12 @@ func checkHeaderNames(spec v1alpha1.WebhookSubscriptionSpec) error {
 		}
 	}
 	return nil
+}
+
+// reservedHeader reports whether a subscription may not set a header. Servers that hand headers to a program as variables,
+// as CGI does (RFC 3875, section 4.1.18), take an underscore for a dash.
+func reservedHeader(name string) bool {
+	return reservedRule.MatchString(strings.ReplaceAll(strings.ToLower(name), "_", "-"))
 }
 
 // checkHeaderValue tells what is wrong with a header's value, without showing it.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"time"
+	"unique"
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/api/v1alpha1"
@@ -187,6 +188,7 @@ func (c *compiler) compileHeaders() error {
 		return nil
 	}
 	c.entry.Header = make(http.Header, len(c.spec.Headers))
+	size := 0
 	for i, header := range c.spec.Headers {
 		value, where := header.Value, fmt.Sprintf("spec.headers[%d]", i)
 		if from := header.ValueFrom; from != nil {
@@ -199,7 +201,10 @@ func (c *compiler) compileHeaders() error {
 		if err := checkHeaderValue(value, where, header.Name); err != nil {
 			return err
 		}
-		c.entry.Header[http.CanonicalHeaderKey(header.Name)] = []string{value}
+		if size += len(header.Name) + len(value); size > maxHeaderBytes {
+			return reject(v1alpha1.ReasonInvalidHeader, "spec.headers: the names and values of all headers, those from Secrets included, are more than %d bytes: shorten or remove some", maxHeaderBytes)
+		}
+		c.entry.Header[shared(http.CanonicalHeaderKey(header.Name))] = []string{shared(value)}
 	}
 	return nil
 }
@@ -248,6 +253,9 @@ func (c *compiler) resolve(where string, ref v1alpha1.SecretKeyReference) ([]byt
 	}
 	return bytes.Clone(value), nil
 }
+
+// shared returns the one copy of a text that all who hold it share: one Secret's token may be that of every subscription.
+func shared(text string) string { return unique.Make(text).Value() }
 
 // quote shows the beginning of what someone wrote.
 func quote(text string) string {

@@ -2,10 +2,12 @@ package routing
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -54,6 +56,7 @@ func clinicSecrets() map[string]map[string][]byte {
 			"latin1":   []byte(canary + "\xe9"),
 			"long":     []byte(strings.Repeat(canary, 4000)),
 			"none":     {},
+			"8KiB":     []byte(strings.Repeat("x", 8<<10)),
 		},
 	}
 }
@@ -250,6 +253,13 @@ func TestCompileRejectsHeaders(t *testing.T) {
 	secret := func(key string) func(*spec) {
 		return headers(v1alpha1.Header{Name: "Authorization", ValueFrom: from("billing", key)})
 	}
+	long := func(n, size int) func(*spec) {
+		var all []v1alpha1.Header
+		for i := range n {
+			all = append(all, v1alpha1.Header{Name: fmt.Sprintf("X-%d", i), Value: strings.Repeat("a", size)})
+		}
+		return headers(all...)
+	}
 	cases := map[string]rejected{
 		"newline":       {value(canary + "\nX-Evil: 1"), "InvalidHeader", "control character"},
 		"NUL":           {value(canary + "\x00"), "InvalidHeader", "control character"},
@@ -271,17 +281,75 @@ func TestCompileRejectsHeaders(t *testing.T) {
 		"from: latin1":  {secret("latin1"), "InvalidHeader", "UTF-8"},
 		"from: empty":   {secret("none"), "InvalidHeader", "empty"},
 		"from: long":    {secret("long"), "InvalidHeader", "too long"},
+		"all too long":  {long(4, 4096), "InvalidHeader", "more than 16384 bytes"},
+		"in bytes":      {headers(v1alpha1.Header{Name: "X-Team", Value: strings.Repeat("\U0001f9ea", 4096)}), "InvalidHeader", "more than 16384 bytes"},
+		"from: all":     {headers(v1alpha1.Header{Name: "A", ValueFrom: from("billing", "8KiB")}, v1alpha1.Header{Name: "B", ValueFrom: from("billing", "8KiB")}), "InvalidHeader", "those from Secrets included"},
 		"from: no key":  {secret(""), "InvalidSpec", "spec.headers[0].valueFrom.secretKeyRef.key"},
 	}
 	for _, name := range []string{
 		"Host", "connection", "Content-Type", "content-length", "Transfer-Encoding", "TE", "Trailer", "Upgrade", "Expect", "Keep-Alive",
 		"Proxy-Authorization", "Accept-Encoding", "X-Clinik-Signature", "x-clinikapi-signature", "Webhook-Id",
+		"HTTP2-Settings", "ce-id", "CE-Type", "Ce_Source", "X_Clinik_Event", "content_type",
 	} {
 		cases["reserved "+name] = rejected{headers(v1alpha1.Header{Name: name, Value: "a"}), "InvalidHeader", name + " is set by Event Flow"}
 	}
 	for name, tc := range cases {
 		t.Run(name, tc.run)
 	}
+}
+
+// TestCompileTakesHeaders: what is not reserved may be set, User-Agent for the allow-lists of firewalls among it.
+func TestCompileTakesHeaders(t *testing.T) {
+	t.Parallel()
+	sub := minimal()
+	for _, name := range []string{"User-Agent", "Hostname", "Webhook", "Certificate", "Idempotency-Key", "Authorization"} {
+		sub.Spec.Headers = append(sub.Spec.Headers, v1alpha1.Header{Name: name, Value: "a"})
+	}
+	// In all 16 KiB: the names above and below, a value each, and the rest.
+	rest := maxHeaderBytes - len("User-AgentHostnameWebhookCertificateIdempotency-KeyAuthorizationABCD") - len(sub.Spec.Headers)
+	for i, name := range []string{"A", "B", "C", "D"} {
+		size := 4096
+		if i == 3 {
+			size = rest - 3*4096
+		}
+		sub.Spec.Headers = append(sub.Spec.Headers, v1alpha1.Header{Name: name, Value: strings.Repeat("a", size)})
+	}
+	entry, rejection, err := Compile(sub, secretsOf(clinicSecrets()), Policy{Catalog: catalog(t)})
+	if err != nil || rejection != nil || len(entry.Header) != 10 {
+		t.Errorf("got %v, %v, %v", entry, rejection, err)
+	}
+}
+
+// TestValuesAreShared: a value of one Secret that many subscriptions send is held once, compiled or read back.
+func TestValuesAreShared(t *testing.T) {
+	t.Parallel()
+	compile := func(name string) *Entry {
+		sub, secrets := minimal(), clinicSecrets()
+		sub.Name, sub.UID = name, types.UID(name)
+		sub.Spec.Headers = []v1alpha1.Header{{Name: "Authorization", ValueFrom: from("billing", "8KiB")}}
+		entry, rejection, err := Compile(sub, secretsOf(secrets), Policy{Catalog: catalog(t)})
+		if err != nil || rejection != nil {
+			t.Fatal(rejection, err)
+		}
+		return entry
+	}
+	same := func(what string, entries []*Entry) {
+		a, b := entries[0].Header.Get("Authorization"), entries[1].Header.Get("Authorization")
+		if len(a) != 8<<10 || unsafe.StringData(a) != unsafe.StringData(b) {
+			t.Errorf("%s: two copies", what)
+		}
+	}
+	entries := []*Entry{compile("a"), compile("b")}
+	same("compiled", entries)
+	shard, err := EncodeShard(entries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoded, err := DecodeShard(shard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same("read back", decoded)
 }
 
 func TestCompileRejectsEventsAndKeys(t *testing.T) {

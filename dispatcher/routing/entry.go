@@ -100,6 +100,21 @@ func (e *Entry) Origin() string {
 	return u.Scheme + "://" + u.Host
 }
 
+// share replaces texts that many entries have alike by their one copy.
+func (e *Entry) share() {
+	e.Namespace = shared(e.Namespace)
+	header := make(http.Header, len(e.Header))
+	for name, values := range e.Header {
+		for i := range values {
+			values[i] = shared(values[i])
+		}
+		header[shared(name)] = values
+	}
+	if e.Header != nil {
+		e.Header = header
+	}
+}
+
 func (e *Entry) checkBounds() error {
 	if e.MaxInFlight < 1 || e.RequestsPerSecond < 0 || e.Retry.Initial <= 0 || e.Retry.Max <= 0 || e.Retry.MaxAge <= 0 || e.Retry.Factor < 1 || e.Retry.MaxAttempts < 0 {
 		return errors.New("a limit is missing or negative")

@@ -186,6 +186,7 @@ func decodeShard(b []byte) ([]*Entry, error) {
 		if entry == nil || i > 0 && entry.Identity <= text.Entries[i-1].Identity {
 			return nil, errors.New("the entries are not sorted by identity")
 		}
+		entry.share()
 	}
 	return text.Entries, nil
 }
