@@ -39,7 +39,7 @@ const (
 	ReasonDelivering     = "Delivering"
 	ReasonLastFailed     = "LastAttemptFailed"
 	ReasonCircuitOpen    = "CircuitOpen" // ten or more attempts in a row failed
-	ReasonGone           = "Gone"        // the endpoint answered 410; a change of the spec resumes
+	ReasonGone           = "Gone"        // the endpoint answered 410; a change of the spec, or of a Secret's value, resumes
 	ReasonSuspended      = "Suspended"
 	ReasonReady          = "Ready"
 	ReasonNotReady       = "NotReady"

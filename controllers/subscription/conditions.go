@@ -61,7 +61,7 @@ func endpointGone(sub *v1alpha1.WebhookSubscription, _ metav1.Condition) (metav1
 	if healthy == nil || healthy.Status == metav1.ConditionTrue || healthy.Reason != v1alpha1.ReasonGone {
 		return metav1.Condition{}, false
 	}
-	return condition(v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonGone, "the endpoint answered 410 Gone: deliveries wait until the spec is changed"), true
+	return condition(v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonGone, "the endpoint answered 410 Gone: deliveries wait until the spec is changed, or a value that it takes from a Secret"), true
 }
 
 // current returns a condition that was set for the current generation, or nil.

@@ -77,6 +77,11 @@ func Generation(sub *v1alpha1.WebhookSubscription) int64 {
 	if err != nil { // no value of the type is beyond JSON
 		return 1
 	}
+	return positiveHash(text)
+}
+
+// positiveHash is 62 bits of a hash, and never 0.
+func positiveHash(text []byte) int64 {
 	sum := sha256.Sum256(text)
 	return int64(binary.BigEndian.Uint64(sum[:])>>1) | 1
 }

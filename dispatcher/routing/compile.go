@@ -2,6 +2,7 @@ package routing
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -59,6 +60,7 @@ func Compile(sub *v1alpha1.WebhookSubscription, secrets Secrets, policy Policy) 
 		c.compileURL,
 		c.compileHeaders,
 		c.compileKeys,
+		c.fingerprint,
 	}
 	for _, step := range steps {
 		err := step()
@@ -82,8 +84,26 @@ func Hold(previous *Entry, generation int64, reason string) *Entry {
 	held := *previous
 	held.Generation = generation
 	held.Waiting = reason
-	held.URL, held.Header, held.Keys = "", nil, nil
+	held.Room = previous.Cost()
+	held.URL, held.Header, held.Keys, held.CA = "", nil, nil, ""
 	return &held
+}
+
+// fingerprint sets the revision, which holds for as long as an attempt would be the same.
+func (c *compiler) fingerprint() error {
+	e := c.entry
+	text, err := json.Marshal(struct {
+		Generation int64
+		URL        string
+		Header     http.Header
+		Keys       [][]byte
+		CA         string
+	}{e.Generation, e.URL, e.Header, e.Keys, e.CA}) // a map's keys are sorted
+	if err != nil {
+		return fmt.Errorf("fingerprint what an attempt depends on: %w", err)
+	}
+	e.Revision = positiveHash(text)
+	return nil
 }
 
 // Identity is what tells a subscription from every other, past and present: its uid, or namespace/name where a manifest

@@ -98,6 +98,7 @@ func TestCompileDefaults(t *testing.T) {
 		Retry:       Retry{Initial: 30 * time.Second, Max: 2 * time.Hour, MaxAge: 72 * time.Hour, Factor: 4},
 		MaxInFlight: 32,
 	}
+	want.Revision = entry.Revision
 	if diff := cmp.Diff(want, entry); diff != "" {
 		t.Error(diff)
 	}
@@ -145,6 +146,7 @@ func TestCompileEveryField(t *testing.T) {
 		MaxInFlight: 1,
 		Suspended:   true,
 	}
+	want.Revision = entry.Revision
 	if diff := cmp.Diff(want, entry); diff != "" {
 		t.Error(diff)
 	}
@@ -445,6 +447,64 @@ func TestCompileTellsATransientFailureFromARejection(t *testing.T) {
 	}
 }
 
+// TestRevision: an endpoint that answered 410 is tried again when anything that an attempt depends on is another.
+func TestRevision(t *testing.T) {
+	t.Parallel()
+	revision := func(edit func(sub *v1alpha1.WebhookSubscription, secrets map[string]map[string][]byte)) int64 {
+		sub, secrets := minimal(), clinicSecrets()
+		sub.Spec.URL, sub.Spec.URLFrom = "", from("billing", "url")
+		sub.Spec.Headers = []v1alpha1.Header{{Name: "Authorization", ValueFrom: from("billing", "token")}, {Name: "X-Team", Value: "a"}}
+		sub.Spec.Signing.PreviousSecretRef = &v1alpha1.SecretKeyReference{Name: "billing-key", Key: "previous"}
+		edit(sub, secrets)
+		entry, rejection, err := Compile(sub, secretsOf(secrets), Policy{Catalog: catalog(t)})
+		if err != nil || rejection != nil {
+			t.Fatal(rejection, err)
+		}
+		route, err := entry.Route()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if route.Generation != sub.Generation {
+			t.Errorf("the route's generation is %d, want that of the spec, %d", route.Generation, sub.Generation)
+		}
+		return route.Endpoint.Generation
+	}
+	type secrets = map[string]map[string][]byte
+	first := revision(func(*v1alpha1.WebhookSubscription, secrets) {})
+	for name, tc := range map[string]struct {
+		edit func(*v1alpha1.WebhookSubscription, secrets)
+		same bool
+	}{
+		"nothing":     {func(*v1alpha1.WebhookSubscription, secrets) {}, true},
+		"another key": {func(_ *v1alpha1.WebhookSubscription, s secrets) { s["billing"]["unused"] = []byte("x") }, true},
+		"Secret's URL": {func(_ *v1alpha1.WebhookSubscription, s secrets) {
+			s["billing"]["url"] = []byte("https://new.example.com/")
+		}, false},
+		"Secret's token": {func(_ *v1alpha1.WebhookSubscription, s secrets) { s["billing"]["token"] = []byte("Bearer new") }, false},
+		"signing key": {func(_ *v1alpha1.WebhookSubscription, s secrets) {
+			s["billing-key"]["current"] = []byte("another key of 24 bytes or more")
+		}, false},
+		"previous key": {func(_ *v1alpha1.WebhookSubscription, s secrets) {
+			s["billing-key"]["previous"] = []byte("another key of 24 bytes or more")
+		}, false},
+		"generation": {func(sub *v1alpha1.WebhookSubscription, _ secrets) { sub.Generation++ }, false},
+	} {
+		if got := revision(tc.edit); got <= 0 || (got == first) != tc.same {
+			t.Errorf("%s: revision %d after %d, want the same: %v", name, got, first, tc.same)
+		}
+	}
+}
+
+// TestRevisionOfAnEarlierVersion: an entry that has none goes by the spec's generation.
+func TestRevisionOfAnEarlierVersion(t *testing.T) {
+	t.Parallel()
+	entry := entryOf(1)
+	route, err := entry.Route()
+	if err != nil || route.Endpoint.Generation != entry.Generation || route.Tenant != entry.Namespace {
+		t.Errorf("got %+v, %v", route, err)
+	}
+}
+
 func TestHold(t *testing.T) {
 	t.Parallel()
 	previous, _, err := Compile(minimal(), secretsOf(clinicSecrets()), Policy{Catalog: catalog(t)})
@@ -455,6 +515,7 @@ func TestHold(t *testing.T) {
 	held := Hold(previous, 4, v1alpha1.ReasonSecretNotFound)
 	want := before
 	want.Generation, want.Waiting, want.URL, want.Header, want.Keys = 4, "SecretNotFound", "", nil, nil
+	want.Room = before.Cost()
 	if diff := cmp.Diff(&want, held); diff != "" {
 		t.Error(diff)
 	}
@@ -465,8 +526,11 @@ func TestHold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if route.Endpoint.Target != nil || len(route.Patterns) != 2 || route.Endpoint.Generation != 4 {
+	if route.Endpoint.Target != nil || len(route.Patterns) != 2 || route.Generation != 4 {
 		t.Errorf("got %+v", route)
+	}
+	if again := Hold(held, 5, v1alpha1.ReasonSecretNotFound); again.Cost() != before.Cost() {
+		t.Errorf("an entry that waits takes %d of the table, want %d as before", again.Cost(), before.Cost())
 	}
 	if Hold(nil, 4, v1alpha1.ReasonSecretNotFound) != nil {
 		t.Error("a subscription that was never accepted has an entry")

@@ -1,9 +1,11 @@
 package routing
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"time"
@@ -22,6 +24,11 @@ type Entry struct {
 	Name      string `json:"name"`
 	// Generation of the spec that the entry was compiled from, or that was found wanting.
 	Generation int64 `json:"generation"`
+	// Revision of the endpoint: positive, and another whenever anything changes that an attempt depends on, also a value
+	// taken from a Secret. 0 in an entry of an earlier version.
+	Revision int64 `json:"revision,omitzero"`
+	// Tenant is the namespace's uid, "" where it is not known.
+	Tenant string `json:"tenant,omitempty"`
 	// Patterns that it matches by; none is covered by another.
 	Patterns []event.Pattern `json:"patterns"`
 	// URL is empty while the entry waits.
@@ -30,6 +37,13 @@ type Entry struct {
 	Header http.Header `json:"header,omitempty"`
 	// Keys are the signing keys as the Secrets hold them, the current one first.
 	Keys [][]byte `json:"keys,omitempty"`
+	// CA holds the certificates, in PEM, that the endpoint's own may be signed by beside the system's; "" for the system's
+	// alone.
+	CA string `json:"ca,omitempty"`
+	// Quota is what the tenant may use of the dispatcher, where that is not what the dispatcher's flags say.
+	Quota *Quota `json:"quota,omitempty"`
+	// Egress are the address ranges that the tenant's deliveries may reach although they are private or special.
+	Egress []EgressRule `json:"egress,omitempty"`
 	// Timeout bounds one attempt.
 	Timeout     time.Duration `json:"timeout"`
 	Thin        bool          `json:"thin,omitzero"`
@@ -41,8 +55,25 @@ type Entry struct {
 	Suspended         bool `json:"suspended,omitzero"`
 	// Waiting is the reason of Accepted=False for which deliveries wait, "" while the subscription is accepted.
 	Waiting string `json:"waiting,omitempty"`
+	// Room is what the entry took of the table when it was accepted last, in bytes, if it waits: nobody else gets it.
+	Room int `json:"room,omitzero"`
 	// Source is the file that the manifest stands in, "" if it came from an API server.
 	Source string `json:"source,omitempty"`
+}
+
+// Quota is what one tenant may use of a dispatcher; 0 is no limit of the tenant's own.
+type Quota struct {
+	EventsPerSecond   int   `json:"eventsPerSecond,omitzero"`
+	EventsBurst       int   `json:"eventsBurst,omitzero"`
+	PendingBytes      int64 `json:"pendingBytes,omitzero"`
+	PendingDeliveries int64 `json:"pendingDeliveries,omitzero"`
+	AttemptsInFlight  int   `json:"attemptsInFlight,omitzero"`
+}
+
+// EgressRule allows address ranges, on the given ports, or on any that the dispatcher allows if there are none.
+type EgressRule struct {
+	CIDRs []netip.Prefix `json:"cidrs"`
+	Ports []uint16       `json:"ports,omitempty"`
 }
 
 // Retry is a delivery.RetryPolicy as it is written down; durations are nanoseconds.
@@ -64,6 +95,7 @@ func (e *Entry) Route() (*Route, error) {
 		Namespace:  e.Namespace,
 		Name:       e.Name,
 		Generation: e.Generation,
+		Tenant:     cmp.Or(e.Tenant, e.Namespace),
 		Key:        event.NewSubscriptionKey(e.Identity),
 		Endpoint: &delivery.Endpoint{
 			Namespace: e.Namespace,
@@ -74,7 +106,7 @@ func (e *Entry) Route() (*Route, error) {
 			MaxInFlight: e.MaxInFlight,
 			Ordered:     e.Ordered, RequestsPerSecond: e.RequestsPerSecond,
 			Suspended:  e.Suspended,
-			Generation: e.Generation,
+			Generation: cmp.Or(e.Revision, e.Generation),
 		},
 	}
 	route.Subscription = route.subscription()

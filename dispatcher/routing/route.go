@@ -11,6 +11,8 @@ type Route struct {
 	Identity  string
 	Namespace string
 	Name      string
+	// Tenant is the namespace's uid, or its name where that is not known.
+	Tenant string
 	// Generation of the spec that the route was compiled from, or that was found wanting: metadata.generation, or a
 	// hash of the spec where a manifest has none.
 	Generation int64

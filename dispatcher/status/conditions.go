@@ -34,10 +34,10 @@ func programmed(route *routing.Route) metav1.Condition {
 
 func endpointHealthy(route *routing.Route, counts delivery.Counts) metav1.Condition {
 	switch {
-	case counts.Gone != 0 && counts.Gone == route.Generation:
+	case counts.Gone != 0 && counts.Gone == route.Endpoint.Generation:
 		return metav1.Condition{
 			Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonGone,
-			Message: "The endpoint answered 410 Gone: deliveries wait until the subscription's spec changes",
+			Message: "The endpoint answered 410 Gone: deliveries wait until the subscription's spec changes, or a value that it takes from a Secret",
 		}
 	case counts.FailuresInARow >= failingAfter:
 		return metav1.Condition{

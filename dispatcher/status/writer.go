@@ -108,7 +108,7 @@ func (w *Writer) Use(table *routing.Table) {
 	}
 	w.mu.Unlock()
 	for route := range table.All() {
-		if old, ok := get(before, route.Key); !ok || old.Generation != route.Generation || (old.Endpoint.Target == nil) != (route.Endpoint.Target == nil) {
+		if old, ok := get(before, route.Key); !ok || old.Generation != route.Generation || old.Endpoint.Generation != route.Endpoint.Generation || (old.Endpoint.Target == nil) != (route.Endpoint.Target == nil) {
 			w.conditions.Add(route.Key)
 		}
 	}
