@@ -29,6 +29,7 @@ const (
 	ReasonDispatcherNotFound   = "DispatcherNotFound"
 	ReasonNamespaceNotSelected = "NamespaceNotSelected"
 	ReasonRoutingTableFull     = "RoutingTableFull"
+	ReasonQuotaExceeded        = "QuotaExceeded"
 )
 
 // Reasons of Programmed, EndpointHealthy and Ready.

@@ -11,6 +11,9 @@
 // every subscription that belongs into it was seen: a dispatcher takes what is missing for deleted, and cancels its
 // deliveries.
 //
+// Namespaces share a table: one may take as much of a shard as is free. An entry that is there is never pushed out by
+// others. A new one, or one that grows, is refused at once where there is no room for it or a quota is used up.
+//
 // A Secret that someone changes or deletes is written again. If writing fails, dispatchers go on by what they have, and
 // it is tried again with backoff. Shards are written before the index, and emptied ones are deleted behind it, so that
 // an index never names what is not there.

@@ -123,7 +123,7 @@ func open(t *testing.T, storage *fakeStorage, expected ...*routing.Entry) *bench
 func (b *bench) put(t *testing.T, entries ...*routing.Entry) {
 	t.Helper()
 	for _, entry := range entries {
-		if err := b.Put(entry); err != nil {
+		if err := b.Put(entry, Limits{}); err != nil {
 			t.Fatalf("put %s: %v", entry.Name, err)
 		}
 	}

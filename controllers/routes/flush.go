@@ -160,11 +160,7 @@ func (t *Table) refuse(taken snapshot, identities []string) {
 			continue
 		}
 		key := client.ObjectKey{Namespace: entry.Namespace, Name: entry.Name}
-		if before := taken.before[identity]; before != nil {
-			s.entries[identity] = before
-		} else {
-			delete(s.entries, identity)
-		}
+		t.set(s, identity, taken.before[identity])
 		if entry.Waiting == "" {
 			s.full[identity] = misfit{subscription: key, generation: entry.Generation}
 			t.review(key)

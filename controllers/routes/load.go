@@ -73,7 +73,7 @@ func (t *Table) loadShard(ctx context.Context, from storage, i int, wanted bool)
 			s.force = true
 			continue
 		}
-		s.entries[entry.Identity] = entry
+		t.set(s, entry.Identity, entry)
 		t.byName[client.ObjectKey{Namespace: entry.Namespace, Name: entry.Name}] = entry.Identity
 	}
 	return true, nil

@@ -1,7 +1,6 @@
 package routes
 
 import (
-	"errors"
 	"reflect"
 	"slices"
 	"sync"
@@ -12,16 +11,14 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 )
 
-// ErrFull says that an entry does not fit into its shard.
-var ErrFull = errors.New("the routing table has no room for this subscription: shorten its headers, delete subscriptions, or spread them over several WebhookDispatchers")
-
 // Table is one dispatcher's routing table. It is safe for concurrent use.
 type Table struct {
 	dispatcher client.ObjectKey
 
 	mu     sync.Mutex
 	shards [routing.Shards]shard
-	byName map[client.ObjectKey]string // identities
+	byName map[client.ObjectKey]string // identities, also of what was not taken
+	usages map[string]usage            // by namespace
 	index  writtenIndex
 	// suspects are Secrets that may not be as they were written, with their resource versions.
 	suspects map[string]string
@@ -43,6 +40,9 @@ type shard struct {
 	before map[string]*routing.Entry
 	// full holds what did not fit, by identity.
 	full map[string]misfit
+	// room is what the entries take, and rooms what those of each namespace take.
+	room  int64
+	rooms map[string]int64
 	// unseen are the subscriptions that a shard which could not be read still waits for; nil if it could.
 	unseen  map[client.ObjectKey]struct{}
 	written writtenSecret
@@ -50,10 +50,12 @@ type shard struct {
 	force bool
 }
 
-// misfit is an entry that did not fit into its shard.
+// misfit is an entry that was not taken, for want of room or quota.
 type misfit struct {
 	subscription client.ObjectKey
 	generation   int64
+	limits       Limits
+	entry        *routing.Entry // nil if its shard could not be encoded with it
 }
 
 // writtenSecret is a Secret as it was last written or read; the zero value is one that does not exist.
@@ -73,6 +75,7 @@ func newTable(dispatcher client.ObjectKey, changed func(), review func(...client
 	t := &Table{
 		dispatcher:  dispatcher,
 		byName:      make(map[client.ObjectKey]string),
+		usages:      make(map[string]usage),
 		suspects:    make(map[string]string),
 		encodeShard: routing.EncodeShard,
 		changed:     changed,
@@ -83,6 +86,7 @@ func newTable(dispatcher client.ObjectKey, changed func(), review func(...client
 			entries: make(map[string]*routing.Entry),
 			before:  make(map[string]*routing.Entry),
 			full:    make(map[string]misfit),
+			rooms:   make(map[string]int64),
 		}
 	}
 	return t
@@ -115,28 +119,32 @@ func (t *Table) Len() int {
 }
 
 // Put takes an entry into the table, in the place of the one it has for the same subscription and of any that an
-// earlier subscription of the same name left. It fails with ErrFull if the entry was found not to fit.
-func (t *Table) Put(entry *routing.Entry) error {
+// earlier subscription of the same name left. An entry that has no room, or is beyond the limits of its namespace, is not
+// taken, and the one before it stays: then the error is a *routing.Rejection.
+func (t *Table) Put(entry *routing.Entry, limits Limits) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	key := client.ObjectKey{Namespace: entry.Namespace, Name: entry.Name}
 	t.see(key)
 	t.drop(key, entry.Identity)
 	s := &t.shards[routing.ShardOf(entry.Identity)]
-	if misfit, found := s.full[entry.Identity]; found {
-		if misfit.generation == entry.Generation && entry.Waiting == "" {
-			return ErrFull
+	if entry.Waiting == "" {
+		if err := t.admit(s, entry, limits); err != nil {
+			return err
 		}
-		if misfit.generation != entry.Generation {
-			delete(s.full, entry.Identity)
-		}
+	} else if misfit, found := s.full[entry.Identity]; found && misfit.generation != entry.Generation {
+		delete(s.full, entry.Identity)
 	}
-	if reflect.DeepEqual(s.entries[entry.Identity], entry) {
+	before := s.entries[entry.Identity]
+	if reflect.DeepEqual(before, entry) {
 		return nil
 	}
 	t.byName[key] = entry.Identity
-	s.change(entry.Identity, entry)
+	t.change(s, entry.Identity, entry)
 	t.changed()
+	if before != nil && entry.Cost() < before.Cost() {
+		t.retry(s, entry.Namespace)
+	}
 	return nil
 }
 
@@ -156,18 +164,13 @@ func (t *Table) drop(key client.ObjectKey, identity string) {
 	}
 	delete(t.byName, key)
 	s := &t.shards[routing.ShardOf(old)]
-	s.change(old, nil)
 	delete(s.full, old)
-	t.retry(s)
-	t.changed()
-}
-
-// retry has what did not fit into a shard tried again: there is more room now.
-func (t *Table) retry(s *shard) {
-	for _, misfit := range s.full {
-		t.review(misfit.subscription)
+	if s.entries[old] == nil {
+		return // it was never taken
 	}
-	clear(s.full)
+	t.change(s, old, nil)
+	t.retry(s, key.Namespace)
+	t.changed()
 }
 
 // see notes that a subscription was looked at since the table was loaded.
@@ -210,16 +213,12 @@ func (t *Table) writtenAs(name string) writtenSecret {
 	return writtenSecret{}
 }
 
-// change sets an entry, or removes it if it is nil.
-func (s *shard) change(identity string, entry *routing.Entry) {
+// change sets an entry, or removes it if it is nil, and notes what was there when the shard was written last.
+func (t *Table) change(s *shard, identity string, entry *routing.Entry) {
 	if _, found := s.before[identity]; !found {
 		s.before[identity] = s.entries[identity]
 	}
-	if entry == nil {
-		delete(s.entries, identity)
-		return
-	}
-	s.entries[identity] = entry
+	t.set(s, identity, entry)
 }
 
 func (s *shard) dirty() bool {

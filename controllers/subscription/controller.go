@@ -95,6 +95,9 @@ func (r *Reconciler) decide(ctx context.Context, sub *v1alpha1.WebhookSubscripti
 	if err != nil {
 		return verdict{}, err
 	}
+	if in.table != nil { // it is one that does not fit, or is not one any more
+		in.misfit = in.table.Misfit(routing.Identity(sub), routing.Generation(sub))
+	}
 	r.decided.Store(key, decision{inputs: in, verdict: v})
 	return v, nil
 }
@@ -106,14 +109,15 @@ func (r *Reconciler) place(ctx context.Context, sub *v1alpha1.WebhookSubscriptio
 		return verdict{}, err
 	}
 	if entry != nil {
-		err := in.table.Put(entry)
+		err := in.table.Put(entry, routes.Limits{Created: sub.CreationTimestamp.Time})
 		if err == nil {
 			return verdict{endpoint: entry.Origin()}, nil
 		}
-		if !errors.Is(err, routes.ErrFull) {
+		refused, ok := errors.AsType[*routing.Rejection](err)
+		if !ok {
 			return verdict{}, err
 		}
-		rejection = &routing.Rejection{Reason: v1alpha1.ReasonRoutingTableFull, Message: err.Error()}
+		rejection = refused
 	}
 	if in.table != nil {
 		if err := hold(in.table, sub, rejection.Reason); err != nil {
@@ -166,7 +170,7 @@ func hold(table *routes.Table, sub *v1alpha1.WebhookSubscription, reason string)
 		table.Clear(client.ObjectKeyFromObject(sub), identity)
 		return nil
 	}
-	return table.Put(held)
+	return table.Put(held, routes.Limits{})
 }
 
 // updateStatus writes the manager's part of the status, if it is not there already.
