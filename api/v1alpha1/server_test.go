@@ -102,7 +102,7 @@ func TestDispatcherDefaults(t *testing.T) {
 	want := v1alpha1.WebhookDispatcherSpec{
 		Replicas:  ptr.To(int32(1)),
 		Store:     v1alpha1.Store{Embedded: &v1alpha1.EmbeddedStore{Size: resource.MustParse("10Gi")}},
-		Ingest:    v1alpha1.Ingest{Authentication: v1alpha1.IngestKubernetes, MaxEventBytes: 1 << 20},
+		Ingest:    v1alpha1.Ingest{Authentication: v1alpha1.IngestKubernetes, MaxEventBytes: 1 << 20, OutageGrace: &metav1.Duration{Duration: 5 * time.Minute}},
 		Egress:    v1alpha1.Egress{AllowHTTP: ptr.To(false)},
 		Retention: v1alpha1.Retention{Delivered: metav1.Duration{Duration: 24 * time.Hour}, Failed: metav1.Duration{Duration: 720 * time.Hour}},
 	}

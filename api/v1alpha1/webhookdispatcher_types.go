@@ -43,6 +43,16 @@ type WebhookDispatcherSpec struct {
 	// +kubebuilder:default={}
 	Retention Retention `json:"retention,omitzero"`
 
+	// quotas are what each tenant, which is a namespace, may use of this dispatcher. Without, tenants share what there is:
+	// one may take as much as is free.
+	// +optional
+	Quotas Quotas `json:"quotas,omitzero"`
+
+	// limits bound what one pod of the dispatcher takes. What is not set follows from its container's memory and file
+	// descriptors.
+	// +optional
+	Limits Limits `json:"limits,omitzero"`
+
 	// eventResources are a site's own resources, added to the 14 that every dispatcher knows.
 	// +optional
 	// +listType=set
@@ -136,16 +146,44 @@ type Ingest struct {
 	// +kubebuilder:validation:Minimum=1024
 	// +kubebuilder:validation:Maximum=8388608
 	MaxEventBytes int32 `json:"maxEventBytes,omitempty"`
+
+	// outageGrace is how long a token goes on being accepted, from its last review on, while the API server cannot be
+	// reached. It ends at once when the API server says no. 0s accepts nothing that was not reviewed.
+	// +optional
+	// +kubebuilder:default="5m"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('0s') && duration(self) <= duration('5m')",message="must be a duration from 0s to 5m, written like 90s"
+	OutageGrace *metav1.Duration `json:"outageGrace,omitempty"`
 }
 
-// Egress is what deliveries may reach. Public addresses are allowed, private and special ones (RFC 6890) are not.
+// Egress is what deliveries may reach. Public addresses are allowed, private and special ones (RFC 6890) are not; ports 80,
+// 443 and from 1024 on are allowed.
 type Egress struct {
 	// allowHTTP allows endpoints without TLS.
 	// +optional
 	// +kubebuilder:default=false
 	AllowHTTP *bool `json:"allowHTTP,omitempty"`
 
-	// allowedCIDRs are address ranges that are allowed although they are private or special, such as 10.96.0.0/12.
+	// rules let the deliveries of some namespaces reach address ranges that are private or special. All rules that select
+	// a namespace hold for it.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	Rules []EgressRule `json:"rules,omitempty"`
+
+	// allowedPorts are ports below 1024 that are allowed beside 80 and 443.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:Minimum=1
+	// +kubebuilder:validation:items:Maximum=65535
+	AllowedPorts []int32 `json:"allowedPorts,omitempty"`
+
+	// allowedCIDRs are address ranges that the deliveries of every tenant may reach although they are private or special,
+	// such as 10.96.0.0/12. Prefer rules, which say for which namespaces.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -164,6 +202,118 @@ type Egress struct {
 	// +kubebuilder:validation:items:MaxLength=43
 	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",message="must be a CIDR such as 10.96.0.0/12"
 	DeniedCIDRs []string `json:"deniedCIDRs,omitempty"`
+}
+
+// EgressRule lets the deliveries of some namespaces reach address ranges.
+type EgressRule struct {
+	// namespaceSelector selects namespaces by label; the empty selector selects all.
+	// +required
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+
+	// cidrs are the address ranges, such as 10.96.0.10/32.
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=43
+	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",message="must be a CIDR such as 10.96.0.10/32"
+	CIDRs []string `json:"cidrs,omitempty"`
+
+	// ports within those ranges; without, those that are allowed for public addresses.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:Minimum=1
+	// +kubebuilder:validation:items:Maximum=65535
+	Ports []int32 `json:"ports,omitempty"`
+}
+
+// TenantLimits are what one tenant may use of a dispatcher. What is not set is not limited, but shared.
+type TenantLimits struct {
+	// subscriptions that are accepted. Those that were accepted before a limit was lowered stay.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000
+	Subscriptions int32 `json:"subscriptions,omitempty"`
+
+	// configurationBytes of all subscriptions: URLs, headers, keys, certificates and patterns, those from Secrets included,
+	// and about 200 bytes for each subscription.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('1Ki')) >= 0",message="must be at least 1Ki"
+	ConfigurationBytes resource.Quantity `json:"configurationBytes,omitzero"`
+
+	// eventsPerSecond that are accepted; what is beyond is answered with 429.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000
+	EventsPerSecond int32 `json:"eventsPerSecond,omitempty"`
+
+	// eventsBurst is how many events are accepted at once after a pause; without, eventsPerSecond.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000
+	EventsBurst int32 `json:"eventsBurst,omitempty"`
+
+	// pendingBytes of events that are still to be delivered; what is beyond is answered with 429.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('1Mi')) >= 0",message="must be at least 1Mi"
+	PendingBytes resource.Quantity `json:"pendingBytes,omitzero"`
+
+	// pendingDeliveries that are still to be made; events that would cause more are answered with 429.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000000
+	PendingDeliveries int64 `json:"pendingDeliveries,omitempty"`
+
+	// attemptsInFlight that are under way at once.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65536
+	AttemptsInFlight int32 `json:"attemptsInFlight,omitempty"`
+}
+
+// Quotas are what each tenant may use of a dispatcher.
+type Quotas struct {
+	TenantLimits `json:",inline"`
+
+	// overrides are other limits for some namespaces. The first that selects a namespace holds for it; a limit that it does
+	// not set is that of all others.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=12
+	Overrides []QuotaOverride `json:"overrides,omitempty"`
+}
+
+// QuotaOverride is what the tenants of some namespaces may use.
+type QuotaOverride struct {
+	// namespaceSelector selects namespaces by label; the empty selector selects all.
+	// +required
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+
+	TenantLimits `json:",inline"`
+}
+
+// Limits bound what one pod of a dispatcher takes.
+type Limits struct {
+	// attemptsInFlight over all tenants.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000
+	AttemptsInFlight int32 `json:"attemptsInFlight,omitempty"`
+
+	// connections of producers that are open at once.
+	// +optional
+	// +kubebuilder:validation:Minimum=16
+	// +kubebuilder:validation:Maximum=1000000
+	Connections int32 `json:"connections,omitempty"`
+
+	// memory for events that are being accepted or delivered.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('16Mi')) >= 0",message="must be at least 16Mi"
+	Memory resource.Quantity `json:"memory,omitzero"`
 }
 
 // Retention is how long finished deliveries, and the events they delivered, are kept.

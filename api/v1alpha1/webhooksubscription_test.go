@@ -62,6 +62,20 @@ var subscriptionRules = map[string]rule{
 	},
 	"urlFrom": secretKeyRules("spec.urlFrom.secretKeyRef", "spec: {url: null, urlFrom: {secretKeyRef: %s}}",
 		map[string]string{"spec: {url: null, urlFrom: {}}": "spec.urlFrom.secretKeyRef: Required value"}),
+	"one certificate authority": {
+		good: []string{
+			"spec: {tls: {caSecretRef: {name: ca, key: ca.crt}}}", "spec: {tls: {caConfigMapRef: {name: kube-root-ca.crt, key: ca.crt}}}",
+		},
+		bad: map[string]string{
+			"spec: {tls: {}}": "spec.tls: Invalid value … exactly one of the fields in [caSecretRef caConfigMapRef] must be set",
+			"spec: {tls: {caSecretRef: {name: ca, key: ca.crt}, caConfigMapRef: {name: ca, key: ca.crt}}}": "spec.tls: Invalid value … exactly one of the fields in [caSecretRef caConfigMapRef] must be set",
+			"spec: {tls: {caConfigMapRef: {key: ca.crt}}}":                                                 "spec.tls.caConfigMapRef.name: Required value",
+			"spec: {tls: {caConfigMapRef: {name: ca}}}":                                                    "spec.tls.caConfigMapRef.key: Required value",
+			"spec: {tls: {caConfigMapRef: {name: CA, key: ca.crt}}}":                                       "spec.tls.caConfigMapRef.name … must be the name of a ConfigMap",
+			"spec: {tls: {caConfigMapRef: {name: ca, key: 'a/b'}}}":                                        "spec.tls.caConfigMapRef.key … must be a key of a ConfigMap",
+		},
+	},
+	"certificates from a Secret": secretKeyRules("spec.tls.caSecretRef", "spec: {tls: {caSecretRef: %s}}", nil),
 	"events are patterns": {
 		good: []string{
 			"spec: {events: [patient.created]}", "spec: {events: [practitioner-role.*, lab.updated, claim.deleted]}", "spec: {events: ['*']}",

@@ -56,6 +56,10 @@ type WebhookSubscriptionSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.map(h, size(h.name) + (has(h.value) ? size(h.value) : 0)).sum() <= 16384",message="the names and values of all headers must have 16384 characters at most"
 	Headers []Header `json:"headers,omitempty"`
 
+	// tls is how the endpoint's certificate is verified; without, by the public authorities.
+	// +optional
+	TLS SubscriptionTLS `json:"tls,omitzero"`
+
 	// timeout bounds one attempt, from dialling to the end of the response's headers.
 	// +optional
 	// +kubebuilder:default="30s"
@@ -125,6 +129,37 @@ type SecretKeyReference struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[-._a-zA-Z0-9]+$')",message="must be a key of a Secret: letters, digits, dashes, dots and underscores"
+	Key string `json:"key,omitempty"`
+}
+
+// SubscriptionTLS is how an endpoint's certificate is verified.
+//
+// +kubebuilder:validation:ExactlyOneOf=caSecretRef;caConfigMapRef
+type SubscriptionTLS struct {
+	// caSecretRef names the key of a Secret that holds certificates in PEM, 64 KiB at most. The endpoint's own must be signed
+	// by one of them, or by a public authority.
+	// +optional
+	CASecretRef *SecretKeyReference `json:"caSecretRef,omitempty"`
+
+	// caConfigMapRef names the key of a ConfigMap that holds them. A change of it takes effect within minutes.
+	// +optional
+	CAConfigMapRef *ConfigMapKeyReference `json:"caConfigMapRef,omitempty"`
+}
+
+// ConfigMapKeyReference names one key of a ConfigMap in the same namespace.
+type ConfigMapKeyReference struct {
+	// name of the ConfigMap.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="!format.dns1123Subdomain().validate(self).hasValue()",message="must be the name of a ConfigMap: lower-case letters, digits, dashes and dots"
+	Name string `json:"name,omitempty"`
+
+	// key within the ConfigMap's data.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[-._a-zA-Z0-9]+$')",message="must be a key of a ConfigMap: letters, digits, dashes, dots and underscores"
 	Key string `json:"key,omitempty"`
 }
 
