@@ -14,6 +14,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
 )
 
 // Options are what a dispatcher is told on its command line.
@@ -42,11 +43,16 @@ type Options struct {
 	EventResources []string
 	// MaxEventBytes bounds one event's JSON.
 	MaxEventBytes int
-	// MaxInFlight bounds the attempts under way over all subscriptions.
+	// MaxInFlight bounds the attempts under way over all subscriptions; 0 means what memory and descriptors allow.
 	MaxInFlight int
-	// MaxConnections bounds the open connections of the API's clients; 0 means what memory and descriptors allow, at most
-	// 4,096.
+	// MaxConnections bounds the open connections of the API's clients, MaxMemory the bytes of events that are being
+	// accepted or delivered; 0 means what memory and descriptors allow.
 	MaxConnections int
+	MaxMemory      int64
+	// Quota is what each tenant may use where the routing table says nothing else; 0 is no limit.
+	Quota routing.Quota
+	// EgressAllowPorts are ports below 1024 that deliveries may reach beside 80 and 443.
+	EgressAllowPorts []uint
 	// RetentionDelivered and RetentionFailed are how long finished deliveries are kept.
 	RetentionDelivered, RetentionFailed time.Duration
 	// Name and Namespace are those of the WebhookDispatcher that this process is of, with Routes "kubernetes".
@@ -91,14 +97,50 @@ func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&o.EgressDenyCIDRs, "egress-deny-cidr", nil, "address range that deliveries may not reach whatever allows it; may be repeated")
 	flags.StringSliceVar(&o.EventResources, "event-resource", nil, "a resource of the site's own, beside the clinical ones; may be repeated")
 	flags.IntVar(&o.MaxEventBytes, "max-event-bytes", 1<<20, "bound on one event's JSON")
-	flags.IntVar(&o.MaxInFlight, "max-in-flight", 1024, "bound on the attempts under way over all subscriptions")
-	flags.IntVar(&o.MaxConnections, "max-connections", 0, "bound on the open connections of the publish API's clients; 0: an eighth of what memory and file descriptors allow, at most 4096")
+	o.addLimits(flags)
 	flags.DurationVar(&o.RetentionDelivered, "retention-delivered", 24*time.Hour, "how long a delivered delivery is kept")
 	flags.DurationVar(&o.RetentionFailed, "retention-failed", 720*time.Hour, "how long a failed delivery is kept")
 	flags.StringVar(&o.Name, "dispatcher-name", "default", "name of the WebhookDispatcher that this process is of")
 	flags.StringVar(&o.Namespace, "dispatcher-namespace", "eventflow-system", "namespace of the WebhookDispatcher that this process is of")
 	flags.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file; without, $KUBECONFIG or the pod's service account")
 	flags.DurationVar(&o.DrainDelay, "drain-delay", 5*time.Second, "how long to accept events after the signal to stop, so that clients can leave")
+}
+
+// addLimits binds what bounds tenants, and what bounds the process.
+func (o *Options) addLimits(flags *pflag.FlagSet) {
+	flags.IntVar(&o.MaxInFlight, "max-in-flight", 0, "bound on the attempts under way over all subscriptions; 0 derives it from memory and file descriptors")
+	flags.IntVar(&o.MaxConnections, "max-connections", 0, "bound on the open connections of the publish API's clients; 0 derives it from memory and file descriptors")
+	flags.Int64Var(&o.MaxMemory, "max-memory", 0, "bound on the bytes of events that are being accepted or delivered; 0 derives it from the container's memory")
+	flags.IntVar(&o.Quota.EventsPerSecond, "quota-events-per-second", 0, "events that each tenant may publish in a second; 0 is no limit")
+	flags.IntVar(&o.Quota.EventsBurst, "quota-events-burst", 0, "events that each tenant may publish at once after a pause; 0 is what it may in a second")
+	flags.Int64Var(&o.Quota.PendingBytes, "quota-pending-bytes", 0, "bytes of events that each tenant may have waiting for delivery; 0 is no limit")
+	flags.Int64Var(&o.Quota.PendingDeliveries, "quota-pending-deliveries", 0, "deliveries that each tenant may have waiting; 0 is no limit")
+	flags.IntVar(&o.Quota.AttemptsInFlight, "quota-attempts-in-flight", 0, "attempts that each tenant may have under way; 0 is no limit")
+	flags.UintSliceVar(&o.EgressAllowPorts, "egress-allow-port", nil, "port below 1024 that deliveries may reach beside 80 and 443; may be repeated")
+}
+
+// checkLimits names the flag to mend.
+func (o *Options) checkLimits() error {
+	for flag, value := range map[string]int64{
+		"max-in-flight":            int64(o.MaxInFlight),
+		"max-connections":          int64(o.MaxConnections),
+		"max-memory":               o.MaxMemory,
+		"quota-events-per-second":  int64(o.Quota.EventsPerSecond),
+		"quota-events-burst":       int64(o.Quota.EventsBurst),
+		"quota-pending-bytes":      o.Quota.PendingBytes,
+		"quota-pending-deliveries": o.Quota.PendingDeliveries,
+		"quota-attempts-in-flight": int64(o.Quota.AttemptsInFlight),
+	} {
+		if value < 0 {
+			return fmt.Errorf("--%s=%d: want 0 or more", flag, value)
+		}
+	}
+	for _, port := range o.EgressAllowPorts {
+		if port < 1 || port > 65535 {
+			return fmt.Errorf("--egress-allow-port=%d: want 1 to 65535", port)
+		}
+	}
+	return nil
 }
 
 // settings are options that were understood.
@@ -137,11 +179,8 @@ func (o *Options) check() (settings, error) {
 	if (o.TLSCertFile == "") != (o.TLSKeyFile == "") {
 		return s, errors.New("--tls-cert-file and --tls-key-file go together")
 	}
-	if o.MaxInFlight < 1 {
-		return s, fmt.Errorf("--max-in-flight=%d: want at least 1", o.MaxInFlight)
-	}
-	if o.MaxConnections < 0 {
-		return s, fmt.Errorf("--max-connections=%d: want at least 0", o.MaxConnections)
+	if err := o.checkLimits(); err != nil {
+		return s, err
 	}
 	if o.RetentionDelivered < time.Hour || o.RetentionFailed < time.Hour {
 		return s, errors.New("--retention-delivered and --retention-failed: want at least 1h")

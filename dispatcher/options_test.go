@@ -34,7 +34,15 @@ func TestOptionsAreChecked(t *testing.T) {
 		"outage grace":       {[]string{"--ingest-outage-grace=6m"}, "--ingest-outage-grace"},
 		"no outage grace":    {[]string{"--ingest-outage-grace=0s"}, ""},
 		"connections":        {[]string{"--max-connections=-1"}, "--max-connections"},
-		"in flight":          {[]string{"--max-in-flight=0"}, "--max-in-flight"},
+		"in flight":          {[]string{"--max-in-flight=-1"}, "--max-in-flight"},
+		"limits": {[]string{
+			"--max-connections=2000", "--max-memory=1073741824", "--quota-events-per-second=100", "--quota-events-burst=500", "--quota-pending-bytes=1073741824",
+			"--quota-pending-deliveries=100000", "--quota-attempts-in-flight=64", "--ingest-outage-grace=0s", "--egress-allow-port=25", "--egress-allow-port=853",
+		}, ""},
+		"memory":         {[]string{"--max-memory=-1"}, "--max-memory"},
+		"quota":          {[]string{"--quota-pending-bytes=-1"}, "--quota-pending-bytes"},
+		"negative grace": {[]string{"--ingest-outage-grace=-1s"}, "--ingest-outage-grace"},
+		"port":           {[]string{"--egress-allow-port=65536"}, "--egress-allow-port"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -26,6 +26,9 @@ const (
 	ReasonSecretNotFound       = "SecretNotFound"
 	ReasonSecretKeyMissing     = "SecretKeyMissing"
 	ReasonSecretKeyInvalid     = "SecretKeyInvalid"
+	ReasonConfigMapNotFound    = "ConfigMapNotFound"
+	ReasonConfigMapKeyMissing  = "ConfigMapKeyMissing"
+	ReasonCertificatesInvalid  = "CertificatesInvalid" // what spec.tls names is not certificates in PEM
 	ReasonDispatcherNotFound   = "DispatcherNotFound"
 	ReasonNamespaceNotSelected = "NamespaceNotSelected"
 	ReasonRoutingTableFull     = "RoutingTableFull"

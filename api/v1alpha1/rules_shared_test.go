@@ -72,6 +72,33 @@ func integerRules(path, patch string, low, high int) rule {
 	}
 }
 
+// quantityRules are those of a quantity of at least low at path; patch sets it.
+func quantityRules(path, patch, low, below string) rule {
+	set := func(value string) string { return fmt.Sprintf(patch, value) }
+	return rule{
+		good: []string{set(low), set("10Gi"), set("1099511627776")},
+		bad: map[string]string{
+			set(below):  path + " … must be at least " + low,
+			set("-1Gi"): path + " … must be at least " + low,
+			set("big"):  path + " … should match '^(\\+|-)?(([0-9]+(\\.[0-9]*)?)|(\\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\\+|-)?(([0-9]+(\\.[0-9]*)?)|(\\.[0-9]+))))?$'",
+		},
+	}
+}
+
+// tenantLimitRules are those of a tenant's limits at path; patch sets one.
+func tenantLimitRules(path, patch string) map[string]rule {
+	rules := map[string]rule{
+		path + ".configurationBytes": quantityRules(path+".configurationBytes", fmt.Sprintf(patch, "configurationBytes: %s"), "1Ki", "1023"),
+		path + ".pendingBytes":       quantityRules(path+".pendingBytes", fmt.Sprintf(patch, "pendingBytes: %s"), "1Mi", "1023Ki"),
+	}
+	for field, most := range map[string]int{
+		"subscriptions": 1_000_000, "eventsPerSecond": 1_000_000, "eventsBurst": 1_000_000, "pendingDeliveries": 1_000_000_000, "attemptsInFlight": 65536,
+	} {
+		rules[path+"."+field] = integerRules(path+"."+field, fmt.Sprintf(patch, field+": %d"), 1, most)
+	}
+	return rules
+}
+
 const condition = "{type: %s, status: 'True', reason: Ready, message: '', lastTransitionTime: '2026-01-15T09:15:00Z'}"
 
 var conditionRules = rule{

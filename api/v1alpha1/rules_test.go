@@ -209,7 +209,7 @@ type refusal struct{ path, text string }
 // foreign are the parts of the schemas that Kubernetes itself defines.
 var foreign = []string{
 	"apiVersion", "kind", "metadata", "spec.template.affinity", "spec.template.resources", "spec.template.tolerations[0]",
-	"spec.subscriptions.namespaceSelector", "status.conditions[0]",
+	"spec.subscriptions.namespaceSelector", "spec.quotas.overrides[0].namespaceSelector", "spec.egress.rules[0].namespaceSelector", "status.conditions[0]",
 }
 
 // refusalsOf lists how the API server refuses what a schema, found at path, does not allow.

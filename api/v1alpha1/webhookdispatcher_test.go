@@ -2,10 +2,16 @@ package v1alpha1_test
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 )
 
 const postgresStore = "{postgres: {connectionSecretRef: {name: db, key: uri}}}"
+
+func init() {
+	maps.Copy(dispatcherRules, tenantLimitRules("spec.quotas", "spec: {quotas: {%s}}"))
+	maps.Copy(dispatcherRules, tenantLimitRules("spec.quotas.overrides[0]", "spec: {quotas: {overrides: [{namespaceSelector: {}, %s}]}}"))
+}
 
 var dispatcherRules = map[string]rule{
 	"name": {
@@ -72,22 +78,10 @@ var dispatcherRules = map[string]rule{
 	"outageGrace": {
 		good: []string{"spec: {ingest: {outageGrace: 0s}}", "spec: {ingest: {outageGrace: 90s}}", "spec: {ingest: {outageGrace: 5m}}"},
 		bad: map[string]string{
-			"spec: {ingest: {outageGrace: 5m1s}}": "spec.ingest.outageGrace … must be a duration from 0s to 5m, written like 90s",
-			"spec: {ingest: {outageGrace: -1s}}":  "spec.ingest.outageGrace … must be a duration from 0s to 5m, written like 90s",
-			"spec: {ingest: {outageGrace: long}}": "spec.ingest.outageGrace … must be a duration from 0s to 5m, written like 90s",
-		},
-	},
-	"subscriptions per tenant":      integerRules("spec.quotas.subscriptions", "spec: {quotas: {subscriptions: %d}}", 1, 1000000),
-	"events a second":               integerRules("spec.quotas.eventsPerSecond", "spec: {quotas: {eventsPerSecond: %d}}", 1, 1000000),
-	"events at once":                integerRules("spec.quotas.eventsBurst", "spec: {quotas: {eventsBurst: %d}}", 1, 1000000),
-	"pending deliveries":            integerRules("spec.quotas.pendingDeliveries", "spec: {quotas: {pendingDeliveries: %d}}", 1, 1000000000),
-	"attempts in flight per tenant": integerRules("spec.quotas.attemptsInFlight", "spec: {quotas: {attemptsInFlight: %d}}", 1, 65536),
-	"bytes per tenant": {
-		good: []string{"spec: {quotas: {configurationBytes: 1Ki, pendingBytes: 1Mi}}", "spec: {quotas: {pendingBytes: 1048576}}"},
-		bad: map[string]string{
-			"spec: {quotas: {configurationBytes: 1023}}": "spec.quotas.configurationBytes … must be at least 1Ki",
-			"spec: {quotas: {pendingBytes: 1023Ki}}":     "spec.quotas.pendingBytes … must be at least 1Mi",
-			"spec: {quotas: {pendingBytes: -1Gi}}":       "spec.quotas.pendingBytes … must be at least 1Mi",
+			"spec: {ingest: {outageGrace: 5m1s}}":                               "spec.ingest.outageGrace … must be a duration from 0s to 5m, written like 90s",
+			"spec: {ingest: {outageGrace: -1s}}":                                "spec.ingest.outageGrace … must be a duration from 0s to 5m, written like 90s",
+			"spec: {ingest: {outageGrace: " + strings.Repeat("1s", 16) + "1s}}": "spec.ingest.outageGrace … may not be more than 32 bytes",
+			"spec: {ingest: {outageGrace: long}}":                               "spec.ingest.outageGrace … must be a duration from 0s to 5m, written like 90s",
 		},
 	},
 	"quota overrides": {
@@ -99,17 +93,13 @@ var dispatcherRules = map[string]rule{
 			"spec: {quotas: {overrides: []}}": "spec.quotas.overrides … should have at least 1 items",
 			"spec: {quotas: {overrides: " + list(13, "{namespaceSelector: {matchLabels: {n: '%d'}}}") + "}}": "spec.quotas.overrides … must have at most 12 items",
 			"spec: {quotas: {overrides: [{subscriptions: 1}]}}":                                              "spec.quotas.overrides[0].namespaceSelector: Required value",
-			"spec: {quotas: {overrides: [{namespaceSelector: {}, subscriptions: 0}]}}":                       "spec.quotas.overrides[0].subscriptions … should be greater than or equal to 1",
 			"spec: {quotas: {overrides: [{namespaceSelector: {}, pendingBytes: 1Ki}]}}":                      "spec.quotas.overrides[0].pendingBytes … must be at least 1Mi",
 			"spec: {quotas: {overrides: [{namespaceSelector: {}, overrides: [{namespaceSelector: {}}]}]}}":   `unknown field "spec.quotas.overrides[0].overrides"`,
 		},
 	},
 	"attempts in flight": integerRules("spec.limits.attemptsInFlight", "spec: {limits: {attemptsInFlight: %d}}", 1, 1000000),
 	"connections":        integerRules("spec.limits.connections", "spec: {limits: {connections: %d}}", 16, 1000000),
-	"memory": {
-		good: []string{"spec: {limits: {memory: 16Mi}}", "spec: {limits: {memory: 2Gi}}"},
-		bad:  map[string]string{"spec: {limits: {memory: 16M}}": "spec.limits.memory … must be at least 16Mi"},
-	},
+	"memory":             quantityRules("spec.limits.memory", "spec: {limits: {memory: %s}}", "16Mi", "16M"),
 	"egress rules": {
 		good: []string{
 			"spec: {egress: {rules: [{namespaceSelector: {matchLabels: {tier: gold}}, cidrs: [10.96.0.10/32, 'fd00::/8'], ports: [443, 8443]}, {namespaceSelector: {}, cidrs: [10.0.0.0/8]}]}}",
@@ -118,6 +108,10 @@ var dispatcherRules = map[string]rule{
 		bad: map[string]string{
 			"spec: {egress: {rules: []}}": "spec.egress.rules … should have at least 1 items",
 			"spec: {egress: {rules: " + list(65, "{namespaceSelector: {}, cidrs: [10.0.%d.0/24]}") + "}}":             "spec.egress.rules … must have at most 64 items",
+			"spec: {egress: {rules: [{namespaceSelector: {}, cidrs: [10.0.0.0/8, 10.0.0.0/8]}]}}":                     "spec.egress.rules[0].cidrs[1]: Duplicate value",
+			"spec: {egress: {rules: [{namespaceSelector: {}, cidrs: ['']}]}}":                                         "spec.egress.rules[0].cidrs[0] … should be at least 1 chars long",
+			"spec: {egress: {rules: [{namespaceSelector: {}, cidrs: ['" + strings.Repeat("1", 44) + "']}]}}":          "spec.egress.rules[0].cidrs[0] … may not be more than 43 bytes",
+			"spec: {egress: {rules: [{namespaceSelector: {}, cidrs: [10.0.0.0/8], ports: [443, 443]}]}}":              "spec.egress.rules[0].ports[1]: Duplicate value",
 			"spec: {egress: {rules: [{cidrs: [10.0.0.0/8]}]}}":                                                        "spec.egress.rules[0].namespaceSelector: Required value",
 			"spec: {egress: {rules: [{namespaceSelector: {}}]}}":                                                      "spec.egress.rules[0].cidrs: Required value",
 			"spec: {egress: {rules: [{namespaceSelector: {}, cidrs: []}]}}":                                           "spec.egress.rules[0].cidrs … should have at least 1 items",
@@ -132,9 +126,11 @@ var dispatcherRules = map[string]rule{
 	"allowedPorts": {
 		good: []string{"spec: {egress: {allowedPorts: [25, 853]}}"},
 		bad: map[string]string{
-			"spec: {egress: {allowedPorts: []}}":       "spec.egress.allowedPorts … should have at least 1 items",
-			"spec: {egress: {allowedPorts: [0]}}":      "spec.egress.allowedPorts[0] … should be greater than or equal to 1",
-			"spec: {egress: {allowedPorts: [25, 25]}}": "spec.egress.allowedPorts[1]: Duplicate value",
+			"spec: {egress: {allowedPorts: []}}":                      "spec.egress.allowedPorts … should have at least 1 items",
+			"spec: {egress: {allowedPorts: " + list(65, "%d1") + "}}": "spec.egress.allowedPorts … must have at most 64 items",
+			"spec: {egress: {allowedPorts: [65536]}}":                 "spec.egress.allowedPorts[0] … should be less than or equal to 65535",
+			"spec: {egress: {allowedPorts: [0]}}":                     "spec.egress.allowedPorts[0] … should be greater than or equal to 1",
+			"spec: {egress: {allowedPorts: [25, 25]}}":                "spec.egress.allowedPorts[1]: Duplicate value",
 		},
 	},
 	"allowedCIDRs": cidrRules("spec.egress.allowedCIDRs"),

@@ -2,6 +2,8 @@ package dispatcher
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -31,7 +33,11 @@ func accepted(o observation) metav1.Condition {
 			return condition(v1alpha1.ConditionAccepted, metav1.ConditionFalse, reason, message)
 		}
 	}
-	return condition(v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted, "the spec is valid")
+	message := "the spec is valid"
+	if len(o.dispatcher.Spec.Egress.AllowedCIDRs) > 0 {
+		message += "; spec.egress.allowedCIDRs opens its ranges to every tenant: use spec.egress.rules to open them to some namespaces"
+	}
+	return condition(v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted, message)
 }
 
 // ready tells whether the dispatcher runs as its spec says: events are accepted and delivered.
@@ -61,8 +67,18 @@ func resourcesAreInvalid(o observation) (string, string, bool) {
 }
 
 func selectorIsInvalid(o observation) (string, string, bool) {
-	if _, err := metav1.LabelSelectorAsSelector(&o.dispatcher.Spec.Subscriptions.NamespaceSelector); err != nil {
-		return v1alpha1.ReasonInvalidSpec, fmt.Sprintf("spec.subscriptions.namespaceSelector: %v", err), true
+	spec := &o.dispatcher.Spec
+	selectors := map[string]*metav1.LabelSelector{"spec.subscriptions": &spec.Subscriptions.NamespaceSelector}
+	for i := range spec.Quotas.Overrides {
+		selectors[fmt.Sprintf("spec.quotas.overrides[%d]", i)] = spec.Quotas.Overrides[i].NamespaceSelector
+	}
+	for i := range spec.Egress.Rules {
+		selectors[fmt.Sprintf("spec.egress.rules[%d]", i)] = spec.Egress.Rules[i].NamespaceSelector
+	}
+	for _, where := range slices.Sorted(maps.Keys(selectors)) {
+		if _, err := metav1.LabelSelectorAsSelector(selectors[where]); err != nil {
+			return v1alpha1.ReasonInvalidSpec, fmt.Sprintf("%s.namespaceSelector: %v", where, err), true
+		}
 	}
 	return "", "", false
 }

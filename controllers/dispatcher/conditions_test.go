@@ -119,6 +119,16 @@ func TestConditions(t *testing.T) {
 			func(o *observation) { o.dispatcher.Spec.Replicas = ptr.To(int32(0)) },
 			v1alpha1.ReasonAccepted, v1alpha1.ReasonSuspended, "replicas",
 		},
+		"no selector of a quota": {
+			func(o *observation) {
+				o.dispatcher.Spec.Quotas.Overrides = []v1alpha1.QuotaOverride{{NamespaceSelector: noSelector()}}
+			}, v1alpha1.ReasonInvalidSpec, v1alpha1.ReasonInvalidSpec, "spec.quotas.overrides[0].namespaceSelector",
+		},
+		"no selector of a rule": {
+			func(o *observation) {
+				o.dispatcher.Spec.Egress.Rules = []v1alpha1.EgressRule{{NamespaceSelector: &metav1.LabelSelector{}}, {NamespaceSelector: noSelector()}}
+			}, v1alpha1.ReasonInvalidSpec, v1alpha1.ReasonInvalidSpec, "spec.egress.rules[1].namespaceSelector",
+		},
 		"no deployment yet": {
 			func(o *observation) { o.deployment = nil }, v1alpha1.ReasonAccepted, v1alpha1.ReasonPending, "",
 		},
@@ -163,6 +173,23 @@ func TestConditions(t *testing.T) {
 	}
 }
 
+func noSelector() *metav1.LabelSelector {
+	return &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Unknown"}}}
+}
+
+// TestAllowedCIDRsWarn: what opens a range to every tenant says so.
+func TestAllowedCIDRsWarn(t *testing.T) {
+	t.Parallel()
+	o := observed()
+	if c := accepted(o); strings.Contains(c.Message, "every tenant") {
+		t.Errorf("it warns of nothing: %s", c.Message)
+	}
+	o.dispatcher.Spec.Egress.AllowedCIDRs = []string{"10.0.0.0/8"}
+	if c := accepted(o); c.Status != metav1.ConditionTrue || !strings.Contains(c.Message, "every tenant") || !strings.Contains(c.Message, "spec.egress.rules") {
+		t.Errorf("Accepted=%s: %s", c.Status, c.Message)
+	}
+}
+
 func TestArguments(t *testing.T) {
 	t.Parallel()
 	base := []string{
@@ -180,21 +207,33 @@ func TestArguments(t *testing.T) {
 		},
 		"everything set": {
 			v1alpha1.WebhookDispatcherSpec{
-				Ingest: v1alpha1.Ingest{Authentication: v1alpha1.IngestNone, MaxEventBytes: 2048},
+				Ingest: v1alpha1.Ingest{Authentication: v1alpha1.IngestNone, MaxEventBytes: 2048, OutageGrace: &metav1.Duration{}},
+				Limits: v1alpha1.Limits{AttemptsInFlight: 4096, Connections: 2000, Memory: resource.MustParse("1Gi")},
+				Quotas: v1alpha1.Quotas{
+					TenantLimits: v1alpha1.TenantLimits{
+						Subscriptions: 10, ConfigurationBytes: resource.MustParse("1Mi"), EventsPerSecond: 100, EventsBurst: 500,
+						PendingBytes: resource.MustParse("1Gi"), PendingDeliveries: 100000, AttemptsInFlight: 64,
+					},
+					Overrides: []v1alpha1.QuotaOverride{{NamespaceSelector: &metav1.LabelSelector{}, TenantLimits: v1alpha1.TenantLimits{EventsPerSecond: 1}}},
+				},
 				Retention: v1alpha1.Retention{
 					Delivered: metav1.Duration{Duration: 24 * time.Hour},
 					Failed:    metav1.Duration{Duration: 720 * time.Hour},
 				},
 				Egress: v1alpha1.Egress{
 					AllowHTTP:    ptr.To(true),
+					AllowedPorts: []int32{25, 853},
 					AllowedCIDRs: []string{"10.96.0.0/12", "fd00::/8"},
 					DeniedCIDRs:  []string{"10.96.0.1/32"},
 				},
 				EventResources: []string{"claim", "invoice"},
 			},
 			[]string{
-				"--ingest-auth=none", "--store=pebble:/data", "--max-event-bytes=2048", "--retention-delivered=24h0m0s", "--retention-failed=720h0m0s",
-				"--egress-allow-http", "--egress-allow-cidr=10.96.0.0/12", "--egress-allow-cidr=fd00::/8", "--egress-deny-cidr=10.96.0.1/32",
+				"--ingest-auth=none", "--store=pebble:/data", "--max-event-bytes=2048", "--ingest-outage-grace=0s",
+				"--max-in-flight=4096", "--max-connections=2000", "--max-memory=1073741824",
+				"--quota-events-per-second=100", "--quota-events-burst=500", "--quota-pending-bytes=1073741824",
+				"--quota-pending-deliveries=100000", "--quota-attempts-in-flight=64", "--retention-delivered=24h0m0s", "--retention-failed=720h0m0s",
+				"--egress-allow-http", "--egress-allow-port=25", "--egress-allow-port=853", "--egress-allow-cidr=10.96.0.0/12", "--egress-allow-cidr=fd00::/8", "--egress-deny-cidr=10.96.0.1/32",
 				"--event-resource=claim", "--event-resource=invoice",
 			},
 		},

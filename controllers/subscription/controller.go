@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -20,6 +21,7 @@ import (
 // +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhooksubscriptions,verbs=get;list;watch
 // +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhooksubscriptions/status,verbs=patch
 // +kubebuilder:rbac:groups="",resources=namespaces;secrets,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=configmaps,verbs=get
 
 // Reconciler reconciles WebhookSubscriptions.
 type Reconciler struct {
@@ -30,9 +32,13 @@ type Reconciler struct {
 	// Tables is where accepted subscriptions go.
 	Tables *routes.Tables
 
-	decided sync.Map // client.ObjectKey → decision
-	secrets *secretReader
+	decided             sync.Map // client.ObjectKey → decision
+	secrets, configMaps *valueReader
 }
+
+// configMapsChecked is how often a ConfigMap that a subscription names is looked at: it is not watched, because clusters have
+// many ConfigMaps that change all the time.
+const configMapsChecked = 2 * time.Minute
 
 // decision is a verdict with what it follows from.
 type decision struct {
@@ -57,7 +63,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	return reconcile.Result{}, r.updateStatus(ctx, sub, v)
+	result := reconcile.Result{}
+	if sub.Spec.TLS.CAConfigMapRef != nil {
+		result.RequeueAfter = configMapsChecked
+	}
+	return result, r.updateStatus(ctx, sub, v)
 }
 
 // gone takes a deleted subscription out of its table. That cancels its deliveries for good, so the API server is asked:
@@ -81,35 +91,36 @@ func (r *Reconciler) forget(key client.ObjectKey) {
 
 // decide finds what becomes of a subscription. If nothing changed that matters, it is what it was.
 func (r *Reconciler) decide(ctx context.Context, sub *v1alpha1.WebhookSubscription) (verdict, error) {
-	in, d, err := r.gather(ctx, sub)
+	in, err := r.gather(ctx, sub)
 	if err != nil {
 		return verdict{}, err
 	}
 	key := client.ObjectKeyFromObject(sub)
-	if known, found := r.decided.Load(key); found && known.(decision).inputs == in {
+	if known, found := r.decided.Load(key); found && known.(decision).inputs == in.inputs {
 		return known.(decision).verdict, nil
 	}
 	home := client.ObjectKey{Namespace: sub.Spec.DispatcherRef.Namespace, Name: sub.Spec.DispatcherRef.Name}
 	r.Tables.Clear(key, &home)
-	v, err := r.place(ctx, sub, d, in)
+	v, err := r.place(ctx, sub, in)
 	if err != nil {
 		return verdict{}, err
 	}
 	if in.table != nil { // it is one that does not fit, or is not one any more
 		in.misfit = in.table.Misfit(routing.Identity(sub), routing.Generation(sub))
 	}
-	r.decided.Store(key, decision{inputs: in, verdict: v})
+	r.decided.Store(key, decision{inputs: in.inputs, verdict: v})
 	return v, nil
 }
 
 // place compiles a subscription and puts it into its table; if it is not accepted, its last valid entry stays there.
-func (r *Reconciler) place(ctx context.Context, sub *v1alpha1.WebhookSubscription, d *v1alpha1.WebhookDispatcher, in inputs) (verdict, error) {
-	entry, rejection, err := r.compile(ctx, sub, d, in)
+func (r *Reconciler) place(ctx context.Context, sub *v1alpha1.WebhookSubscription, in circumstances) (verdict, error) {
+	entry, rejection, err := r.compile(ctx, sub, in)
 	if err != nil {
 		return verdict{}, err
 	}
 	if entry != nil {
-		err := in.table.Put(entry, routes.Limits{Created: sub.CreationTimestamp.Time})
+		in.granted.apply(entry)
+		err := in.table.Put(entry, in.granted.limits(sub))
 		if err == nil {
 			return verdict{endpoint: entry.Origin()}, nil
 		}
@@ -120,7 +131,7 @@ func (r *Reconciler) place(ctx context.Context, sub *v1alpha1.WebhookSubscriptio
 		rejection = refused
 	}
 	if in.table != nil {
-		if err := hold(in.table, sub, rejection.Reason); err != nil {
+		if err := hold(in, sub, rejection.Reason); err != nil {
 			return verdict{}, err
 		}
 	}
@@ -129,7 +140,8 @@ func (r *Reconciler) place(ctx context.Context, sub *v1alpha1.WebhookSubscriptio
 }
 
 // compile returns an entry, or why there is none.
-func (r *Reconciler) compile(ctx context.Context, sub *v1alpha1.WebhookSubscription, d *v1alpha1.WebhookDispatcher, in inputs) (*routing.Entry, *routing.Rejection, error) {
+func (r *Reconciler) compile(ctx context.Context, sub *v1alpha1.WebhookSubscription, in circumstances) (*routing.Entry, *routing.Rejection, error) {
+	d := in.dispatcher
 	if rejection := admit(sub, d, in.selected); rejection != nil {
 		return nil, rejection, nil
 	}
@@ -140,7 +152,7 @@ func (r *Reconciler) compile(ctx context.Context, sub *v1alpha1.WebhookSubscript
 			Message: fmt.Sprintf("WebhookDispatcher %s in namespace %s is not valid; see its conditions", d.Name, d.Namespace),
 		}, nil
 	}
-	return routing.Compile(sub, r.readSecret(ctx, sub.Namespace), rules)
+	return routing.Compile(sub, r.sources(ctx, sub.Namespace), rules)
 }
 
 // admit tells why a dispatcher, nil if there is none, does not take a subscription.
@@ -163,14 +175,15 @@ func admit(sub *v1alpha1.WebhookSubscription, d *v1alpha1.WebhookDispatcher, sel
 }
 
 // hold keeps a subscription's last valid entry in the table, its deliveries waiting.
-func hold(table *routes.Table, sub *v1alpha1.WebhookSubscription, reason string) error {
+func hold(in circumstances, sub *v1alpha1.WebhookSubscription, reason string) error {
 	identity := routing.Identity(sub)
-	held := routing.Hold(table.Get(identity), routing.Generation(sub), reason)
+	held := routing.Hold(in.table.Get(identity), routing.Generation(sub), reason)
 	if held == nil {
-		table.Clear(client.ObjectKeyFromObject(sub), identity)
+		in.table.Clear(client.ObjectKeyFromObject(sub), identity)
 		return nil
 	}
-	return table.Put(held, routes.Limits{})
+	in.granted.apply(held)
+	return in.table.Put(held, routes.Limits{})
 }
 
 // updateStatus writes the manager's part of the status, if it is not there already.

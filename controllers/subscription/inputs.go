@@ -24,50 +24,59 @@ type inputs struct {
 	dispatcher           types.UID // "" if there is none
 	dispatcherGeneration int64
 	selected             bool
+	terms                string // their fingerprint
 	secrets              string // names and resource versions, as far as the cache knows
 	table                *routes.Table
 	misfit               bool
 }
 
-// gather finds a subscription's inputs, and the dispatcher they are of, from the cache alone.
-func (r *Reconciler) gather(ctx context.Context, sub *v1alpha1.WebhookSubscription) (inputs, *v1alpha1.WebhookDispatcher, error) {
-	in := inputs{subscription: sub.UID, generation: sub.Generation}
+// circumstances are the inputs, and what they are of.
+type circumstances struct {
+	inputs
+	dispatcher *v1alpha1.WebhookDispatcher // nil if there is none
+	granted    *terms                      // nil without a dispatcher
+}
+
+// gather finds a subscription's circumstances, but for a ConfigMap from the cache alone.
+func (r *Reconciler) gather(ctx context.Context, sub *v1alpha1.WebhookSubscription) (circumstances, error) {
+	in := circumstances{inputs: inputs{subscription: sub.UID, generation: sub.Generation}}
 	d := &v1alpha1.WebhookDispatcher{}
 	key := client.ObjectKey{Namespace: sub.Spec.DispatcherRef.Namespace, Name: sub.Spec.DispatcherRef.Name}
 	if err := r.Client.Get(ctx, key, d); client.IgnoreNotFound(err) != nil {
-		return in, nil, fmt.Errorf("get dispatcher: %w", err)
+		return in, fmt.Errorf("get dispatcher: %w", err)
 	} else if err != nil || !d.DeletionTimestamp.IsZero() {
-		return in, nil, nil
+		return in, nil
 	}
-	in.dispatcher, in.dispatcherGeneration = d.UID, d.Generation
+	in.dispatcher, in.inputs.dispatcher, in.dispatcherGeneration = d, d.UID, d.Generation
 	var err error
-	if in.selected, err = r.selects(ctx, d, sub.Namespace); err != nil {
-		return in, nil, err
+	if in.selected, in.granted, err = r.standing(ctx, d, sub.Namespace); err != nil {
+		return in, err
 	}
+	in.terms = in.granted.fingerprint()
 	if in.secrets, err = r.secretVersions(ctx, sub); err != nil {
-		return in, nil, err
+		return in, err
 	}
 	if in.table, err = r.Tables.Of(ctx, d); err != nil {
-		return in, nil, err
+		return in, err
 	}
 	in.misfit = in.table.Misfit(routing.Identity(sub), routing.Generation(sub))
-	return in, d, nil
+	return in, nil
 }
 
-// selects tells whether a dispatcher takes subscriptions of a namespace. A selector that is no selector selects none.
-func (r *Reconciler) selects(ctx context.Context, d *v1alpha1.WebhookDispatcher, namespace string) (bool, error) {
-	selector, err := metav1.LabelSelectorAsSelector(&d.Spec.Subscriptions.NamespaceSelector)
-	if err != nil {
-		return false, nil
+// standing is how a dispatcher treats a namespace: whether it takes the namespace's subscriptions, and on which terms.
+func (r *Reconciler) standing(ctx context.Context, d *v1alpha1.WebhookDispatcher, name string) (bool, *terms, error) {
+	namespace := metadata("Namespace")
+	if err := r.Client.Get(ctx, client.ObjectKey{Name: name}, namespace); err != nil {
+		return false, nil, fmt.Errorf("get namespace: %w", err)
 	}
-	if selector.Empty() {
-		return true, nil
-	}
-	object := metadata("Namespace")
-	if err := r.Client.Get(ctx, client.ObjectKey{Name: namespace}, object); err != nil {
-		return false, fmt.Errorf("get namespace: %w", err)
-	}
-	return selector.Matches(labels.Set(object.Labels)), nil
+	set := labels.Set(namespace.Labels)
+	return selects(&d.Spec.Subscriptions.NamespaceSelector, set), termsOf(d, string(namespace.UID), set), nil
+}
+
+// selects reports whether a selector takes a namespace with the given labels. One that is no selector takes none.
+func selects(by *metav1.LabelSelector, set labels.Set) bool {
+	selector, err := metav1.LabelSelectorAsSelector(by)
+	return err == nil && selector.Matches(set)
 }
 
 func (r *Reconciler) secretVersions(ctx context.Context, sub *v1alpha1.WebhookSubscription) (string, error) {
@@ -78,6 +87,13 @@ func (r *Reconciler) secretVersions(ctx context.Context, sub *v1alpha1.WebhookSu
 			return "", err
 		}
 		fmt.Fprintf(&versions, "%s=%s\n", name, version)
+	}
+	if ref := sub.Spec.TLS.CAConfigMapRef; ref != nil {
+		_, _, version, err := r.configMaps.get(ctx, client.ObjectKey{Namespace: sub.Namespace, Name: ref.Name}, "")
+		if err != nil {
+			return "", fmt.Errorf("read ConfigMap %s: %w", ref.Name, err)
+		}
+		fmt.Fprintf(&versions, "ConfigMap %s=%s\n", ref.Name, version)
 	}
 	return versions.String(), nil
 }
@@ -97,16 +113,23 @@ func metadata(kind string) *metav1.PartialObjectMetadata {
 	return object
 }
 
-// readSecret reads a Secret of a namespace from the API server: beyond a few seconds, what it holds is kept nowhere but in
-// the table.
-func (r *Reconciler) readSecret(ctx context.Context, namespace string) routing.Secrets {
-	return func(name string) (map[string][]byte, bool, error) {
-		key := client.ObjectKey{Namespace: namespace, Name: name}
-		version, err := r.secretVersion(ctx, key)
-		if err != nil {
-			return nil, false, err
-		}
-		return r.secrets.get(ctx, key, version)
+// sources read the Secrets and ConfigMaps of a namespace from the API server: beyond a few seconds, what they hold is kept
+// nowhere but in the table.
+func (r *Reconciler) sources(ctx context.Context, namespace string) routing.Sources {
+	return routing.Sources{
+		Secrets: func(name string) (map[string][]byte, bool, error) {
+			key := client.ObjectKey{Namespace: namespace, Name: name}
+			version, err := r.secretVersion(ctx, key)
+			if err != nil {
+				return nil, false, err
+			}
+			values, found, _, err := r.secrets.get(ctx, key, version)
+			return values, found, err
+		},
+		ConfigMaps: func(name string) (map[string][]byte, bool, error) {
+			values, found, _, err := r.configMaps.get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, "")
+			return values, found, err
+		},
 	}
 }
 

@@ -100,7 +100,7 @@ func checkMetadata(sub *v1alpha1.WebhookSubscription) error {
 // checkShape checks what needs no Secret and no policy.
 func (c *compiler) checkShape() error {
 	for _, check := range []func(v1alpha1.WebhookSubscriptionSpec) error{
-		checkReferences, checkEvents, checkURLChoice, checkHeaderNames, checkDurations, checkLimits,
+		checkReferences, checkEvents, checkURLChoice, checkTLS, checkHeaderNames, checkDurations, checkLimits,
 	} {
 		if err := check(c.spec); err != nil {
 			return err
@@ -156,6 +156,19 @@ func checkEvents(spec v1alpha1.WebhookSubscriptionSpec) error {
 func checkURLChoice(spec v1alpha1.WebhookSubscriptionSpec) error {
 	if (spec.URL != "") == (spec.URLFrom != nil) {
 		return reject(v1alpha1.ReasonInvalidURL, "set exactly one of spec.url and spec.urlFrom")
+	}
+	return nil
+}
+
+func checkTLS(spec v1alpha1.WebhookSubscriptionSpec) error {
+	secret, configMap := spec.TLS.CASecretRef, spec.TLS.CAConfigMapRef
+	switch {
+	case secret != nil && configMap != nil:
+		return reject(v1alpha1.ReasonInvalidSpec, "set exactly one of spec.tls.caSecretRef and spec.tls.caConfigMapRef")
+	case secret != nil:
+		return checkReference("spec.tls.caSecretRef", *secret)
+	case configMap != nil:
+		return checkReference("spec.tls.caConfigMapRef", v1alpha1.SecretKeyReference(*configMap))
 	}
 	return nil
 }

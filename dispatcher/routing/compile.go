@@ -27,6 +27,15 @@ type Policy struct {
 // none. An error means that it could not be told.
 type Secrets func(name string) (map[string][]byte, bool, error)
 
+// ConfigMaps is the same of ConfigMaps.
+type ConfigMaps func(name string) (map[string][]byte, bool, error)
+
+// Sources are where Compile takes values from that do not stand in a spec.
+type Sources struct {
+	Secrets    Secrets
+	ConfigMaps ConfigMaps
+}
+
 // Rejection is why a subscription is not accepted.
 type Rejection struct {
 	// Reason of the condition Accepted, one of the constants of package v1alpha1.
@@ -45,8 +54,8 @@ func reject(reason, format string, args ...any) *Rejection {
 // Compile resolves a subscription into an entry of the routing table. It applies the defaults of the resource's schema
 // and checks all that the schema checks, because a manifest in a folder has met no API server. Exactly one result is
 // not nil; the error is for a Secret that could not be read just now, and passes.
-func Compile(sub *v1alpha1.WebhookSubscription, secrets Secrets, policy Policy) (*Entry, *Rejection, error) {
-	c := &compiler{spec: withDefaults(sub.Spec), namespace: sub.Namespace, secrets: secrets, policy: policy, entry: &Entry{
+func Compile(sub *v1alpha1.WebhookSubscription, sources Sources, policy Policy) (*Entry, *Rejection, error) {
+	c := &compiler{spec: withDefaults(sub.Spec), namespace: sub.Namespace, sources: sources, policy: policy, entry: &Entry{
 		Identity:   Identity(sub),
 		Namespace:  sub.Namespace,
 		Name:       sub.Name,
@@ -60,6 +69,7 @@ func Compile(sub *v1alpha1.WebhookSubscription, secrets Secrets, policy Policy) 
 		c.compileURL,
 		c.compileHeaders,
 		c.compileKeys,
+		c.compileCA,
 		c.fingerprint,
 	}
 	for _, step := range steps {
@@ -130,6 +140,9 @@ func SecretNames(sub *v1alpha1.WebhookSubscription) []string {
 	if from := sub.Spec.URLFrom; from != nil {
 		add(&from.SecretKeyRef)
 	}
+	if ref := sub.Spec.TLS.CASecretRef; ref != nil {
+		add(ref)
+	}
 	for i := range sub.Spec.Headers {
 		if from := sub.Spec.Headers[i].ValueFrom; from != nil {
 			add(&from.SecretKeyRef)
@@ -143,7 +156,7 @@ func SecretNames(sub *v1alpha1.WebhookSubscription) []string {
 type compiler struct {
 	spec      v1alpha1.WebhookSubscriptionSpec
 	namespace string
-	secrets   Secrets
+	sources   Sources
 	policy    Policy
 	entry     *Entry
 }
@@ -260,18 +273,58 @@ func (c *compiler) resolveKey(where string, ref v1alpha1.SecretKeyReference) ([]
 
 // resolve returns the value that the reference in the field where points to.
 func (c *compiler) resolve(where string, ref v1alpha1.SecretKeyReference) ([]byte, error) {
-	data, found, err := c.secrets(ref.Name)
+	return c.lookUp(secretKind, c.sources.Secrets, ref.Name, ref.Key, where)
+}
+
+// kind is what a value is taken from.
+type kind struct{ name, notFound, keyMissing string }
+
+var (
+	secretKind    = kind{"Secret", v1alpha1.ReasonSecretNotFound, v1alpha1.ReasonSecretKeyMissing}
+	configMapKind = kind{"ConfigMap", v1alpha1.ReasonConfigMapNotFound, v1alpha1.ReasonConfigMapKeyMissing}
+)
+
+// lookUp returns what a key of a Secret or ConfigMap holds.
+func (c *compiler) lookUp(from kind, source func(string) (map[string][]byte, bool, error), name, key, where string) ([]byte, error) {
+	kind := from.name
+	data, found, err := source(name)
 	if err != nil {
-		return nil, fmt.Errorf("read Secret %q: %w", ref.Name, err)
+		return nil, fmt.Errorf("read %s %q: %w", kind, name, err)
 	}
 	if !found {
-		return nil, reject(v1alpha1.ReasonSecretNotFound, "Secret %q not found in namespace %q: create it, or correct %s", ref.Name, c.namespace, where)
+		return nil, reject(from.notFound, "%s %q not found in namespace %q: create it, or correct %s", kind, name, c.namespace, where)
 	}
-	value, found := data[ref.Key]
+	value, found := data[key]
 	if !found {
-		return nil, reject(v1alpha1.ReasonSecretKeyMissing, "Secret %q in namespace %q has no key %q: add it, or correct %s", ref.Name, c.namespace, ref.Key, where)
+		return nil, reject(from.keyMissing, "%s %q in namespace %q has no key %q: add it, or correct %s", kind, name, c.namespace, key, where)
 	}
 	return bytes.Clone(value), nil
+}
+
+// compileCA takes up the certificates that the endpoint's own may be signed by.
+func (c *compiler) compileCA() error {
+	const where = "spec.tls."
+	var text []byte
+	var err error
+	kind, name, key := secretKind, "", ""
+	switch tls := c.spec.TLS; {
+	case tls.CASecretRef != nil:
+		name, key = tls.CASecretRef.Name, tls.CASecretRef.Key
+		text, err = c.resolve(where+"caSecretRef", *tls.CASecretRef)
+	case tls.CAConfigMapRef != nil:
+		kind, name, key = configMapKind, tls.CAConfigMapRef.Name, tls.CAConfigMapRef.Key
+		text, err = c.lookUp(kind, c.sources.ConfigMaps, name, key, where+"caConfigMapRef")
+	default:
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := checkCertificates(text); err != nil {
+		return reject(v1alpha1.ReasonCertificatesInvalid, "key %q of %s %q: %v", key, kind.name, name, err)
+	}
+	c.entry.CA = shared(string(text))
+	return nil
 }
 
 // shared returns the one copy of a text that all who hold it share: one Secret's token may be that of every subscription.

@@ -1,6 +1,13 @@
 package routing
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	cryptorand "crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+
 	"errors"
 	"fmt"
 	"net/http"
@@ -30,11 +37,12 @@ func catalog(t testing.TB, extra ...string) *event.Catalog {
 }
 
 // secretsOf serves Secrets from memory.
-func secretsOf(all map[string]map[string][]byte) Secrets {
-	return func(name string) (map[string][]byte, bool, error) {
+func secretsOf(all map[string]map[string][]byte) Sources {
+	read := func(name string) (map[string][]byte, bool, error) {
 		data, found := all[name]
 		return data, found, nil
 	}
+	return Sources{Secrets: read, ConfigMaps: read}
 }
 
 func clinicSecrets() map[string]map[string][]byte {
@@ -441,9 +449,90 @@ func TestCompileTellsATransientFailureFromARejection(t *testing.T) {
 	t.Parallel()
 	away := errors.New("the API server is away")
 	secrets := func(string) (map[string][]byte, bool, error) { return nil, false, away }
-	entry, rejection, err := Compile(minimal(), secrets, Policy{Catalog: catalog(t)})
+	entry, rejection, err := Compile(minimal(), Sources{Secrets: secrets}, Policy{Catalog: catalog(t)})
 	if entry != nil || rejection != nil || !errors.Is(err, away) {
 		t.Errorf("got %v, %v, %v", entry, rejection, err)
+	}
+}
+
+// certificate returns a certificate in PEM, and its key.
+func certificate(t *testing.T) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), cryptorand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(cryptorand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
+}
+
+func TestCompileCA(t *testing.T) {
+	t.Parallel()
+	cert, key := certificate(t)
+	secret := func(name, key string) v1alpha1.SubscriptionTLS {
+		ref := reference(name, key)
+		return v1alpha1.SubscriptionTLS{CASecretRef: &ref}
+	}
+	configMap := func(name, key string) v1alpha1.SubscriptionTLS {
+		return v1alpha1.SubscriptionTLS{CAConfigMapRef: &v1alpha1.ConfigMapKeyReference{Name: name, Key: key}}
+	}
+	both := secret("ca", "good")
+	both.CAConfigMapRef = configMap("ca", "good").CAConfigMapRef
+	values := map[string][]byte{
+		"good": []byte(cert), "two": []byte("# ours\n" + cert + "\n" + cert), "none": nil, "text": []byte(canary), "key": []byte(cert + key),
+		"cut":  []byte(cert + cert[:len(cert)-40]),
+		"junk": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte(canary)}),
+		"long": []byte(strings.Repeat(cert, 1+maxCABytes/len(cert))),
+	}
+	for name, tc := range map[string]struct {
+		tls    v1alpha1.SubscriptionTLS
+		want   string // Entry.CA
+		reason string
+		words  string
+	}{
+		"nothing":                   {v1alpha1.SubscriptionTLS{}, "", "", ""},
+		"a Secret":                  {secret("ca", "good"), cert, "", ""},
+		"a ConfigMap":               {configMap("ca", "two"), string(values["two"]), "", ""},
+		"no Secret":                 {secret("other", "good"), "", "SecretNotFound", `Secret "other" not found`},
+		"no key":                    {secret("ca", "other"), "", "SecretKeyMissing", "correct spec.tls.caSecretRef"},
+		"no ConfigMap":              {configMap("other", "good"), "", "ConfigMapNotFound", `ConfigMap "other" not found`},
+		"no key of it":              {configMap("ca", "other"), "", "ConfigMapKeyMissing", "correct spec.tls.caConfigMapRef"},
+		"both":                      {both, "", "InvalidSpec", "exactly one"},
+		"no name":                   {configMap("", "good"), "", "InvalidSpec", "spec.tls.caConfigMapRef.name"},
+		"empty":                     {secret("ca", "none"), "", "CertificatesInvalid", "no certificate"},
+		"no PEM":                    {secret("ca", "text"), "", "CertificatesInvalid", "no certificate"},
+		"a private key":             {secret("ca", "key"), "", "CertificatesInvalid", "no private key"},
+		"a certificate that is cut": {secret("ca", "cut"), "", "CertificatesInvalid", "behind certificate 1 is not PEM"},
+		"no certificate in PEM":     {secret("ca", "junk"), "", "CertificatesInvalid", "certificate 1 cannot be parsed"},
+		"too long":                  {secret("ca", "long"), "", "CertificatesInvalid", "more than 65536 bytes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sub, all := minimal(), clinicSecrets()
+			sub.Spec.TLS = tc.tls
+			all["ca"] = values
+			entry, rejection, err := Compile(sub, secretsOf(all), Policy{Catalog: catalog(t)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tc.reason == "" {
+				if rejection != nil || entry.CA != tc.want {
+					t.Errorf("got %v, want the certificates", rejection)
+				}
+				return
+			}
+			if rejection == nil || rejection.Reason != tc.reason || !strings.Contains(rejection.Message, tc.words) || strings.Contains(rejection.Message, canary) {
+				t.Errorf("got %v, want %s: …%s…", rejection, tc.reason, tc.words)
+			}
+		})
 	}
 }
 

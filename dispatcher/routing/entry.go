@@ -134,7 +134,7 @@ func (e *Entry) Origin() string {
 
 // share replaces texts that many entries have alike by their one copy.
 func (e *Entry) share() {
-	e.Namespace = shared(e.Namespace)
+	e.Namespace, e.CA = shared(e.Namespace), shared(e.CA)
 	header := make(http.Header, len(e.Header))
 	for name, values := range e.Header {
 		for i := range values {

@@ -11,15 +11,16 @@ const ShardRoom = MaxShardBytes / 8 * 9
 // The parts of an entry's cost that do not depend on what its author wrote: what is left of field names, numbers and
 // punctuation when a shard is compressed.
 const (
-	entryCost = 112
-	itemCost  = 8 // of each pattern, header or rule
+	entryCost = 144
+	itemCost  = 8 // of each pattern, header or key
 )
 
 // Cost is what an entry takes of a routing table, in bytes: its texts as they are written down, and a fixed part. Costs
-// add up, other than compressed sizes, so that no tenant's entries change what another's cost. An entry that waits costs
-// what it did when it was accepted last.
+// add up, other than compressed sizes, so that no tenant's entries change what another's cost. What an operator gives a
+// tenant, its quota and its rules, costs nothing: all entries of a namespace have it alike. An entry that waits costs what
+// it did when it was accepted last.
 func (e *Entry) Cost() int {
-	cost := entryCost + len(e.Identity) + len(e.Namespace) + len(e.Name) + len(e.Tenant) + len(e.URL) + len(e.CA) + len(e.Waiting) + len(e.Source)
+	cost := entryCost + len(e.Identity) + len(e.Namespace) + len(e.Name) + len(e.URL) + len(e.CA) + len(e.Waiting) + len(e.Source)
 	for _, pattern := range e.Patterns {
 		cost += itemCost + len(pattern)
 	}
@@ -30,9 +31,6 @@ func (e *Entry) Cost() int {
 	}
 	for _, key := range e.Keys {
 		cost += itemCost + base64.StdEncoding.EncodedLen(len(key))
-	}
-	for _, rule := range e.Egress {
-		cost += itemCost*(1+len(rule.Ports)) + 2*itemCost*len(rule.CIDRs)
 	}
 	return max(cost, e.Room)
 }

@@ -32,6 +32,10 @@ func TestRoomHoldsWhatItCosts(t *testing.T) {
 		_, _ = rand.Read(b)
 		return b
 	}
+	var rules []EgressRule
+	for range 64 {
+		rules = append(rules, EgressRule{CIDRs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom16([16]byte(random(16))), 96)}, Ports: []uint16{uint16(mathrand.IntN(65535) + 1)}})
+	}
 	small := func(i int) *Entry {
 		e := entryOf(i)
 		e.Identity, e.Namespace, e.Name = hex.EncodeToString(random(16)), noise(t, 2), fmt.Sprint(i)
@@ -80,9 +84,7 @@ func TestRoomHoldsWhatItCosts(t *testing.T) {
 		},
 		"rules": func(i int) *Entry {
 			e := entryOf(i)
-			for range 64 {
-				e.Egress = append(e.Egress, EgressRule{CIDRs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom16([16]byte(random(16))), 96)}, Ports: []uint16{uint16(mathrand.IntN(65535) + 1)}})
-			}
+			e.Egress, e.Tenant = rules, hex.EncodeToString(random(18))
 			return e
 		},
 	} {

@@ -7,8 +7,6 @@ import (
 	"reflect"
 	"slices"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 )
@@ -32,10 +30,12 @@ type build struct {
 	policy   routing.Policy
 	previous map[string]*routing.Entry // by identity: what was routed before
 
-	secrets  map[resource]map[string][]byte
-	declared map[any]bool              // resources, and subscriptions' identities
-	entries  map[string]*routing.Entry // by identity
-	problems []routing.Problem
+	secrets    map[resource]map[string][]byte
+	configMaps map[resource]map[string][]byte
+	tenants    map[string]string         // uids of namespaces, by name
+	declared   map[any]bool              // resources, and subscriptions' identities
+	entries    map[string]*routing.Entry // by identity
+	problems   []routing.Problem
 }
 
 // incomplete tells whether a file may declare what nobody could read yet.
@@ -51,18 +51,22 @@ func incomplete(files map[string]*file) bool {
 // compile turns the files' content into entries, by identity, and says what is wrong with it.
 func compile(files map[string]*file, policy routing.Policy, previous map[string]*routing.Entry) (map[string]*routing.Entry, []routing.Problem) {
 	b := &build{
-		policy:   policy,
-		previous: previous,
-		secrets:  make(map[resource]map[string][]byte),
-		declared: make(map[any]bool),
-		entries:  make(map[string]*routing.Entry),
+		policy:     policy,
+		previous:   previous,
+		secrets:    make(map[resource]map[string][]byte),
+		configMaps: make(map[resource]map[string][]byte),
+		tenants:    make(map[string]string),
+		declared:   make(map[any]bool),
+		entries:    make(map[string]*routing.Entry),
 	}
 	names := slices.Sorted(maps.Keys(files))
 	for _, name := range names {
 		if err := files[name].err; err != nil {
-			b.problems = append(b.problems, routing.Problem{Source: name, Reason: ReasonFileUnusable, Message: err.Error()})
+			for _, problem := range problemsOf(err) {
+				b.problems = append(b.problems, routing.Problem{Source: name, Reason: ReasonFileUnusable, Message: problem.Error()})
+			}
 		}
-		b.addSecrets(name, files[name].content)
+		b.addValues(name, files[name].content)
 	}
 	for _, name := range names {
 		b.addSubscriptions(name, files[name].content)
@@ -78,9 +82,23 @@ func compile(files map[string]*file, policy routing.Policy, previous map[string]
 	return b.entries, b.problems
 }
 
-func (b *build) addSecrets(source string, c *content) {
+// addValues takes up what subscriptions may refer to.
+func (b *build) addValues(source string, c *content) {
 	if c == nil {
 		return
+	}
+	for _, namespace := range c.namespaces {
+		if b.tenants[namespace.Name] == "" {
+			b.tenants[namespace.Name] = string(namespace.UID)
+		}
+	}
+	for _, configMap := range c.configMaps {
+		id := resource{configMap.Namespace, configMap.Name}
+		if b.configMaps[id] != nil {
+			b.report(source, id, ReasonDuplicate, "the ConfigMap is declared twice: the first is used; remove one")
+			continue
+		}
+		b.configMaps[id] = dataOf(configMap.BinaryData, configMap.Data)
 	}
 	for _, secret := range c.secrets {
 		id := resource{secret.Namespace, secret.Name}
@@ -88,15 +106,15 @@ func (b *build) addSecrets(source string, c *content) {
 			b.report(source, id, ReasonDuplicate, "the Secret is declared twice: the first is used; remove one")
 			continue
 		}
-		b.secrets[id] = dataOf(secret)
+		b.secrets[id] = dataOf(secret.Data, secret.StringData)
 	}
 }
 
-// dataOf returns what an API server keeps of a Secret's data.
-func dataOf(secret *corev1.Secret) map[string][]byte {
-	data := make(map[string][]byte, len(secret.Data)+len(secret.StringData))
-	maps.Copy(data, secret.Data)
-	for key, value := range secret.StringData {
+// dataOf returns all values of a Secret or ConfigMap; a text goes before bytes, as an API server has it.
+func dataOf(binary map[string][]byte, texts map[string]string) map[string][]byte {
+	data := make(map[string][]byte, len(binary)+len(texts))
+	maps.Copy(data, binary)
+	for key, value := range texts {
 		data[key] = []byte(value)
 	}
 	return data
@@ -118,14 +136,21 @@ func (b *build) addSubscriptions(source string, c *content) {
 	}
 }
 
+// sources are the Secrets and ConfigMaps that files declare in a namespace.
+func (b *build) sources(namespace string) routing.Sources {
+	of := func(all map[resource]map[string][]byte) func(string) (map[string][]byte, bool, error) {
+		return func(name string) (map[string][]byte, bool, error) {
+			data, found := all[resource{namespace, name}]
+			return data, found, nil
+		}
+	}
+	return routing.Sources{Secrets: of(b.secrets), ConfigMaps: of(b.configMaps)}
+}
+
 func (b *build) addSubscription(source string, sub *v1alpha1.WebhookSubscription) {
 	id, identity := resource{sub.Namespace, sub.Name}, routing.Identity(sub)
-	secrets := func(name string) (map[string][]byte, bool, error) {
-		data, found := b.secrets[resource{sub.Namespace, name}]
-		return data, found, nil
-	}
-	entry, rejection, err := routing.Compile(sub, secrets, b.policy)
-	if err != nil { // no Secret in memory fails to be read
+	entry, rejection, err := routing.Compile(sub, b.sources(sub.Namespace), b.policy)
+	if err != nil { // nothing in memory fails to be read
 		rejection = &routing.Rejection{Reason: v1alpha1.ReasonInvalidSpec, Message: err.Error()}
 	}
 	if rejection != nil {
@@ -136,6 +161,7 @@ func (b *build) addSubscription(source string, sub *v1alpha1.WebhookSubscription
 		return
 	}
 	entry.Source = source
+	entry.Tenant = b.tenants[sub.Namespace]
 	if before := b.previous[identity]; reflect.DeepEqual(before, entry) {
 		entry = before // so that its route stays the one it was
 	}

@@ -269,7 +269,6 @@ func TestFolderKeepsTheLastGoodContentOfAFile(t *testing.T) {
 		"no YAML":       "spec: [",
 		"unknown field": subscriptionYAML + "  filter: event.data.status == 'finished'\n",
 		"other version": strings.Replace(subscriptionYAML, "v1alpha1", "v1", 1),
-		"partly":        "kind: Secret\n---\n" + strings.ReplaceAll(subscriptionYAML, "billing-sync", "second"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -294,6 +293,72 @@ func TestFolderKeepsTheLastGoodContentOfAFile(t *testing.T) {
 	}
 }
 
+// TestFolderTakesEachDocumentForItself: a bad document is reported by file and number, and those around it are used, also on
+// a fresh start. What a bad one declared before stays.
+func TestFolderTakesEachDocumentForItself(t *testing.T) {
+	t.Parallel()
+	second := wantRoute{"clinic-a/second", billing.url, billing.matches}
+	good, other := secretYAML+"---\n"+subscriptionYAML, "---\n"+strings.ReplaceAll(subscriptionYAML, "billing-sync", "second")
+	for name, bad := range map[string]string{
+		"no YAML":       "---\nspec: [broken\n",
+		"unknown field": "---\n" + strings.ReplaceAll(subscriptionYAML, "billing-sync", "third") + "  fliter: a\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				f := follow(t, dir, nil)
+				f.write("a.yaml", good+bad+other)
+				table := f.table()
+				f.want(table, billing, second)
+				f.wantProblems(table, "a.yaml FileUnusable")
+				if message := table.Problems[0].Message; !strings.HasPrefix(message, "document 3: ") {
+					t.Errorf("message %q", message)
+				}
+
+				// The file is mended, and then another document breaks: what it declared goes on.
+				f.write("a.yaml", good+other)
+				f.wantProblems(f.table())
+				f.write("a.yaml", strings.Replace(good, "/hooks", "/v2", 1)+bad+bad)
+				table = f.table()
+				f.want(table, wantRoute{billing.name, "https://billing.example.com/v2", billing.matches}, second)
+				f.wantProblems(table, "a.yaml FileUnusable", "a.yaml FileUnusable")
+				f.write("a.yaml", good)
+				f.want(f.table(), billing)
+			})
+		})
+	}
+}
+
+// TestFolderTakesATenantFromItsNamespace: a Namespace's uid is the tenant; without, its name is.
+func TestFolderTakesATenantFromItsNamespace(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := follow(t, dir, nil)
+		f.write("a.yaml", secretYAML+"---\n"+subscriptionYAML)
+		tenant := func() string {
+			t.Helper()
+			for route := range f.table().All() {
+				return route.Tenant
+			}
+			t.Fatal("no route")
+			return ""
+		}
+		if got := tenant(); got != "clinic-a" {
+			t.Errorf("tenant %q without a Namespace", got)
+		}
+		f.write("n.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: clinic-a, uid: 1234}\nspec: {finalizers: [kubernetes]}\n")
+		if got := f.table().Problems; len(got) != 1 {
+			t.Errorf("a uid that is no text: %v", got)
+		}
+		f.write("n.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: clinic-a, uid: u-1}\nspec: {finalizers: [kubernetes]}\n")
+		if got := tenant(); got != "u-1" {
+			t.Errorf("tenant %q, want the Namespace's uid", got)
+		}
+	})
+}
+
 func TestFolderReportsWhatItRefusesAndIsReadyAllTheSame(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -303,11 +368,11 @@ func TestFolderReportsWhatItRefusesAndIsReadyAllTheSame(t *testing.T) {
 		f.write("b.yaml", subscriptionYAML+"---\n"+secretYAML)
 		f.write("c.yaml", strings.NewReplacer("billing-sync", "refused", "https", "http").Replace(subscriptionYAML))
 		f.write("d.yaml", "kind: Secret\n---\n"+strings.ReplaceAll(subscriptionYAML, "billing-sync", "second"))
-		f.write("e.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: clinic-a}\n")
+		f.write("e.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: clinic-a}\n")
 		table := f.table()
 		f.want(table, billing, wantRoute{"clinic-a/second", billing.url, billing.matches})
 		f.wantProblems(table, "b.yaml Duplicate", "b.yaml Duplicate", "c.yaml HTTPNotAllowed", "d.yaml FileUnusable")
-		if log := f.logged(); !strings.Contains(log, `"kinds"="Namespace"`) || strings.Count(log, "not usable") != 4 {
+		if log := f.logged(); !strings.Contains(log, `"kinds"="Service"`) || strings.Count(log, "not usable") != 4 {
 			t.Errorf("got\n%s", log)
 		}
 		if !table.Stale {

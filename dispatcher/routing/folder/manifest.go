@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"path/filepath"
 	"regexp"
@@ -14,6 +15,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	strictjson "sigs.k8s.io/json"
@@ -26,6 +28,8 @@ import (
 type content struct {
 	subscriptions []*v1alpha1.WebhookSubscription
 	secrets       []*corev1.Secret
+	configMaps    []*corev1.ConfigMap
+	namespaces    []*metav1.PartialObjectMetadata
 	ignored       []string // the kinds of the resources that concern others
 }
 
@@ -45,56 +49,93 @@ const (
 
 var durationRule = regexp.MustCompile(`^([0-9]+([.][0-9]+)?(ms|s|m|h))+$`) //nolint:gocritic // it is spelled as in the schema
 
-// parse reads a file's text. Where it cannot read all of it, it returns what it could, and why.
+// parse reads a file's text. Each document stands for itself: beside what it could read, parse returns what is wrong with
+// each of those it could not, joined by errors.Join.
 func parse(name string, text []byte) (*content, error) {
 	c := &content{}
-	documents, err := split(name, text)
-	problems := []error{err}
-	for i, document := range documents {
-		if err := c.add(document, 1); err != nil {
-			problems = append(problems, fmt.Errorf("document %d: %w", i+1, err))
+	documents := splitYAML
+	if strings.ToLower(filepath.Ext(name)) == ".json" {
+		documents = splitJSON
+	}
+	var problems []error
+	n := 0
+	for document, err := range documents(text) {
+		n++
+		if err == nil {
+			err = c.add(document, 1)
+		}
+		if err != nil {
+			problems = append(problems, fmt.Errorf("document %d: %w", n, err))
 		}
 	}
 	return c, errors.Join(problems...)
 }
 
-// split returns a file's documents as JSON, up to the first that is none.
-func split(name string, text []byte) ([][]byte, error) {
-	if strings.ToLower(filepath.Ext(name)) == ".json" {
-		return splitJSON(text)
+// problemsOf returns what errors.Join joined.
+func problemsOf(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // it is parse's own
+		return joined.Unwrap()
 	}
-	var documents [][]byte
-	reader := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(text)))
-	for {
-		document, err := reader.Read()
-		if errors.Is(err, io.EOF) {
-			return documents, nil
+	return []error{err}
+}
+
+// splitYAML yields a file's documents as JSON, or why one is no YAML.
+func splitYAML(text []byte) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		reader := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(text)))
+		for {
+			document, err := reader.Read()
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err != nil { // memory does not fail to be read
+				yield(nil, fmt.Errorf("split into documents: %w", err))
+				return
+			}
+			if !yield(yaml.YAMLToJSONStrict(document)) {
+				return
+			}
 		}
-		if err != nil {
-			return documents, fmt.Errorf("split into documents: %w", err)
-		}
-		converted, err := yaml.YAMLToJSONStrict(document)
-		if err != nil {
-			return documents, fmt.Errorf("document %d: %w", len(documents)+1, err)
-		}
-		documents = append(documents, converted)
 	}
 }
 
-func splitJSON(text []byte) ([][]byte, error) {
-	var documents [][]byte
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	for {
-		var document json.RawMessage
-		err := decoder.Decode(&document)
-		if errors.Is(err, io.EOF) {
-			return documents, nil
+// splitJSON yields a file's documents, up to the first that is no JSON: nothing says where the next one begins.
+func splitJSON(text []byte) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		decoder := json.NewDecoder(bytes.NewReader(text))
+		for {
+			var document json.RawMessage
+			err := decoder.Decode(&document)
+			if errors.Is(err, io.EOF) || !yield(document, err) || err != nil {
+				return
+			}
 		}
-		if err != nil {
-			return documents, fmt.Errorf("document %d: %w", len(documents)+1, err)
-		}
-		documents = append(documents, document)
 	}
+}
+
+// with returns c and what before has besides: a document that cannot be read any more is not taken for deleted.
+func (c *content) with(before *content) *content {
+	if before == nil {
+		return c
+	}
+	return &content{
+		subscriptions: besides(c.subscriptions, before.subscriptions),
+		secrets:       besides(c.secrets, before.secrets),
+		configMaps:    besides(c.configMaps, before.configMaps),
+		namespaces:    besides(c.namespaces, before.namespaces),
+		ignored:       c.ignored,
+	}
+}
+
+// besides returns the objects of now, and those of before whose names are not among them.
+func besides[T metav1.Object](now, before []T) []T {
+	all := slices.Clone(now)
+	for _, object := range before {
+		if !slices.ContainsFunc(now, func(o T) bool { return o.GetNamespace() == object.GetNamespace() && o.GetName() == object.GetName() }) {
+			all = append(all, object)
+		}
+	}
+	return all
 }
 
 // add takes up one document.
@@ -116,6 +157,10 @@ func (c *content) add(document []byte, depth int) error {
 		return c.addItems(m, depth)
 	case m.APIVersion == "v1" && m.Kind == "Secret":
 		return c.addSecret(document)
+	case m.APIVersion == "v1" && m.Kind == "ConfigMap":
+		return c.addConfigMap(document)
+	case m.APIVersion == "v1" && m.Kind == "Namespace":
+		return c.addNamespace(document)
 	case m.APIVersion == v1alpha1.GroupVersion.String() && m.Kind == "WebhookSubscription":
 		return c.addSubscription(document)
 	case ours && m.Kind == "WebhookSubscription":
@@ -170,6 +215,34 @@ func (c *content) addSecret(document []byte) error {
 		secret.Namespace = defaultNamespace
 	}
 	c.secrets = append(c.secrets, secret)
+	return nil
+}
+
+func (c *content) addConfigMap(document []byte) error {
+	configMap := &corev1.ConfigMap{}
+	if err := decode(document, configMap); err != nil {
+		return fmt.Errorf("decode ConfigMap: %w", err)
+	}
+	if len(validation.IsDNS1123Subdomain(configMap.Name)) > 0 {
+		return errors.New("a ConfigMap's metadata.name must be set, to a lower-case DNS name")
+	}
+	if configMap.Namespace == "" {
+		configMap.Namespace = defaultNamespace
+	}
+	c.configMaps = append(c.configMaps, configMap)
+	return nil
+}
+
+// addNamespace takes up a Namespace for its uid: a tenant is one namespace, not all that ever had its name.
+func (c *content) addNamespace(document []byte) error {
+	namespace := &metav1.PartialObjectMetadata{}
+	if err := json.Unmarshal(document, namespace); err != nil {
+		return fmt.Errorf("decode Namespace: %w", withoutValue(err))
+	}
+	if len(validation.IsDNS1123Label(namespace.Name)) > 0 {
+		return errors.New("a Namespace's metadata.name must be set, to a DNS label")
+	}
+	c.namespaces = append(c.namespaces, namespace)
 	return nil
 }
 

@@ -31,8 +31,8 @@ type file struct {
 	unsteady int         // looks in a row at which it was another
 	absent   int         // looks in a row at which it was not there
 
-	// content is the last that parsed, nil if none did. partial is set if it is of a file that did not parse, for want
-	// of a better one.
+	// content is what parsed, with what stood before in the documents that did not; nil if the file was never read. partial
+	// is set if the file never parsed as a whole.
 	content *content
 	partial bool
 	err     error // why the newest content could not be used
@@ -125,10 +125,8 @@ func (f *file) take(name, path string) (changed bool) {
 		f.content, f.partial, f.err = parsed, false, nil
 		return true
 	}
-	if f.content == nil || f.partial {
-		f.content, f.partial = parsed, true
-	}
-	f.err = err
+	f.partial = f.partial || f.content == nil
+	f.content, f.err = parsed.with(f.content), err
 	return true
 }
 

@@ -47,12 +47,12 @@ func (s *slowServer) set(version, value string) {
 }
 
 // ask has n subscriptions ask at once.
-func ask(t *testing.T, s *secretReader, n int, version, want string) {
+func ask(t *testing.T, s *valueReader, n int, version, want string) {
 	t.Helper()
 	var all sync.WaitGroup
 	for range n {
 		all.Go(func() {
-			data, found, err := s.get(t.Context(), client.ObjectKey{Name: "s"}, version)
+			data, found, _, err := s.get(t.Context(), client.ObjectKey{Name: "s"}, version)
 			if err != nil || found != (want != "") || string(data["k"]) != want {
 				t.Errorf("got %q, %v, %v; want %q", data["k"], found, err, want)
 			}
@@ -67,7 +67,7 @@ func TestSecretOfManySubscriptions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &slowServer{}
 		server.set("1", "first")
-		s := newSecretReader(server)
+		s := newValueReader(fetchSecrets(server))
 		wantReads := func(want int) {
 			t.Helper()
 			if server.reads != want {
@@ -105,7 +105,7 @@ func TestSecretThatIsNotThere(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		server := &slowServer{}
-		s := newSecretReader(server)
+		s := newValueReader(fetchSecrets(server))
 		ask(t, s, 500, "/", "")
 		if server.reads != 1 {
 			t.Errorf("%d reads of a Secret that does not exist", server.reads)
@@ -126,8 +126,8 @@ func TestSecretThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		server := &slowServer{err: errors.New("unavailable")}
-		s := newSecretReader(server)
-		if _, _, err := s.get(t.Context(), client.ObjectKey{Name: "s"}, "u/1"); !errors.Is(err, server.err) {
+		s := newValueReader(fetchSecrets(server))
+		if _, _, _, err := s.get(t.Context(), client.ObjectKey{Name: "s"}, "u/1"); !errors.Is(err, server.err) {
 			t.Errorf("got %v", err)
 		}
 		server.err = nil
@@ -143,9 +143,9 @@ func TestSecretsKeptAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &slowServer{}
 		server.set("1", string(make([]byte, 1<<20)))
-		s := newSecretReader(server)
+		s := newValueReader(fetchSecrets(server))
 		for i := range 100 {
-			if _, _, err := s.get(t.Context(), client.ObjectKey{Name: fmt.Sprint(i)}, "u/1"); err != nil {
+			if _, _, _, err := s.get(t.Context(), client.ObjectKey{Name: fmt.Sprint(i)}, "u/1"); err != nil {
 				t.Fatal(err)
 			}
 			s.mu.Lock()
