@@ -87,7 +87,7 @@ func egressOf(rules []v1alpha1.EgressRule, set labels.Set) []routing.EgressRule 
 			}
 		}
 		for _, port := range rules[i].Ports {
-			rule.Ports = append(rule.Ports, uint16(port)) //nolint:gosec // the schema bounds it
+			rule.Ports = append(rule.Ports, uint16(port))
 		}
 		if len(rule.CIDRs) > 0 {
 			found = append(found, rule)

@@ -99,23 +99,6 @@ func Hold(previous *Entry, generation int64, reason string) *Entry {
 	return &held
 }
 
-// fingerprint sets the revision, which holds for as long as an attempt would be the same.
-func (c *compiler) fingerprint() error {
-	e := c.entry
-	text, err := json.Marshal(struct {
-		Generation int64
-		URL        string
-		Header     http.Header
-		Keys       [][]byte
-		CA         string
-	}{e.Generation, e.URL, e.Header, e.Keys, e.CA}) // a map's keys are sorted
-	if err != nil {
-		return fmt.Errorf("fingerprint what an attempt depends on: %w", err)
-	}
-	e.Revision = positiveHash(text)
-	return nil
-}
-
 // Identity is what tells a subscription from every other, past and present: its uid, or namespace/name where a manifest
 // has none.
 func Identity(sub *v1alpha1.WebhookSubscription) string {
@@ -304,26 +287,44 @@ func (c *compiler) lookUp(from kind, source func(string) (map[string][]byte, boo
 // compileCA takes up the certificates that the endpoint's own may be signed by.
 func (c *compiler) compileCA() error {
 	const where = "spec.tls."
-	var text []byte
-	var err error
-	kind, name, key := secretKind, "", ""
 	switch tls := c.spec.TLS; {
 	case tls.CASecretRef != nil:
-		name, key = tls.CASecretRef.Name, tls.CASecretRef.Key
-		text, err = c.resolve(where+"caSecretRef", *tls.CASecretRef)
+		text, err := c.resolve(where+"caSecretRef", *tls.CASecretRef)
+		return c.trust(secretKind, tls.CASecretRef.Name, tls.CASecretRef.Key, text, err)
 	case tls.CAConfigMapRef != nil:
-		kind, name, key = configMapKind, tls.CAConfigMapRef.Name, tls.CAConfigMapRef.Key
-		text, err = c.lookUp(kind, c.sources.ConfigMaps, name, key, where+"caConfigMapRef")
-	default:
-		return nil
+		ref := tls.CAConfigMapRef
+		text, err := c.lookUp(configMapKind, c.sources.ConfigMaps, ref.Name, ref.Key, where+"caConfigMapRef")
+		return c.trust(configMapKind, ref.Name, ref.Key, text, err)
 	}
+	return nil
+}
+
+// trust takes up what was read.
+func (c *compiler) trust(from kind, name, key string, text []byte, err error) error {
 	if err != nil {
 		return err
 	}
 	if err := checkCertificates(text); err != nil {
-		return reject(v1alpha1.ReasonCertificatesInvalid, "key %q of %s %q: %v", key, kind.name, name, err)
+		return reject(v1alpha1.ReasonCertificatesInvalid, "key %q of %s %q: %v", key, from.name, name, err)
 	}
 	c.entry.CA = shared(string(text))
+	return nil
+}
+
+// fingerprint sets the revision, which holds for as long as an attempt would be the same.
+func (c *compiler) fingerprint() error {
+	e := c.entry
+	text, err := json.Marshal(struct {
+		Generation int64
+		URL        string
+		Header     http.Header
+		Keys       [][]byte
+		CA         string
+	}{e.Generation, e.URL, e.Header, e.Keys, e.CA}) // a map's keys are sorted
+	if err != nil {
+		return fmt.Errorf("fingerprint what an attempt depends on: %w", err)
+	}
+	e.Revision = positiveHash(text)
 	return nil
 }
 

@@ -73,7 +73,7 @@ func parse(name string, text []byte) (*content, error) {
 
 // problemsOf returns what errors.Join joined.
 func problemsOf(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // it is parse's own
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return joined.Unwrap()
 	}
 	return []error{err}
