@@ -49,17 +49,17 @@ type usage struct{ subscriptions, bytes int64 }
 
 // admit rejects an entry that has no room or exceeds a limit, and notes it, so that it is looked at again when it may fit.
 func (t *Table) admit(s *shard, entry *routing.Entry, limits Limits) error {
-	if misfit, found := s.full[entry.Identity]; found && misfit.generation == entry.Generation && misfit.entry == nil {
+	if misfit, found := s.full[entry.Identity]; found && misfit.generation == entry.Generation && misfit.cost == 0 {
 		return ErrFull // its shard could not be encoded with it
 	}
-	if rejection := t.judge(s, entry, limits); rejection != nil {
-		key := client.ObjectKey{Namespace: entry.Namespace, Name: entry.Name}
+	key, cost := client.ObjectKey{Namespace: entry.Namespace, Name: entry.Name}, int64(entry.Cost())
+	if rejection := t.judge(s, entry.Identity, entry.Namespace, cost, limits); rejection != nil {
 		t.byName[key] = entry.Identity
 		s.full[entry.Identity] = misfit{
 			subscription: key,
 			generation:   entry.Generation,
 			limits:       limits,
-			entry:        entry,
+			cost:         cost,
 		}
 		return rejection
 	}
@@ -67,10 +67,10 @@ func (t *Table) admit(s *shard, entry *routing.Entry, limits Limits) error {
 	return nil
 }
 
-// judge returns why an entry is not taken, nil if it is.
-func (t *Table) judge(s *shard, entry *routing.Entry, limits Limits) *routing.Rejection {
-	before := s.entries[entry.Identity]
-	growth, used, room := int64(entry.Cost()), t.usages[entry.Namespace], int64(newcomersRoom)
+// judge returns why an entry of the given cost is not taken, nil if it is.
+func (t *Table) judge(s *shard, identity, namespace string, cost int64, limits Limits) *routing.Rejection {
+	before := s.entries[identity]
+	growth, used, room := cost, t.usages[namespace], int64(newcomersRoom)
 	if before != nil {
 		growth -= int64(before.Cost())
 		room = routing.ShardRoom
@@ -80,7 +80,7 @@ func (t *Table) judge(s *shard, entry *routing.Entry, limits Limits) *routing.Re
 		return nil
 	case s.room+growth > room:
 		return ErrFull
-	case !budget.Fits(s.rooms[entry.Namespace], s.room, growth, room):
+	case !budget.Fits(s.rooms[namespace], s.room, growth, room):
 		return ErrShare
 	case before == nil && limits.Subscriptions > 0 && used.subscriptions >= limits.Subscriptions:
 		return exceeded("subscriptions", limits.Subscriptions, used.subscriptions, 1)
@@ -132,7 +132,7 @@ func (t *Table) retry(shrunk *shard, namespace string) {
 			if s != shrunk && misfit.subscription.Namespace != namespace {
 				continue
 			}
-			if misfit.entry != nil && t.judge(s, misfit.entry, misfit.limits) != nil {
+			if misfit.cost > 0 && t.judge(s, identity, misfit.subscription.Namespace, misfit.cost, misfit.limits) != nil {
 				continue
 			}
 			delete(s.full, identity)

@@ -55,7 +55,7 @@ type misfit struct {
 	subscription client.ObjectKey
 	generation   int64
 	limits       Limits
-	entry        *routing.Entry // nil if its shard could not be encoded with it
+	cost         int64 // 0 if its shard could not be encoded with it; the entry itself is not kept
 }
 
 // writtenSecret is a Secret as it was last written or read; the zero value is one that does not exist.
