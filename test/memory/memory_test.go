@@ -27,6 +27,7 @@ func TestPublishesStayWithinTheLimit(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}
+	binary := build(t)
 	small := `{"type":"patient.created","data":{"resourceId":"1"}},`
 	large := `{"type":"patient.created","data":{"note":"` + strings.Repeat("x", 1_030_000) + `"}},`
 	for name, tc := range map[string]struct {
@@ -40,7 +41,7 @@ func TestPublishesStayWithinTheLimit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 			defer cancel()
-			p := start(ctx, t, limit, tc.subscriptions)
+			p := start(ctx, t, binary, limit, tc.subscriptions)
 			body := "[" + strings.TrimSuffix(strings.Repeat(tc.event, tc.events), ",") + "]"
 			var publishing sync.WaitGroup
 			var acknowledged, refused atomic.Int64

@@ -47,16 +47,23 @@ type process struct {
 	log bytes.Buffer
 }
 
-// start builds the dispatcher and starts it with the given number of subscriptions, whose endpoint never answers.
-func start(ctx context.Context, t *testing.T, limit int64, subscriptions int) *process {
+// build builds the dispatcher, and returns the binary.
+func build(t *testing.T) string {
 	t.Helper()
-	group, dir := newCgroup(t, limit), t.TempDir()
-	binary, routes := filepath.Join(dir, "eventflow"), filepath.Join(dir, "routes")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "../..")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as the image has it
-	if out, err := build.CombinedOutput(); err != nil {
+	binary := filepath.Join(t.TempDir(), "eventflow")
+	command := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../..")
+	command.Env = append(os.Environ(), "CGO_ENABLED=0") // as the image has it
+	if out, err := command.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v: %s", err, out)
 	}
+	return binary
+}
+
+// start starts a dispatcher with the given number of subscriptions, whose endpoint never answers.
+func start(ctx context.Context, t *testing.T, binary string, limit int64, subscriptions int) *process {
+	t.Helper()
+	group, dir := newCgroup(t, limit), t.TempDir()
+	routes := filepath.Join(dir, "routes")
 	var text strings.Builder
 	endpoint := silent(t)
 	for i := range subscriptions {
