@@ -18,6 +18,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
 	"github.com/clinikapi/eventflow/dispatcher/limits"
+	"github.com/clinikapi/eventflow/dispatcher/quota"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/status"
 	"github.com/clinikapi/eventflow/dispatcher/store"
@@ -46,6 +47,8 @@ type dispatcher struct {
 	api         *ingest.Handler
 	source      routing.Source
 	namespaces  *namespaces
+	quotas      *quota.Keeper
+	guarded     *guarded              // what deliveries never reach
 	statuses    status.Client         // nil without Kubernetes
 	status      *status.Writer        // nil without Kubernetes
 	reporter    *status.StoreReporter // nil without Kubernetes
@@ -66,9 +69,11 @@ func Run(ctx context.Context, options Options) error {
 	if err != nil {
 		return err
 	}
-	shares := limits.Derive(limits.Detect())
+	shares := options.limits(limits.Derive(limits.Detect()))
 	shares.Apply()
 	d := &dispatcher{Options: options, limits: shares, memory: budget.New(shares.MemoryBudget), settings: settings, registry: newRegistry(), loaded: make(chan struct{}), failed: make(chan error, 1)}
+	d.quotas = quota.New(d.quotaOf, time.Now)
+	d.guarded = newGuarded()
 	ops, err := d.listenOps(ctx)
 	if err != nil {
 		return fmt.Errorf("--ops-listen: %w", err)
@@ -106,26 +111,52 @@ func (d *dispatcher) open(ctx context.Context) error {
 		return err
 	}
 	sender, err := egress.New(egress.Options{
-		Version: d.Version, AllowHTTP: d.EgressAllowHTTP, AllowedCIDRs: d.allow, DeniedCIDRs: d.deny, MaxIdleConns: d.MaxInFlight,
+		Version: d.Version, AllowHTTP: d.EgressAllowHTTP, AllowedCIDRs: d.allow, DeniedCIDRs: d.deny, AllowedPorts: d.allowPorts(),
+		OwnPorts: d.guarded.ports, Denied: d.guarded.addresses, MaxIdleConns: d.limits.IdleConnections,
 	})
 	if err != nil {
 		return fmt.Errorf("set egress up: %w", err)
 	}
-	if d.store, err = d.openStore(ctx); err != nil {
-		if d.reporter != nil {
-			d.reporter.Report(ctx, err)
-		}
+	if d.store, err = d.waitForStore(ctx); err != nil {
 		return err
 	}
 	d.engine = delivery.New(delivery.Options{
 		Store: d.store, Sender: sender, Logger: d.Logger.WithName("delivery"), Registerer: d.registry,
-		Changed: d.changed, Taken: d.taken, MaxInFlight: d.MaxInFlight, Now: d.store.Now,
+		Changed: d.changed, Taken: d.taken, MaxInFlight: d.limits.Places, Memory: d.memory, Now: d.store.Now,
+		TenantInFlight: d.Quota.AttemptsInFlight,
+		Finished:       func(tenant string, deliveries, bytes int64) { d.quotas.Add(tenant, -deliveries, -bytes) },
 	})
 	d.source, d.namespaces = d.newSource(clients), newNamespaces(clients)
 	if err = d.openAPI(); err != nil {
 		return errors.Join(err, d.store.Close())
 	}
 	return nil
+}
+
+// spacePause is how often a store is tried to be opened whose volume has no space.
+const spacePause = 5 * time.Second
+
+// waitForStore opens the store. While there is no space to open it, it waits: to end would not make any, and what is in
+// the store is safe.
+func (d *dispatcher) waitForStore(ctx context.Context) (store.Store, error) {
+	for {
+		opened, err := d.openStore(ctx)
+		if err == nil {
+			return opened, nil
+		}
+		if d.reporter != nil {
+			d.reporter.Report(ctx, err)
+		}
+		if !errors.Is(err, store.ErrFull) {
+			return nil, err
+		}
+		d.Logger.Error(err, "There is no space to open the store; trying again", "pause", spacePause)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(spacePause):
+		}
+	}
 }
 
 // openStore opens the store that the options name.
@@ -138,7 +169,7 @@ func (d *dispatcher) openStore(ctx context.Context) (store.Store, error) {
 		})
 	}
 	return pebble.Open(d.pebbleDir, pebble.Options{
-		Logger: logger, LockWait: lockWait, Now: steadyClock(),
+		Logger: logger, Registerer: d.registry, LockWait: lockWait, Now: steadyClock(), MaxOpenFiles: d.limits.StoreFiles,
 		Retention: pebble.Retention{Delivered: d.RetentionDelivered, Failed: d.RetentionFailed},
 	})
 }
@@ -183,7 +214,7 @@ func (d *dispatcher) openAPI() error {
 	}
 	d.api, err = ingest.New(ingest.Options{
 		Store: d.store, Routes: d.table.Load, Accept: d.engine.Accept, Resume: d.engine.Resume, Memory: d.memory, Catalog: d.catalog, Authorizer: authorizer,
-		NamespaceKnown: d.namespaceKnown, MaxEventBytes: d.MaxEventBytes, Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
+		Tenant: d.tenant, Quota: d.quotas, MaxEventBytes: d.MaxEventBytes, Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
 	})
 	return err
 }
@@ -216,7 +247,9 @@ func (d *dispatcher) run(ctx context.Context, api, ops *server) error {
 		stopStatus()
 		reporting.Wait()
 	}()
+	d.guarded.listen(api.listener.Addr(), ops.listener.Addr())
 	source.Go(func() { d.report(d.source.Run(sourceCtx, d.use)) })
+	reporting.Go(func() { d.guarded.run(statusCtx, d.guardedNames()) })
 	if d.status != nil {
 		reporting.Go(func() { d.status.Run(statusCtx) })
 		reporting.Go(func() { d.reporter.Run(statusCtx, d.store.Ready) })
@@ -231,6 +264,7 @@ func (d *dispatcher) run(ctx context.Context, api, ops *server) error {
 		return nil
 	}
 	engine.Go(func() { d.report(d.engine.Run(engineCtx)) })
+	reporting.Go(func() { d.countPending(statusCtx) })
 	d.ready.Store(true)
 	d.Logger.Info("Dispatcher ready", "api", api.address(), "ops", ops.address(), "subscriptions", d.table.Load().Len())
 	if d.Started != nil {

@@ -1,31 +1,24 @@
 package dispatcher
 
 import (
-	"runtime/debug"
+	"cmp"
 
-	"github.com/clinikapi/eventflow/dispatcher/listener"
+	"github.com/clinikapi/eventflow/dispatcher/limits"
 )
 
-const (
-	// connectionBytes is what a connection of the API costs at most before its request is authorized: a header of 16 KiB as
-	// it was read and as it was parsed, two buffers, a goroutine.
-	connectionBytes = 64 << 10
-	// connectionShare is the part of the memory and of the descriptors that connections of the API may take: one of so many.
-	connectionShare = 8
-	// minConnections is the least bound that is derived.
-	minConnections = 64
-)
-
-// maxConnections is the bound on the API's connections: the option, or what memory and descriptors allow.
-func (d *dispatcher) maxConnections() int {
-	if d.MaxConnections > 0 {
-		return d.MaxConnections
-	}
-	return deriveConnections(debug.SetMemoryLimit(-1), maxDescriptors())
+// limits returns what the machine allows, with what the options say in its place.
+func (o *Options) limits(derived limits.Limits) limits.Limits {
+	derived.Places = cmp.Or(o.MaxInFlight, derived.Places)
+	derived.Connections = cmp.Or(o.MaxConnections, derived.Connections)
+	derived.MemoryBudget = cmp.Or(o.MaxMemory, derived.MemoryBudget)
+	return derived
 }
 
-// deriveConnections returns a bound on connections for a process with so many bytes of memory and descriptors.
-func deriveConnections(memory, descriptors int64) int {
-	most := min(int64(listener.DefaultConnections), memory/connectionShare/connectionBytes, descriptors/connectionShare)
-	return int(max(most, minConnections))
+// allowPorts are the ports below 1024 that deliveries may reach beside 80 and 443.
+func (o *Options) allowPorts() []uint16 {
+	ports := make([]uint16, 0, len(o.EgressAllowPorts))
+	for _, port := range o.EgressAllowPorts {
+		ports = append(ports, uint16(port))
+	}
+	return ports
 }

@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	// knownFor and unknownFor are how long it is remembered that a namespace exists, or does not.
-	knownFor, unknownFor = 5 * time.Minute, 2 * time.Second
+	// freshFor is how long a namespace's uid holds without asking again: as long as what was allowed in it. knownFor is how
+	// long it holds while the API server cannot be asked, unknownFor how long it is remembered that there is no such one.
+	freshFor, knownFor, unknownFor = 10 * time.Second, 5 * time.Minute, 2 * time.Second
 	// maxNamespaces bounds how many are remembered of either.
 	maxNamespaces = 4096
 	// namespaceTimeout bounds the question whether one exists, and namespaceWait the wait for its turn.
@@ -28,14 +29,22 @@ const (
 	namespacePlaces, namespaceQueue, namespaceRate, namespaceBurst = 8, 512, 50, 100
 )
 
-// namespaces knows which namespaces exist, so that an event for one that was misspelt is refused and not swallowed.
+// namespaces knows which namespaces exist, so that an event for one that was misspelt is refused and not swallowed, and
+// which tenant each is: its uid, so that what a deleted namespace had is not its successor's.
 type namespaces struct {
 	clients kubernetes.Interface // nil without Kubernetes: only those with a subscription exist
 	// known and unknown are apart, so that made-up names push out no real one.
-	known, unknown *cache.LRUExpireCache
-	flights        singleflight.Group
-	places         *places.Pool // by client address
-	rate           *rate.Limiter
+	known   *cache.LRUExpireCache // namespace → identity
+	unknown *cache.LRUExpireCache
+	flights singleflight.Group
+	places  *places.Pool // by client address
+	rate    *rate.Limiter
+}
+
+// identity is a namespace's uid, and until when it holds without asking again.
+type identity struct {
+	uid   string
+	fresh time.Time
 }
 
 func newNamespaces(clients kubernetes.Interface) *namespaces {
@@ -46,58 +55,100 @@ func newNamespaces(clients kubernetes.Interface) *namespaces {
 	}
 }
 
-// namespaceKnown reports whether a namespace exists. While the API server cannot say, it does: the event is then accepted,
-// and matches nothing. The error is ingest.ErrBusy if too much is being asked at once.
-func (d *dispatcher) namespaceKnown(ctx context.Context, namespace, source string) (bool, error) {
-	if table := d.table.Load(); table == nil || table.HasNamespace(namespace) {
-		return true, nil
-	}
+// tenant returns the tenant that a namespace is, and whether there is such a namespace. While the API server cannot say,
+// it is the one that it was last, or that the routing table has. The error is ingest.ErrBusy if too much is being asked.
+func (d *dispatcher) tenant(ctx context.Context, namespace, source string) (tenant string, known bool, err error) {
+	table := d.table.Load()
 	if d.Routes != routesKubernetes {
-		return false, nil
+		if table == nil {
+			return namespace, true, nil // nothing is accepted without a table
+		}
+		if tenant, ok := table.Tenant(namespace); ok {
+			return tenant, true, nil
+		}
+		return namespace, table.HasNamespace(namespace), nil
 	}
-	return d.namespaces.exists(ctx, namespace, source)
+	tenant, known, err = d.namespaces.identify(ctx, namespace, source)
+	if tenant != "" || !known || err != nil {
+		return tenant, known, err
+	}
+	if table != nil {
+		if tenant, ok := table.Tenant(namespace); ok {
+			return tenant, true, nil
+		}
+	}
+	return unidentified + namespace, true, nil
 }
 
-// exists asks once for all that ask about the same namespace at the same time, in turn by client address. A question goes
-// on when its client leaves, because it answers the others, too.
-func (n *namespaces) exists(ctx context.Context, namespace, source string) (bool, error) {
-	if _, ok := n.known.Get(namespace); ok {
-		return true, nil
+// unidentified begins the tenant of a namespace whose uid is not known; no uid does.
+const unidentified = "name/"
+
+// identify asks once for all that ask about the same namespace at the same time, in turn by client address. A question goes
+// on when its client leaves, because it answers the others, too. The uid is empty if the API server did not say.
+func (n *namespaces) identify(ctx context.Context, namespace, source string) (uid string, known bool, err error) {
+	found, ok := n.known.Get(namespace)
+	before, _ := found.(identity)
+	if ok && time.Now().Before(before.fresh) {
+		return before.uid, true, nil
 	}
 	if _, ok := n.unknown.Get(namespace); ok {
-		return false, nil
+		return "", false, nil
 	}
 	result := n.flights.DoChan(namespace, func() (any, error) {
 		return n.ask(context.WithoutCancel(ctx), namespace, source)
 	})
 	select {
 	case r := <-result:
-		if r.Err != nil {
-			return false, r.Err
+		if got, _ := r.Val.(namespaceAnswer); r.Err == nil && got != unanswered {
+			return got.uid, got.known, nil
 		}
-		return r.Val.(bool), nil
+		if ok {
+			return before.uid, true, nil
+		}
+		return "", r.Err == nil, r.Err
 	case <-ctx.Done():
-		return false, ctx.Err()
+		return "", false, ctx.Err()
 	}
 }
 
-func (n *namespaces) ask(ctx context.Context, namespace, source string) (bool, error) {
+// namespaceAnswer is what the API server says of a namespace.
+type namespaceAnswer struct {
+	uid   string
+	known bool
+}
+
+// unanswered is given while the API server cannot be asked.
+var unanswered = namespaceAnswer{known: true}
+
+func (n *namespaces) ask(ctx context.Context, namespace, source string) (namespaceAnswer, error) {
 	if err := n.acquire(ctx, source); err != nil {
-		return false, fmt.Errorf("ask whether the namespace exists: %w", errors.Join(ingest.ErrBusy, err))
+		return namespaceAnswer{}, fmt.Errorf("ask which namespace that is: %w", errors.Join(ingest.ErrBusy, err))
 	}
 	defer n.places.Release(source)
 	ctx, cancel := context.WithTimeout(ctx, namespaceTimeout)
 	defer cancel()
-	_, err := n.clients.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
+	found, err := n.clients.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
 	switch {
 	case err == nil:
-		n.known.Add(namespace, nil, knownFor)
-		return true, nil
+		n.known.Add(namespace, identity{uid: string(found.UID), fresh: time.Now().Add(freshFor)}, knownFor)
+		return namespaceAnswer{uid: string(found.UID), known: true}, nil
 	case apierrors.IsNotFound(err):
+		n.known.Remove(namespace)
 		n.unknown.Add(namespace, nil, unknownFor)
-		return false, nil
+		return namespaceAnswer{}, nil
 	default:
-		return true, nil
+		n.prolong(namespace)
+		return unanswered, nil
+	}
+}
+
+// prolong lets what is known of a namespace hold for a moment without asking again, because asking failed: not each
+// publish is to wait for that.
+func (n *namespaces) prolong(namespace string) {
+	if found, ok := n.known.Get(namespace); ok {
+		kept := found.(identity)
+		kept.fresh = time.Now().Add(freshFor)
+		n.known.Add(namespace, kept, knownFor)
 	}
 }
 

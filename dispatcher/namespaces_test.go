@@ -13,10 +13,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	typed "k8s.io/client-go/kubernetes/typed/core/v1"
 
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
 )
 
 // namespaceServer has the namespaces whose names begin with "real", and takes 20 ms for each answer.
@@ -26,6 +29,7 @@ type namespaceServer struct {
 	typed.NamespaceInterface
 	asked, at, most atomic.Int32
 	down            atomic.Bool
+	made            atomic.Int32 // how often the namespaces were made again
 }
 
 func (s *namespaceServer) CoreV1() typed.CoreV1Interface        { return s }
@@ -44,7 +48,8 @@ func (s *namespaceServer) Get(ctx context.Context, name string, _ metav1.GetOpti
 		return nil, errors.New("connection refused")
 	}
 	if strings.HasPrefix(name, "real") {
-		return &corev1.Namespace{}, nil
+		uid := fmt.Sprint("uid-", s.made.Load(), "-", name)
+		return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{UID: types.UID(uid)}}, nil
 	}
 	return nil, apierrors.NewNotFound(corev1.Resource("namespaces"), name)
 }
@@ -55,14 +60,14 @@ func TestNamesMadeUpAreNoFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &namespaceServer{}
 		n := newNamespaces(server)
-		if known, err := n.exists(t.Context(), "real", "other"); err != nil || !known {
+		if _, known, err := n.identify(t.Context(), "real", "other"); err != nil || !known {
 			t.Fatalf("got %v, %v", known, err)
 		}
 		const names = 5000
 		results := make(chan error, names)
 		for i := range names {
 			go func() {
-				known, err := n.exists(t.Context(), fmt.Sprint("made-up-", i), "flood")
+				_, known, err := n.identify(t.Context(), fmt.Sprint("made-up-", i), "flood")
 				if err == nil && known {
 					err = errors.New("a name that was made up is known")
 				}
@@ -71,10 +76,10 @@ func TestNamesMadeUpAreNoFlood(t *testing.T) {
 		}
 		synctest.Wait()
 		started := time.Now()
-		if known, err := n.exists(t.Context(), "real", "other"); err != nil || !known || time.Since(started) > 0 {
+		if _, known, err := n.identify(t.Context(), "real", "other"); err != nil || !known || time.Since(started) > 0 {
 			t.Errorf("a known one: %v, %v after %v", known, err, time.Since(started))
 		}
-		if known, err := n.exists(t.Context(), "real-2", "other"); err != nil || !known || time.Since(started) > time.Second {
+		if _, known, err := n.identify(t.Context(), "real-2", "other"); err != nil || !known || time.Since(started) > time.Second {
 			t.Errorf("another client's: %v, %v after %v", known, err, time.Since(started))
 		}
 		busy := 0
@@ -99,7 +104,7 @@ func TestNamespaceQuestions(t *testing.T) {
 		ctx, leave := context.WithCancel(t.Context())
 		left := make(chan error)
 		go func() {
-			_, err := n.exists(ctx, "real", "a")
+			_, _, err := n.identify(ctx, "real", "a")
 			left <- err
 		}()
 		synctest.Wait()
@@ -108,10 +113,10 @@ func TestNamespaceQuestions(t *testing.T) {
 			t.Errorf("the client that left got %v", err)
 		}
 		for range 3 {
-			if known, err := n.exists(t.Context(), "real", "b"); err != nil || !known {
+			if _, known, err := n.identify(t.Context(), "real", "b"); err != nil || !known {
 				t.Errorf("got %v, %v", known, err)
 			}
-			if known, err := n.exists(t.Context(), "made-up", "b"); err != nil || known {
+			if _, known, err := n.identify(t.Context(), "made-up", "b"); err != nil || known {
 				t.Errorf("got %v, %v", known, err)
 			}
 		}
@@ -119,8 +124,56 @@ func TestNamespaceQuestions(t *testing.T) {
 			t.Errorf("asked %d times about two names", asked)
 		}
 		server.down.Store(true)
-		if known, err := n.exists(t.Context(), "made-up-2", "b"); err != nil || !known {
+		if _, known, err := n.identify(t.Context(), "made-up-2", "b"); err != nil || !known {
 			t.Errorf("in doubt: got %v, %v", known, err)
+		}
+	})
+}
+
+// TestANamespaceThatIsMadeAgainIsAnotherTenant: its name's tenant changes within seconds, also if nobody else says so; while
+// the API server cannot be asked, it is the one that it was.
+func TestANamespaceThatIsMadeAgainIsAnotherTenant(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server := &namespaceServer{}
+		d := &dispatcher{Options: Options{Routes: routesKubernetes}, namespaces: newNamespaces(server)}
+		tenant := func(namespace string) string {
+			t.Helper()
+			tenant, known, err := d.tenant(t.Context(), namespace, "a")
+			if err != nil || !known {
+				t.Errorf("%s: known %t, %v", namespace, known, err)
+			}
+			return tenant
+		}
+		if got := tenant("real"); got != "uid-0-real" {
+			t.Errorf("the tenant is %q", got)
+		}
+		server.made.Add(1)
+		<-time.After(freshFor)
+		if got := tenant("real"); got != "uid-1-real" {
+			t.Errorf("the tenant of the namespace that was made again is %q", got)
+		}
+		server.down.Store(true)
+		<-time.After(time.Minute)
+		asked := server.asked.Load()
+		for range 10 {
+			if got := tenant("real"); got != "uid-1-real" {
+				t.Errorf("while the API server is down the tenant is %q", got)
+			}
+		}
+		if n := server.asked.Load() - asked; n != 1 {
+			t.Errorf("asked %d times while the API server is down", n)
+		}
+		if got := tenant("real-unseen"); got != "name/real-unseen" {
+			t.Errorf("the tenant of a namespace that was never seen is %q", got)
+		}
+		table, err := routing.NewTable([]*routing.Route{{Identity: "a", Namespace: "real-unseen", Name: "a", Tenant: "uid-of-the-table", Endpoint: &delivery.Endpoint{}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.table.Store(table)
+		if got := tenant("real-unseen"); got != "uid-of-the-table" {
+			t.Errorf("the tenant of a namespace that the table has is %q", got)
 		}
 	})
 }

@@ -46,7 +46,7 @@ const (
 
 // listenAPI begins to serve the API.
 func (d *dispatcher) listenAPI(ctx context.Context) (*server, error) {
-	bounds := listener.Options{Name: "api", Connections: d.maxConnections(), Registerer: d.registry}
+	bounds := listener.Options{Name: "api", Connections: d.limits.Connections, Registerer: d.registry}
 	return d.listen(ctx, d.Listen, d.api, bounds, d.TLSCertFile)
 }
 

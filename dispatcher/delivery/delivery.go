@@ -38,10 +38,11 @@ func (s State) String() string {
 
 // Event is what is stored once for however many deliveries an event causes. Its exported fields never change.
 type Event struct {
-	Key       event.Key
-	Namespace string
-	ID        string
-	Type      event.Type
+	Key event.Key
+	// Tenant is the uid of the namespace that the event was published into, or its name where there are no uids.
+	Tenant string
+	ID     string
+	Type   event.Type
 	// Body is the full body, as it is signed and sent.
 	Body []byte
 	// Traceparent is the publisher's W3C trace context, if it sent one.
@@ -54,9 +55,9 @@ type Event struct {
 // Subscription is what a store keeps of a subscription: enough to list its deliveries after it is gone. It is immutable;
 // all that refer to one share it.
 type Subscription struct {
-	Key       event.SubscriptionKey
-	Namespace string
-	Name      string
+	Key    event.SubscriptionKey
+	Tenant string
+	Name   string
 	// Ordered deliveries go one at a time for each order. It holds for what is appended from now on, until a replay.
 	Ordered bool
 }

@@ -10,8 +10,8 @@ import (
 // Endpoint is where and how a subscription's deliveries go, as of now: each attempt asks for it anew. It is immutable
 // once made.
 type Endpoint struct {
-	// Namespace of the subscription: the only one whose events it is ever sent.
-	Namespace string
+	// Tenant of the subscription: the only one whose events it is ever sent.
+	Tenant string
 	// Target is nil while the subscription is not accepted and its deliveries wait.
 	Target *egress.Target
 	Retry  RetryPolicy
@@ -25,9 +25,13 @@ type Endpoint struct {
 	Suspended bool
 	// Generation of the spec: a change of it resumes an endpoint that answered 410.
 	Generation int64
-	// TenantInFlight bounds the attempts under way to all endpoints of the namespace; 0 for no bound but the engine's.
+	// TenantInFlight bounds the attempts under way to all endpoints of the tenant; 0 for no bound but the engine's, and
+	// DefaultInFlight for the engine's own default.
 	TenantInFlight int
 }
+
+// DefaultInFlight stands for Options.TenantInFlight.
+const DefaultInFlight = -1
 
 // Endpoints finds the endpoint of a subscription, and false if the subscription does not exist. A routing table is one.
 type Endpoints interface {

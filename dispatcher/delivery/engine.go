@@ -30,6 +30,11 @@ type Options struct {
 
 	// MaxInFlight bounds the attempts under way over all subscriptions: sockets, goroutines. Default 1024.
 	MaxInFlight int
+	// TenantInFlight bounds the attempts of each tenant under way where its endpoints say nothing else; 0 for no bound.
+	TenantInFlight int
+	// Finished is told of deliveries of a tenant that are not pending any more, and the bytes of their bodies. It must not
+	// block.
+	Finished func(tenant string, deliveries, bytes int64)
 	// MaxHeld bounds the deliveries kept in memory over all subscriptions; the rest waits in the store. Default 65536.
 	MaxHeld int
 	// Memory is charged, by tenant, with the bodies that wait for their attempt and with those of the attempts under way
@@ -66,6 +71,9 @@ func (o *Options) applyDefaults() {
 	}
 	if o.Changed == nil {
 		o.Changed = func(event.SubscriptionKey) {}
+	}
+	if o.Finished == nil {
+		o.Finished = func(string, int64, int64) {}
 	}
 	if o.Taken == nil {
 		o.Taken = func(int) {}
@@ -260,8 +268,8 @@ func (e *Engine) tenant(name string) *tenant {
 // assign makes the lane its endpoint's tenant's.
 func (e *Engine) assign(l *lane, endpoint *Endpoint) {
 	t := l.tenant
-	if t.name != endpoint.Namespace {
-		t = e.tenant(endpoint.Namespace)
+	if t.name != endpoint.Tenant {
+		t = e.tenant(endpoint.Tenant)
 		t.lanes++
 		t.held += l.ready.len()
 		l.tenant.held -= l.ready.len()
@@ -269,6 +277,9 @@ func (e *Engine) assign(l *lane, endpoint *Endpoint) {
 		l.tenant, l.queued, l.listed = t, false, [rooms]bool{}
 	}
 	t.use.quota = endpoint.TenantInFlight
+	if t.use.quota == DefaultInFlight {
+		t.use.quota = e.TenantInFlight
+	}
 }
 
 // forget takes the lane from its tenant.
@@ -309,7 +320,7 @@ func (e *Engine) share(l *lane, ev *Event) bool {
 		if l.ready.len() >= laneWindow {
 			part /= 2
 		}
-		if !e.Memory.TakeSpare(ev.Namespace, int64(len(ev.Body))+eventBytes, part) {
+		if !e.Memory.TakeSpare(ev.Tenant, int64(len(ev.Body))+eventBytes, part) {
 			return false
 		}
 	}
@@ -325,7 +336,7 @@ func (e *Engine) letGo(d *PendingDelivery) {
 		return
 	}
 	if ev.holders--; ev.holders == 0 {
-		e.Memory.Give(ev.Namespace, int64(len(ev.Body))+eventBytes)
+		e.Memory.Give(ev.Tenant, int64(len(ev.Body))+eventBytes)
 		e.feed()
 	}
 }

@@ -323,7 +323,7 @@ func TestAnotherNamespacesEventIsNeverSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, to := newMemoryStore(), newEndpoints()
 		sub := to.add("a", ok)
-		to.edit(sub, func(e *Endpoint) { e.Namespace = "clinic-b" })
+		to.edit(sub, func(e *Endpoint) { e.Tenant = "clinic-b" })
 		e, stop := start(t, s, to, Options{})
 		defer stop()
 		e.Accept(s.append("1", sub))

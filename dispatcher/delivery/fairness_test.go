@@ -16,7 +16,7 @@ import (
 // addTo is add for a subscription of another namespace.
 func (s *endpoints) addTo(ns, name string, answer func(context.Context, egress.Request) egress.Result) event.SubscriptionKey {
 	key := s.add(ns+"/"+name, answer)
-	s.edit(key, func(e *Endpoint) { e.Namespace = ns })
+	s.edit(key, func(e *Endpoint) { e.Tenant = ns })
 	return key
 }
 

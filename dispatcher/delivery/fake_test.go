@@ -55,12 +55,12 @@ func (s *memoryStore) append(id string, subs ...event.SubscriptionKey) []Fanout 
 	}
 	s.last = accepted
 	ns := cmp.Or(s.namespace, namespace)
-	e := &Event{Key: event.NewKey(accepted, ns, id), Namespace: ns, ID: id, Type: "patient.created", Body: []byte(`{"id":"` + id + `"}`)}
+	e := &Event{Key: event.NewKey(accepted, ns, id), Tenant: ns, ID: id, Type: "patient.created", Body: []byte(`{"id":"` + id + `"}`)}
 	e.Body = append(e.Body, make([]byte, max(0, s.size-len(e.Body)))...)
 	s.events[e.Key] = e
 	f := Fanout{Event: e, Due: accepted, Order: s.order}
 	for _, key := range subs {
-		sub := &Subscription{Key: key, Namespace: namespace, Ordered: true}
+		sub := &Subscription{Key: key, Tenant: namespace, Ordered: true}
 		f.Subscriptions = append(f.Subscriptions, sub)
 		d := f.Delivery(sub)
 		d.Event = nil
@@ -185,7 +185,7 @@ func (s *memoryStore) Event(_ context.Context, key event.Key) (*Event, error) {
 	if !ok {
 		return nil, errors.New("no such event")
 	}
-	return &Event{Key: e.Key, Namespace: e.Namespace, ID: e.ID, Type: e.Type, Body: e.Body}, nil
+	return &Event{Key: e.Key, Tenant: e.Tenant, ID: e.ID, Type: e.Type, Body: e.Body}, nil
 }
 
 func (s *memoryStore) Record(_ context.Context, outcomes []Outcome) error {
@@ -289,7 +289,7 @@ var defaultRetry = RetryPolicy{Initial: 30 * time.Second, Factor: 4, Max: 2 * ti
 // add makes a subscription whose endpoint answers so.
 func (s *endpoints) add(name string, answer func(ctx context.Context, r egress.Request) egress.Result) event.SubscriptionKey {
 	key := event.NewSubscriptionKey(name)
-	s.set(key, Endpoint{Namespace: namespace, Retry: defaultRetry, MaxInFlight: 32, Generation: 1, Target: &egress.Target{}})
+	s.set(key, Endpoint{Tenant: namespace, Retry: defaultRetry, MaxInFlight: 32, Generation: 1, Target: &egress.Target{}})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answer[key] = answer

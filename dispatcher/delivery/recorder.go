@@ -17,6 +17,7 @@ const (
 type settlement struct {
 	lane    *lane
 	outcome Outcome
+	tenant  string // filled in once the outcome is recorded
 }
 
 // record writes outcomes, many at once, until the channel is closed. It goes on trying as long as the store fails;
@@ -78,7 +79,8 @@ func (e *Engine) calm() bool {
 // settle lets go of deliveries whose outcomes are in the store now.
 func (e *Engine) settle(batch []settlement) {
 	e.mu.Lock()
-	for _, s := range batch {
+	for i, s := range batch {
+		batch[i].tenant = s.lane.tenant.name
 		l, key := s.lane, s.outcome.Delivery.ID.Event
 		l.release(key)
 		if l.loading && l.settled != nil {
@@ -96,5 +98,27 @@ func (e *Engine) settle(batch []settlement) {
 	e.mu.Unlock()
 	for _, s := range batch {
 		e.Changed(s.lane.key)
+	}
+	e.reportFinished(batch)
+}
+
+// reportFinished reports the deliveries that ended, those of one tenant together where they follow each other.
+func (e *Engine) reportFinished(batch []settlement) {
+	var tenant string
+	var deliveries, bytes int64
+	for i := range batch {
+		if batch[i].outcome.State == Pending || batch[i].tenant == "" {
+			continue
+		}
+		if batch[i].tenant != tenant && deliveries > 0 {
+			e.Finished(tenant, deliveries, bytes)
+			deliveries, bytes = 0, 0
+		}
+		tenant = batch[i].tenant
+		deliveries++
+		bytes += int64(batch[i].outcome.Delivery.Size)
+	}
+	if deliveries > 0 {
+		e.Finished(tenant, deliveries, bytes)
 	}
 }

@@ -150,14 +150,14 @@ func (e *Engine) send(f *flight) (result egress.Result, err error) {
 				return result, err
 			}
 		}
-		if ev.Namespace != f.endpoint.Namespace {
+		if ev.Tenant != f.endpoint.Tenant {
 			// Cannot happen; if it does, this line is what keeps one tenant's data from another.
-			e.Logger.Error(nil, "An event of another namespace was about to be delivered; the delivery is given up", "delivery", f.delivery.ID, "namespace", ev.Namespace, "subscriptionNamespace", f.endpoint.Namespace)
+			e.Logger.Error(nil, "An event of another namespace was about to be delivered; the delivery is given up", "delivery", f.delivery.ID, "namespace", ev.Tenant, "subscriptionNamespace", f.endpoint.Tenant)
 			return egress.Result{Reason: reasonForeign}, nil
 		}
 		result = e.Sender.Send(e.attempts, egress.Request{
 			Target: f.endpoint.Target, Delivery: f.delivery.ID, Type: ev.Type, Number: f.delivery.Attempts + 1,
-			Body: ev.Body, Tenant: f.endpoint.Namespace, Fresh: fresh, Written: written,
+			Body: ev.Body, Tenant: f.endpoint.Tenant, Fresh: fresh, Written: written,
 		})
 		if result.Reason != egress.ReasonStale || fresh {
 			return result, nil

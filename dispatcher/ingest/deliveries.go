@@ -94,8 +94,8 @@ func fullViewOf(r *store.Record) deliveryView {
 func wireTime(t time.Time) string { return t.UTC().Format(event.TimeFormat) }
 
 // list answers with the deliveries that the query selects, newest first.
-func (h *Handler) list(w http.ResponseWriter, r *http.Request, namespace string) (status int, err error) {
-	query, limit, err := parseQuery(r.URL.RawQuery, namespace)
+func (h *Handler) list(w http.ResponseWriter, r *http.Request, c call) (status int, err error) {
+	query, limit, err := parseQuery(r.URL.RawQuery, c.tenant)
 	if err != nil {
 		return 0, err
 	}
@@ -121,7 +121,7 @@ func (h *Handler) get(w http.ResponseWriter, r *http.Request, c call) (status in
 	if err != nil {
 		return 0, deliveryNotFound()
 	}
-	record, err := h.options.Store.Get(r.Context(), c.namespace, id)
+	record, err := h.options.Store.Get(r.Context(), c.tenant, id)
 	if err != nil {
 		return 0, h.storeProblem(err, false)
 	}
@@ -146,8 +146,8 @@ func (h *Handler) answer(w http.ResponseWriter, status int, value any) error {
 var queryParameters = []string{"subscription", "state", "since", "until", "limit", "continue"}
 
 // parseQuery reads a list's parameters.
-func parseQuery(raw, namespace string) (store.Query, int, error) {
-	query := store.Query{Namespace: namespace}
+func parseQuery(raw, tenant string) (store.Query, int, error) {
+	query := store.Query{Tenant: tenant}
 	values, err := url.ParseQuery(raw)
 	if err != nil {
 		return query, 0, newProblem(malformed, "the query is not percent-encoded as a URL has it")

@@ -53,7 +53,7 @@ func TestGetDelivery(t *testing.T) {
 	id := event.DeliveryID{Event: event.NewKey(at, "clinic-a", "evt-1"), Subscription: event.NewSubscriptionKey("u")}
 	earlier := event.DeliveryID{Event: event.NewKey(at.Add(-time.Hour), "clinic-a", "evt-1"), Subscription: id.Subscription}
 	f.store.deliveries[id] = &store.Record{
-		ID: id, EventID: "evt-1", Type: "lab.created", Namespace: "clinic-a", Subscription: "labs", State: delivery.Pending,
+		ID: id, EventID: "evt-1", Type: "lab.created", Tenant: "clinic-a", Subscription: "labs", State: delivery.Pending,
 		Created: at, AttemptCount: 2, Due: at.Add(2 * time.Minute), ReplayOf: earlier,
 		Attempts: []delivery.Attempt{
 			{Number: 1, Started: at, Duration: 1500 * time.Microsecond, StatusCode: 500, Reason: egress.ReasonStatusCode},
@@ -123,7 +123,7 @@ func TestListRefused(t *testing.T) {
 	t.Parallel()
 	f := withDeliveries(t, 2)
 	token := decode[deliveryList](t, f.do("GET", deliveriesPath+"?limit=1", ""), http.StatusOK).Continue
-	replayToken := continueToken("replay", &store.Query{Namespace: "clinic-a"}, event.DeliveryID{})
+	replayToken := continueToken("replay", &store.Query{Tenant: "clinic-a"}, event.DeliveryID{})
 	for name, query := range map[string]string{
 		"unknown":            "stat=Failed",
 		"twice":              "limit=1&limit=2",
@@ -227,7 +227,7 @@ func TestReplayManyContinues(t *testing.T) {
 	const total = maxReplays + replayPageSize/2
 	for i := range total {
 		id := event.DeliveryID{Event: event.NewKey(f.store.clock.Add(time.Duration(i)), "clinic-a", ""), Subscription: event.SubscriptionKey{1}}
-		f.store.deliveries[id] = &store.Record{ID: id, Namespace: "clinic-a", State: delivery.Delivered}
+		f.store.deliveries[id] = &store.Record{ID: id, Tenant: "clinic-a", State: delivery.Delivered}
 	}
 	first := decode[replayAnswer](t, f.do("POST", deliveriesPath+"/replay", `{"state":"Delivered"}`), http.StatusAccepted)
 	if first.Replayed > maxReplays || first.Continue == "" {
@@ -259,7 +259,7 @@ func TestReplayManyRefused(t *testing.T) {
 		"pending":      `{"state":"Pending"}`,
 		"time":         `{"until":"now"}`,
 		"token":        `{"continue":"x"}`,
-		"list's token": `{"continue":"` + continueToken("list", &store.Query{Namespace: "clinic-a", State: delivery.Failed}, event.DeliveryID{}) + `"}`,
+		"list's token": `{"continue":"` + continueToken("list", &store.Query{Tenant: "clinic-a", State: delivery.Failed}, event.DeliveryID{}) + `"}`,
 		"trailing":     `{}{}`,
 	} {
 		t.Run(name, func(t *testing.T) {

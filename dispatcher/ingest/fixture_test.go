@@ -54,7 +54,7 @@ func (m *memory) Append(ctx context.Context, events []store.NewEvent) ([]store.A
 	}
 	fresh := make(map[string][16]byte)
 	for i, e := range events {
-		name := e.Event.Namespace + "/" + e.Event.ID
+		name := e.Event.Tenant + "/" + e.Event.ID
 		before, known := m.digests[name]
 		if !known {
 			before, known = fresh[name]
@@ -67,7 +67,7 @@ func (m *memory) Append(ctx context.Context, events []store.NewEvent) ([]store.A
 	var answers []store.Accepted
 	var fanouts []delivery.Fanout
 	for _, e := range events {
-		name := e.Event.Namespace + "/" + e.Event.ID
+		name := e.Event.Tenant + "/" + e.Event.ID
 		if first, known := m.accepted[name]; known {
 			first.Repeated = true
 			answers = append(answers, first)
@@ -75,14 +75,14 @@ func (m *memory) Append(ctx context.Context, events []store.NewEvent) ([]store.A
 		}
 		m.digests[name] = e.Digest
 		m.clock = m.clock.Add(time.Millisecond)
-		e.Event.Key = event.NewKey(m.clock, e.Event.Namespace, e.Event.ID)
+		e.Event.Key = event.NewKey(m.clock, e.Event.Tenant, e.Event.ID)
 		e.Due = m.clock
 		m.events = append(m.events, e)
 		m.accepted[name] = store.Accepted{ID: e.Event.ID, Deliveries: len(e.Subscriptions)}
 		answers = append(answers, m.accepted[name])
 		for _, sub := range e.Subscriptions {
 			id := event.DeliveryID{Event: e.Event.Key, Subscription: sub.Key}
-			m.deliveries[id] = &store.Record{ID: id, EventID: e.Event.ID, Type: e.Event.Type, Namespace: sub.Namespace, Subscription: sub.Name, State: delivery.Pending, Created: m.clock, Due: m.clock}
+			m.deliveries[id] = &store.Record{ID: id, EventID: e.Event.ID, Type: e.Event.Type, Tenant: sub.Tenant, Subscription: sub.Name, State: delivery.Pending, Created: m.clock, Due: m.clock}
 		}
 		if len(e.Subscriptions) > 0 {
 			fanouts = append(fanouts, e.Fanout)
@@ -95,7 +95,7 @@ func (m *memory) Get(_ context.Context, namespace string, id event.DeliveryID) (
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r, ok := m.deliveries[id]
-	if m.fail != nil || !ok || r.Namespace != namespace {
+	if m.fail != nil || !ok || r.Tenant != namespace {
 		return store.Record{}, cmp.Or(m.fail, store.ErrNotFound)
 	}
 	return *r, nil
@@ -110,7 +110,7 @@ func (m *memory) List(_ context.Context, q store.Query) ([]store.Record, error) 
 	var found []store.Record
 	for id, r := range m.deliveries {
 		at := id.Event.Accepted()
-		if r.Namespace == q.Namespace && (q.Subscription == "" || q.Subscription == r.Subscription) && (q.State == 0 || q.State == r.State) &&
+		if r.Tenant == q.Tenant && (q.Subscription == "" || q.Subscription == r.Subscription) && (q.State == 0 || q.State == r.State) &&
 			(q.Since.IsZero() || !at.Before(q.Since)) && (q.Until.IsZero() || at.Before(q.Until)) &&
 			(q.Before == event.DeliveryID{} || compareIDs(id, q.Before) < 0) {
 			found = append(found, *r)
@@ -131,7 +131,7 @@ func (m *memory) Replay(_ context.Context, namespace string, id event.DeliveryID
 	switch {
 	case m.fail != nil:
 		return delivery.PendingDelivery{}, m.fail
-	case !ok || r.Namespace != namespace:
+	case !ok || r.Tenant != namespace:
 		return delivery.PendingDelivery{}, store.ErrNotFound
 	case r.State == delivery.Pending:
 		return delivery.PendingDelivery{}, store.ErrStillPending

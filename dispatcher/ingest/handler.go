@@ -18,6 +18,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/budget"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/listener"
+	"github.com/clinikapi/eventflow/dispatcher/quota"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
@@ -43,10 +44,13 @@ type Options struct {
 	Catalog *event.Catalog
 	// Authorizer decides who may use the API.
 	Authorizer Authorizer
-	// NamespaceKnown reports whether a namespace exists, where that can be told; publishes to others are refused with 404.
-	// source is the client's address; ErrBusy says that too much is being asked at once. If it is nil, a publish to a
-	// namespace without subscriptions is accepted and causes no delivery.
-	NamespaceKnown func(ctx context.Context, namespace, source string) (bool, error)
+	// Tenant returns the tenant that a namespace is now, and false if there is no such namespace, where that can be told;
+	// publishes to others are refused with 404. source is the client's address; ErrBusy says that too much is being asked
+	// at once. If it is nil, a namespace's name is its tenant, and a publish to one without subscriptions is accepted and
+	// causes no delivery.
+	Tenant func(ctx context.Context, namespace, source string) (tenant string, known bool, err error)
+	// Quota admits what publishes cause; nil admits all.
+	Quota *quota.Keeper
 	// MaxEventBytes bounds one event's JSON, up to 8 MiB; 0 means 1 MiB.
 	MaxEventBytes int
 	// Memory is what publishes are charged to, in bytes, by namespace; it may be shared with others. If it is nil, they
@@ -130,6 +134,7 @@ var access = map[operation]Access{
 type call struct {
 	operation operation
 	namespace string
+	tenant    string // that the namespace is
 	delivery  string // the id as text, for opGet and opReplay
 }
 
@@ -143,6 +148,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status := 0
 	if err == nil {
 		err = h.authorize(r, c)
+	}
+	if err == nil {
+		c.tenant, err = h.tenantOf(r, c)
 	}
 	if err == nil {
 		status, err = h.serve(w, r, c)
@@ -162,15 +170,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c call) (status int, err error) {
 	switch c.operation {
 	case opPublish:
-		return h.publish(w, r, c.namespace)
+		return h.publish(w, r, c)
 	case opList:
-		return h.list(w, r, c.namespace)
+		return h.list(w, r, c)
 	case opGet:
 		return h.get(w, r, c)
 	case opReplay:
 		return h.replay(w, r, c)
 	default:
-		return h.replayMany(w, r, c.namespace)
+		return h.replayMany(w, r, c)
 	}
 }
 
@@ -270,21 +278,25 @@ func (h *Handler) authorize(r *http.Request, c call) error {
 	return newProblem(unavailable, "the Kubernetes API server could not be asked whether this is allowed; send the request again").retry(2 * time.Second)
 }
 
-// checkNamespace returns an error unless the namespace exists, as far as that can be told.
-func (h *Handler) checkNamespace(r *http.Request, namespace string) error {
-	if h.options.NamespaceKnown == nil {
-		return nil
+// tenantOf returns the tenant that the namespace of a request is. One that does not exist is a problem for a publish
+// alone: of others, nothing is found.
+func (h *Handler) tenantOf(r *http.Request, c call) (string, error) {
+	namespace := strings.Clone(c.namespace) // the request's own text would stay with its events
+	if h.options.Tenant == nil {
+		return namespace, nil
 	}
-	known, err := h.options.NamespaceKnown(r.Context(), namespace, listener.Source(r.RemoteAddr))
+	tenant, known, err := h.options.Tenant(r.Context(), namespace, listener.Source(r.RemoteAddr))
 	switch {
 	case errors.Is(err, ErrBusy):
-		return tooManyQuestions()
+		return "", tooManyQuestions()
 	case err != nil:
-		return err
+		return "", err
+	case !known && c.operation == opPublish:
+		return "", newProblem(namespaceNotFound, "there is no namespace %s; nothing was stored", quoted(namespace))
 	case !known:
-		return newProblem(namespaceNotFound, "there is no namespace %s; nothing was stored", quoted(namespace))
+		return namespace, nil
 	}
-	return nil
+	return tenant, nil
 }
 
 func tooManyQuestions() error {

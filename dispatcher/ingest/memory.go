@@ -85,7 +85,7 @@ func (a *account) refusal(missing int64) error {
 			retry(full * time.Second)
 	}
 	after := share + a.memory.refusals.Add(1)%spread
-	return newProblem(overloaded, "namespace %s publishes more at once than is its share of this dispatcher's memory; send the request again after the time in Retry-After", a.tenant).
+	return newProblem(overloaded, "the namespace publishes more at once than is its share of this dispatcher's memory; send the request again after the time in Retry-After").
 		retry(time.Duration(after) * time.Second)
 }
 

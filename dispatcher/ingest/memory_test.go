@@ -61,7 +61,7 @@ func TestShares(t *testing.T) {
 	}
 	event := `{"type":"patient.created","data":{"a":"` + strings.Repeat("a", 900_000) + `"}}`
 	w := f.publish(event)
-	wantProblem(t, w, overloaded, "clinic-a", "share")
+	wantProblem(t, w, overloaded, "namespace", "share")
 	if after, err := strconv.Atoi(w.Header().Get("Retry-After")); err != nil || after < 2 {
 		t.Errorf("a namespace over its share is to come again after %q", w.Header().Get("Retry-After"))
 	}

@@ -285,7 +285,7 @@ func FuzzParseCloudEvents(f *testing.F) {
 }
 
 func FuzzContinueToken(f *testing.F) {
-	query := store.Query{Namespace: "clinic-a", Subscription: "labs"}
+	query := store.Query{Tenant: "clinic-a", Subscription: "labs"}
 	id := event.DeliveryID{Event: event.Key{1, 2, 3}, Subscription: event.SubscriptionKey{4}}
 	f.Add(continueToken("list", &query, id))
 	f.Add("")

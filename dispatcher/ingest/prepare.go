@@ -32,7 +32,10 @@ type match struct {
 }
 
 // totals are what a request's events come to.
-type totals struct{ bodies, deliveries, ordered int }
+type totals struct {
+	bodies, deliveries, ordered int
+	pendingBytes                int64 // of the bodies of all deliveries
+}
 
 func newScratch(options *Options, memory *holdings) *scratch {
 	return &scratch{
@@ -142,12 +145,12 @@ func (s *scratch) match(table *routing.Table, typ event.Type) (*match, error) {
 			return &s.matches[i], nil
 		}
 	}
-	namespace := s.body.account.tenant
-	count := table.Count(namespace, typ)
+	tenant := s.body.account.tenant
+	count := table.Count(tenant, typ)
 	if err := s.body.account.hold(int64(count) * matchBytes); err != nil {
 		return nil, err
 	}
-	m := match{eventType: typ, subscriptions: table.Match(namespace, typ, nil)}
+	m := match{eventType: typ, subscriptions: table.Match(tenant, typ, nil)}
 	for _, sub := range m.subscriptions {
 		if sub.Ordered {
 			m.ordered++
@@ -159,11 +162,12 @@ func (s *scratch) match(table *routing.Table, typ event.Type) (*match, error) {
 
 // add adds an event, with a body of the given size.
 func (s *scratch) add(m *match, in *incoming, size int) error {
-	namespace, order := s.body.account.tenant, uint64(0)
+	tenant, order := s.body.account.tenant, uint64(0)
 	if m.ordered > 0 {
-		order = s.parser.order(namespace, in)
+		order = s.parser.order(tenant, in)
 	}
 	s.total.deliveries += len(m.subscriptions)
+	s.total.pendingBytes += int64(len(m.subscriptions)) * int64(size)
 	if order != 0 {
 		s.total.ordered += m.ordered
 	}
@@ -176,7 +180,7 @@ func (s *scratch) add(m *match, in *incoming, size int) error {
 	s.events = append(s.events, store.NewEvent{
 		Fanout: delivery.Fanout{
 			Event: &delivery.Event{
-				Namespace:   namespace,
+				Tenant:      tenant,
 				ID:          in.id,
 				Type:        in.eventType,
 				Body:        event.AppendBody(make([]byte, 0, size), in.id, in.eventType, in.timestamp, in.data),

@@ -34,13 +34,14 @@ var (
 	unsupportedMedia  = &kind{"unsupported-media-type", "The content type is not supported", http.StatusUnsupportedMediaType}
 	unknownType       = &kind{"unknown-event-type", "The event type is not known", http.StatusUnprocessableEntity}
 	overloaded        = &kind{"overloaded", "Too much is being published at once", http.StatusTooManyRequests}
+	quotaExceeded     = &kind{"quota-exceeded", "A quota of the namespace is used up", http.StatusTooManyRequests}
 	unavailable       = &kind{"unavailable", "The dispatcher cannot do this now", http.StatusServiceUnavailable}
 )
 
 // kinds lists them, for the documentation's test.
 var kinds = []*kind{
 	malformed, unauthenticated, forbidden, notFound, namespaceNotFound, methodNotAllowed, requestTimeout, idConflict,
-	stillPending, tooLarge, unsupportedMedia, unknownType, overloaded, unavailable,
+	stillPending, tooLarge, unsupportedMedia, unknownType, overloaded, quotaExceeded, unavailable,
 }
 
 // problem is an answer that is not a success. Its detail says what to do, and holds nothing of an event's data.

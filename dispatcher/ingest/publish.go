@@ -20,25 +20,22 @@ const (
 )
 
 // publish accepts the events of a request.
-func (h *Handler) publish(w http.ResponseWriter, r *http.Request, namespace string) (status int, err error) {
+func (h *Handler) publish(w http.ResponseWriter, r *http.Request, c call) (status int, err error) {
 	table := h.options.Routes()
 	if table == nil {
 		return 0, newProblem(unavailable, "the dispatcher has not loaded its subscriptions yet; send the request again").retry(time.Second)
-	}
-	if err := h.checkNamespace(r, namespace); err != nil {
-		return 0, err
 	}
 	mediaType, err := mediaTypeOf(r.Header, h.open())
 	if err != nil {
 		return 0, err
 	}
 	s := h.scratch.Get().(*scratch)
-	s.body.account.tenant = strings.Clone(namespace) // the request's own text would stay with the events
+	s.body.account.tenant = c.tenant
 	defer func() {
 		s.reset()
 		h.scratch.Put(s)
 	}()
-	if err := h.receive(w, r, namespace, &s.body, maxRequestBytes); err != nil {
+	if err := h.receive(w, r, c.tenant, &s.body, maxRequestBytes); err != nil {
 		return 0, err
 	}
 	batch, err := s.parse(r.Header, mediaType)
@@ -48,11 +45,14 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, namespace stri
 	if err := s.prepare(table, r.Header); err != nil {
 		return 0, err
 	}
-	accepted, err := h.appendEvents(r.Context(), s.events, batch)
+	if err := h.admit(s); err != nil {
+		return 0, err
+	}
+	accepted, err := h.appendEvents(r.Context(), s, batch)
 	if err != nil {
 		return 0, err
 	}
-	h.noteUnordered(s.parser.takeUnordered(), namespace)
+	h.noteUnordered(s.parser.takeUnordered(), c.namespace)
 	status = h.count(accepted)
 	s.answer = appendAnswer(s.answer, accepted, batch)
 	writeJSON(w, status, s.answer)
@@ -60,8 +60,8 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, namespace stri
 }
 
 // receive reads the request's body, of at most limit bytes, within the limits of uploads.
-func (h *Handler) receive(w http.ResponseWriter, r *http.Request, namespace string, into *bodyBuffer, limit int) error {
-	upload, err := h.uploads.begin(w, r, namespace)
+func (h *Handler) receive(w http.ResponseWriter, r *http.Request, tenant string, into *bodyBuffer, limit int) error {
+	upload, err := h.uploads.begin(w, r, tenant)
 	if err != nil {
 		return err
 	}
@@ -104,11 +104,13 @@ func wrongMediaType() error {
 
 // appendEvents makes events durable and hands their deliveries on. It does not end when the client leaves: deliveries
 // that the store holds and the engine does not know would wait for a restart.
-func (h *Handler) appendEvents(ctx context.Context, events []store.NewEvent, batch bool) ([]store.Accepted, error) {
+func (h *Handler) appendEvents(ctx context.Context, s *scratch, batch bool) ([]store.Accepted, error) {
+	events := s.events
 	if len(events) == 0 {
 		return nil, nil
 	}
 	accepted, fanouts, err := h.options.Store.Append(context.WithoutCancel(ctx), events)
+	h.settle(s, fanouts)
 	if err != nil {
 		return nil, h.storeProblem(err, batch)
 	}

@@ -34,7 +34,7 @@ func TestPublish(t *testing.T) {
 	if string(e.Body) != wantBody || cap(e.Body) != len(e.Body) {
 		t.Errorf("body is %s (capacity %d for %d)", e.Body, cap(e.Body), len(e.Body))
 	}
-	if e.Namespace != "clinic-a" || e.Type != "patient.created" || e.Traceparent != "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01" {
+	if e.Tenant != "clinic-a" || e.Type != "patient.created" || e.Traceparent != "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01" {
 		t.Errorf("event is %+v", e)
 	}
 	handed := f.handed()
@@ -390,11 +390,11 @@ func TestPublishStoreFails(t *testing.T) {
 func TestPublishNamespaces(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, func(o *Options) {
-		o.NamespaceKnown = func(_ context.Context, namespace, _ string) (bool, error) {
+		o.Tenant = func(_ context.Context, namespace, _ string) (string, bool, error) {
 			if namespace == "busy" {
-				return false, ErrBusy
+				return "", false, ErrBusy
 			}
-			return namespace == "clinic-a", nil
+			return namespace, namespace == "clinic-a", nil
 		}
 	})
 	const good = `{"type":"patient.created","data":{}}`

@@ -29,12 +29,12 @@ func (h *Handler) replay(w http.ResponseWriter, r *http.Request, c call) (status
 		return 0, deliveryNotFound()
 	}
 	ctx := context.WithoutCancel(r.Context()) // as a publish: what the store has begun, the engine has to hear of
-	pending, err := h.options.Store.Replay(ctx, c.namespace, id)
+	pending, err := h.options.Store.Replay(ctx, c.tenant, id)
 	if err != nil {
 		return 0, h.storeProblem(err, false)
 	}
-	h.options.Resume([]delivery.PendingDelivery{pending})
-	record, err := h.options.Store.Get(ctx, c.namespace, pending.ID)
+	h.resume(c.tenant, []delivery.PendingDelivery{pending})
+	record, err := h.options.Store.Get(ctx, c.tenant, pending.ID)
 	if err != nil {
 		return 0, h.storeProblem(err, false)
 	}
@@ -51,8 +51,8 @@ type replayAnswer struct {
 
 // replayMany delivers again what a query selects, newest first, until all is done or the request has done its share. It
 // only ever goes on to older deliveries, and so does not meet the new ones that replays of delivered ones are.
-func (h *Handler) replayMany(w http.ResponseWriter, r *http.Request, namespace string) (status int, err error) {
-	query, err := h.parseReplay(w, r, namespace)
+func (h *Handler) replayMany(w http.ResponseWriter, r *http.Request, c call) (status int, err error) {
+	query, err := h.parseReplay(w, r, c.tenant)
 	if err != nil {
 		return 0, err
 	}
@@ -90,7 +90,7 @@ func (h *Handler) replayPage(ctx context.Context, query *store.Query) (page page
 		return page, err
 	}
 	page = pageResult{seen: len(records), last: len(records) < query.Limit}
-	page.replayed, err = h.replayAll(ctx, query.Namespace, records)
+	page.replayed, err = h.replayAll(ctx, query.Tenant, records)
 	if err == nil && !page.last {
 		query.Before = records[len(records)-1].ID
 	}
@@ -99,7 +99,7 @@ func (h *Handler) replayPage(ctx context.Context, query *store.Query) (page page
 
 // replayAll replays the given deliveries and hands them to the engine. Those that became pending meanwhile, or are not
 // kept any more, are passed over.
-func (h *Handler) replayAll(ctx context.Context, namespace string, records []store.Record) (replayed int, err error) {
+func (h *Handler) replayAll(ctx context.Context, tenant string, records []store.Record) (replayed int, err error) {
 	pending := make([]delivery.PendingDelivery, len(records))
 	done := make([]bool, len(records))
 	var group errgroup.Group
@@ -109,7 +109,7 @@ func (h *Handler) replayAll(ctx context.Context, namespace string, records []sto
 			break // the client left: finish what was begun
 		}
 		group.Go(func() (err error) {
-			pending[i], err = h.options.Store.Replay(context.WithoutCancel(ctx), namespace, records[i].ID)
+			pending[i], err = h.options.Store.Replay(context.WithoutCancel(ctx), tenant, records[i].ID)
 			done[i] = err == nil
 			if errors.Is(err, store.ErrStillPending) || errors.Is(err, store.ErrNotFound) {
 				return nil
@@ -125,7 +125,7 @@ func (h *Handler) replayAll(ctx context.Context, namespace string, records []sto
 		}
 	}
 	if replayed > 0 {
-		h.options.Resume(pending[:replayed])
+		h.resume(tenant, pending[:replayed])
 	}
 	if err == nil {
 		err = ctx.Err()
@@ -134,11 +134,11 @@ func (h *Handler) replayAll(ctx context.Context, namespace string, records []sto
 }
 
 // parseReplay reads what to replay. No body selects what an empty object does: every failed delivery of the namespace.
-func (h *Handler) parseReplay(w http.ResponseWriter, r *http.Request, namespace string) (store.Query, error) {
-	query := store.Query{Namespace: namespace, State: delivery.Failed}
-	body := bodyBuffer{account: account{memory: h.memory, tenant: namespace}}
+func (h *Handler) parseReplay(w http.ResponseWriter, r *http.Request, tenant string) (store.Query, error) {
+	query := store.Query{Tenant: tenant, State: delivery.Failed}
+	body := bodyBuffer{account: account{memory: h.memory, tenant: tenant}}
 	defer body.close()
-	if err := h.receive(w, r, namespace, &body, maxReplayBodySize); err != nil {
+	if err := h.receive(w, r, tenant, &body, maxReplayBodySize); err != nil {
 		return query, err
 	}
 	fields := map[string]*string{"subscription": new(string), "state": new(string), "since": new(string), "until": new(string), "continue": new(string)}

@@ -60,7 +60,9 @@ const requestHead = "POST /v1/namespaces/clinic-a/events HTTP/1.1\r\nHost: x\r\n
 func TestClientsSeeTheAnswer(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, func(o *Options) {
-		o.NamespaceKnown = func(_ context.Context, namespace, _ string) (bool, error) { return namespace != "nowhere", nil }
+		o.Tenant = func(_ context.Context, namespace, _ string) (string, bool, error) {
+			return namespace, namespace != "nowhere", nil
+		}
 	})
 	address := serve(t, f)
 	for name, tc := range map[string]struct {

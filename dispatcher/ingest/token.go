@@ -51,7 +51,7 @@ func badToken() *problem {
 
 func appendChecksum(token []byte, purpose string, query *store.Query) []byte {
 	var text []byte
-	for _, part := range []string{purpose, query.Namespace, query.Subscription, query.State.String()} {
+	for _, part := range []string{purpose, query.Tenant, query.Subscription, query.State.String()} {
 		text = binary.BigEndian.AppendUint32(text, uint32(len(part)))
 		text = append(text, part...)
 	}

@@ -45,9 +45,9 @@ const (
 	// leastBudget lets one tenant alone publish a request of any size.
 	leastBudget = 64 << 20
 	// What one of each uses, in bytes.
-	placeBytes      = 32 << 10
+	placeBytes      = 28 << 10
 	idleBytes       = 16 << 10
-	connectionBytes = 24 << 10
+	connectionBytes = 64 << 10
 	// placesPerIdle is how many attempts may be in flight for each idle connection.
 	placesPerIdle = 4
 

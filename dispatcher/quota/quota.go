@@ -59,6 +59,8 @@ type Keeper struct {
 	mu      sync.Mutex
 	tenants map[string]*account
 	refused map[string]int64 // by quota
+	// since is what changed since a count of what is pending began; nil while none is under way.
+	since map[string]*account
 }
 
 // account is what one tenant uses.
@@ -92,8 +94,58 @@ func (k *Keeper) Admit(tenant string, events int, deliveries, bytes int64) error
 		k.refused[exceeded.Quota]++
 		return exceeded
 	}
+	k.change(tenant, a, deliveries, bytes)
+	return nil
+}
+
+// change changes what is pending. mu is held.
+func (k *Keeper) change(tenant string, a *account, deliveries, bytes int64) {
 	a.deliveries += deliveries
 	a.bytes += bytes
+	if k.since == nil {
+		return
+	}
+	since, ok := k.since[tenant]
+	if !ok {
+		since = &account{}
+		k.since[tenant] = since
+	}
+	since.deliveries += deliveries
+	since.bytes += bytes
+}
+
+// Rebase replaces what is known to be pending by what count adds, and what changed since count began. One at a time.
+func (k *Keeper) Rebase(count func(add func(tenant string, deliveries, bytes int64)) error) error {
+	k.mu.Lock()
+	k.since = make(map[string]*account)
+	k.mu.Unlock()
+	counted := make(map[string]*account)
+	err := count(func(tenant string, deliveries, bytes int64) {
+		a, ok := counted[tenant]
+		if !ok {
+			a = &account{}
+			counted[tenant] = a
+		}
+		a.deliveries += deliveries
+		a.bytes += bytes
+	})
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	since := k.since
+	k.since = nil
+	if err != nil {
+		return err
+	}
+	for _, a := range k.tenants {
+		a.deliveries, a.bytes = 0, 0
+	}
+	for _, part := range []map[string]*account{counted, since} {
+		for tenant, n := range part {
+			a := k.account(tenant)
+			a.deliveries += n.deliveries
+			a.bytes += n.bytes
+		}
+	}
 	return nil
 }
 
@@ -173,9 +225,7 @@ func (k *Keeper) Add(tenant string, deliveries, bytes int64) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	a := k.account(tenant)
-	a.deliveries += deliveries
-	a.bytes += bytes
+	k.change(tenant, k.account(tenant), deliveries, bytes)
 }
 
 // Refused counts the publishes that a quota did not admit, by quota.

@@ -112,3 +112,29 @@ func TestManyTenantsAreForgotten(t *testing.T) {
 		t.Errorf("%d tenants are known", n)
 	}
 }
+
+// TestRebase: a count replaces what was known, and loses nothing that changes meanwhile.
+func TestRebase(t *testing.T) {
+	t.Parallel()
+	k, _ := keeper(quota.Limits{})
+	k.Add("gone", 5, 50)
+	k.Add("a", 1, 10)
+	err := k.Rebase(func(add func(string, int64, int64)) error {
+		add("a", 100, 1000)
+		k.Add("a", 3, 30)
+		k.Add("b", 2, 20)
+		k.Add("a", -1, -10)
+		add("a", 1, 1)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprint(k.Largest(5))
+	if want := "[{a 103 1021} {b 2 20}]"; got != want {
+		t.Errorf("pending are %s, want %s", got, want)
+	}
+	if k.Rebase(func(func(string, int64, int64)) error { return errors.New("no") }) == nil || fmt.Sprint(k.Largest(5)) != got {
+		t.Error("a count that failed changed what is known")
+	}
+}

@@ -6,6 +6,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+
+	"k8s.io/utils/lru"
+
+	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
 // maxCABytes bounds the certificates that a subscription brings along.
@@ -36,4 +40,25 @@ func checkCertificates(text []byte) error {
 		return errors.New("it holds no certificate: want PEM, which begins with -----BEGIN CERTIFICATE-----")
 	}
 	return nil
+}
+
+// parsedRoots keeps the newest authorities that were parsed: those of many subscriptions are the same.
+var parsedRoots = lru.New(maxParsedRoots)
+
+const maxParsedRoots = 256
+
+// rootsOf returns the authorities in a text of PEM; nil if it is empty.
+func rootsOf(text string) (*egress.Roots, error) {
+	if text == "" {
+		return nil, nil
+	}
+	if known, ok := parsedRoots.Get(text); ok {
+		return known.(*egress.Roots), nil
+	}
+	roots, err := egress.ParseRoots([]byte(text))
+	if err != nil {
+		return nil, fmt.Errorf("parse the certificate authorities: %w", err)
+	}
+	parsedRoots.Add(text, roots)
+	return roots, nil
 }

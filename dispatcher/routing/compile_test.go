@@ -22,6 +22,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
 // canary stands in every value that must never be shown.
@@ -652,5 +653,21 @@ func TestSecretNames(t *testing.T) {
 	}
 	if got := SecretNames(&v1alpha1.WebhookSubscription{}); len(got) != 0 {
 		t.Errorf("got %v of an empty spec", got)
+	}
+}
+
+// TestReservedHeadersAreRefused: what egress would drop is refused, with the reason, when the subscription is accepted.
+func TestReservedHeadersAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{
+		"Host", "Content-Length", "Content-Type", "Transfer-Encoding", "Trailer", "TE", "Expect", "Connection", "Keep-Alive", "Proxy-Connection",
+		"Upgrade", "HTTP2-Settings", "ce-id", "ce_type", "webhook-id", "X-Clinik-Event", "X-ClinikAPI-Signature",
+	} {
+		if !egress.Reserved(name) || !reservedHeader(name) {
+			t.Errorf("%s: reserved by egress %t, refused %t", name, egress.Reserved(name), reservedHeader(name))
+		}
+	}
+	if egress.Reserved("User-Agent") || reservedHeader("User-Agent") || reservedHeader("X-Api-Key") {
+		t.Error("a header that may be set is reserved")
 	}
 }

@@ -98,7 +98,7 @@ func (e *Entry) Route() (*Route, error) {
 		Tenant:     cmp.Or(e.Tenant, e.Namespace),
 		Key:        event.NewSubscriptionKey(e.Identity),
 		Endpoint: &delivery.Endpoint{
-			Namespace: e.Namespace,
+			Tenant: cmp.Or(e.Tenant, e.Namespace),
 			Retry: delivery.RetryPolicy{
 				Initial: e.Retry.Initial, Max: e.Retry.Max, MaxAge: e.Retry.MaxAge,
 				Factor: e.Retry.Factor, MaxAttempts: e.Retry.MaxAttempts,
@@ -108,6 +108,11 @@ func (e *Entry) Route() (*Route, error) {
 			Suspended:  e.Suspended,
 			Generation: cmp.Or(e.Revision, e.Generation),
 		},
+	}
+	if e.Quota != nil {
+		route.Quota, route.Endpoint.TenantInFlight = e.Quota, e.Quota.AttemptsInFlight
+	} else {
+		route.Endpoint.TenantInFlight = delivery.DefaultInFlight
 	}
 	route.Subscription = route.subscription()
 	err := e.checkBounds()
@@ -179,7 +184,22 @@ func (e *Entry) target() (*egress.Target, error) {
 		}
 		keys[i] = key
 	}
-	return &egress.Target{URL: e.URL, Header: e.Header, Keys: keys, Timeout: e.Timeout, Thin: e.Thin}, nil
+	roots, err := rootsOf(e.CA)
+	if err != nil {
+		return nil, err
+	}
+	return &egress.Target{
+		URL: e.URL, Header: e.Header, Keys: keys, Timeout: e.Timeout, Thin: e.Thin, Roots: roots, Rules: e.rules(),
+	}, nil
+}
+
+// rules are those of the entry as egress has them.
+func (e *Entry) rules() []egress.Rule {
+	var rules []egress.Rule
+	for _, r := range e.Egress {
+		rules = append(rules, egress.Rule{Prefixes: r.CIDRs, Ports: r.Ports})
+	}
+	return rules
 }
 
 // uncovered returns the patterns that no other one covers, each once and in order. It returns its argument if that is

@@ -20,6 +20,8 @@ type Route struct {
 	Patterns []event.Pattern
 	// Endpoint is where and how its deliveries go.
 	Endpoint *delivery.Endpoint
+	// Quota is what the tenant may use of the dispatcher; nil for the dispatcher's default.
+	Quota *Quota
 	// Key follows from Identity.
 	Key event.SubscriptionKey
 	// Subscription is what events that match carry of the route. NewTable makes it where it is nil.
@@ -28,5 +30,5 @@ type Route struct {
 
 // subscription returns what events that match the route carry of it.
 func (r *Route) subscription() *delivery.Subscription {
-	return &delivery.Subscription{Key: r.Key, Namespace: r.Namespace, Name: r.Name, Ordered: r.Endpoint.Ordered}
+	return &delivery.Subscription{Key: r.Key, Tenant: r.Tenant, Name: r.Name, Ordered: r.Endpoint.Ordered}
 }

@@ -22,8 +22,10 @@ type Table struct {
 
 	routes []*Route
 	byKey  map[event.SubscriptionKey]*Route
-	// namespaces are those of the routes.
-	namespaces map[string]struct{}
+	// namespaces are those of the routes, each with its tenant; "" if routes of several tenants name it, because a
+	// namespace was deleted and made again a moment ago.
+	namespaces map[string]string
+	quotas     map[string]*Quota // by tenant, where it is not the dispatcher's
 	spans      map[selector]span
 	// matches holds the subscriptions of every selector, one span behind the other: a slice of its own for each would
 	// cost more than what it holds.
@@ -42,9 +44,9 @@ type Problem struct {
 	Message string
 }
 
-// selector is what a pattern selects within a namespace: an exact type ("patient.created"), a family ("patient") or all
+// selector is what a pattern selects of a tenant's: an exact type ("patient.created"), a family ("patient") or all
 // ("").
-type selector struct{ namespace, types string }
+type selector struct{ tenant, types string }
 
 // span is a part of Table.matches.
 type span struct{ from, to uint32 }
@@ -54,18 +56,29 @@ func NewTable(routes []*Route) (*Table, error) {
 	t := &Table{
 		routes:     slices.Clone(routes),
 		byKey:      make(map[event.SubscriptionKey]*Route, len(routes)),
-		namespaces: make(map[string]struct{}),
+		namespaces: make(map[string]string),
+		quotas:     make(map[string]*Quota),
 	}
 	total := 0
 	for _, route := range routes {
 		if other, taken := t.byKey[route.Key]; taken {
 			return nil, fmt.Errorf("build the routing table: subscriptions %s/%s and %s/%s have the same key", other.Namespace, other.Name, route.Namespace, route.Name)
 		}
+		if route.Tenant == "" {
+			route.Tenant = route.Namespace
+		}
 		if route.Subscription == nil {
 			route.Subscription = route.subscription()
 		}
 		t.byKey[route.Key] = route
-		t.namespaces[route.Namespace] = struct{}{}
+		if other, taken := t.namespaces[route.Namespace]; taken && other != route.Tenant {
+			t.namespaces[route.Namespace] = ""
+		} else {
+			t.namespaces[route.Namespace] = route.Tenant
+		}
+		if route.Quota != nil {
+			t.quotas[route.Tenant] = route.Quota
+		}
 		total += len(route.Patterns)
 	}
 	t.index(total)
@@ -77,7 +90,7 @@ func (t *Table) index(total int) {
 	counts := make(map[selector]span)
 	for _, route := range t.routes {
 		for _, pattern := range uncovered(route.Patterns) { // so that no type meets two patterns of one route
-			at := selectorOf(route.Namespace, pattern)
+			at := selectorOf(route.Tenant, pattern)
 			counts[at] = span{to: counts[at].to + 1}
 		}
 	}
@@ -91,7 +104,7 @@ func (t *Table) index(total int) {
 	t.matches = t.matches[:next]
 	for _, route := range t.routes {
 		for _, pattern := range uncovered(route.Patterns) {
-			at := selectorOf(route.Namespace, pattern)
+			at := selectorOf(route.Tenant, pattern)
 			s := t.spans[at]
 			t.matches[s.to] = route.Subscription
 			t.spans[at] = span{from: s.from, to: s.to + 1}
@@ -99,23 +112,23 @@ func (t *Table) index(total int) {
 	}
 }
 
-func selectorOf(namespace string, p event.Pattern) selector {
+func selectorOf(tenant string, p event.Pattern) selector {
 	switch {
 	case p == event.All:
-		return selector{namespace, ""}
+		return selector{tenant, ""}
 	case p.IsFamily():
-		return selector{namespace, p.Resource()}
+		return selector{tenant, p.Resource()}
 	default:
-		return selector{namespace, string(p)}
+		return selector{tenant, string(p)}
 	}
 }
 
-// Match appends to into the subscriptions of a namespace that match a type, each once: those by the exact type first,
+// Match appends to into the subscriptions of a tenant that match a type, each once: those by the exact type first,
 // then those by its family, then those by all. It costs by what it returns. With a nil into, the result may be the
 // table's own: it is not to be written.
-func (t *Table) Match(namespace string, typ event.Type, into []*delivery.Subscription) []*delivery.Subscription {
+func (t *Table) Match(tenant string, typ event.Type, into []*delivery.Subscription) []*delivery.Subscription {
 	for _, types := range [...]string{string(typ), typ.Resource(), ""} {
-		s, ok := t.spans[selector{namespace, types}]
+		s, ok := t.spans[selector{tenant, types}]
 		switch {
 		case !ok:
 		case into == nil:
@@ -128,10 +141,10 @@ func (t *Table) Match(namespace string, typ event.Type, into []*delivery.Subscri
 }
 
 // Count returns how many subscriptions Match appends.
-func (t *Table) Count(namespace string, typ event.Type) int {
+func (t *Table) Count(tenant string, typ event.Type) int {
 	n := uint32(0)
 	for _, types := range [...]string{string(typ), typ.Resource(), ""} {
-		s := t.spans[selector{namespace, types}]
+		s := t.spans[selector{tenant, types}]
 		n += s.to - s.from
 	}
 	return int(n)
@@ -150,6 +163,15 @@ func (t *Table) HasNamespace(namespace string) bool {
 	}
 	return slices.ContainsFunc(t.Problems, func(p Problem) bool { return p.Namespace == namespace })
 }
+
+// Tenant returns the tenant that a namespace is by the table, and false if it names none, or more than one.
+func (t *Table) Tenant(namespace string) (tenant string, ok bool) {
+	tenant = t.namespaces[namespace]
+	return tenant, tenant != ""
+}
+
+// Quota returns the tenant's quota where that is not the dispatcher's default; nil where it is.
+func (t *Table) Quota(tenant string) *Quota { return t.quotas[tenant] }
 
 // All yields every route once, in the order in which the table was given them.
 func (t *Table) All() iter.Seq[*Route] { return slices.Values(t.routes) }

@@ -45,7 +45,7 @@ func names(routes []*Route) []string {
 func matched(subs []*delivery.Subscription) []string {
 	found := make([]string, 0, len(subs))
 	for _, sub := range subs {
-		found = append(found, sub.Namespace+"/"+sub.Name)
+		found = append(found, sub.Tenant+"/"+sub.Name)
 	}
 	slices.Sort(found)
 	return found

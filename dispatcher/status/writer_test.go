@@ -125,7 +125,7 @@ var epoch = time.Date(2026, 1, 15, 9, 15, 0, 0, time.UTC)
 func route(name string, generation int64) *routing.Route {
 	return &routing.Route{
 		Identity: name, Namespace: "clinic-a", Name: name, Generation: generation, Key: event.NewSubscriptionKey(name),
-		Endpoint: &delivery.Endpoint{Namespace: "clinic-a", Target: &egress.Target{}, Generation: generation},
+		Endpoint: &delivery.Endpoint{Tenant: "clinic-a", Target: &egress.Target{}, Generation: generation},
 	}
 }
 

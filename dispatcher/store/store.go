@@ -62,9 +62,9 @@ type Accepted struct {
 	Repeated bool
 }
 
-// Query selects a namespace's deliveries.
+// Query selects a tenant's deliveries.
 type Query struct {
-	Namespace string
+	Tenant string
 	// Subscription's name, or "" for all.
 	Subscription string
 	// State, or 0 for all.
@@ -82,7 +82,7 @@ type Record struct {
 	ID           event.DeliveryID
 	EventID      string
 	Type         event.Type
-	Namespace    string
+	Tenant       string
 	Subscription string // the name
 	State        delivery.State
 	Created      time.Time
@@ -111,8 +111,8 @@ type Store interface {
 	// EventBytes and DeliveryBytes for each of them and of their deliveries.
 	Append(ctx context.Context, events []NewEvent) ([]Accepted, []delivery.Fanout, error)
 
-	// Get returns the delivery with its attempts, or ErrNotFound if the namespace has none such.
-	Get(ctx context.Context, namespace string, id event.DeliveryID) (Record, error)
+	// Get returns the delivery with its attempts, or ErrNotFound if the tenant has none such.
+	Get(ctx context.Context, tenant string, id event.DeliveryID) (Record, error)
 
 	// List returns the deliveries that q selects, newest first by event. It costs by what is listed where neither state
 	// nor subscription leave much out.
@@ -121,7 +121,7 @@ type Store interface {
 	// Replay makes a finished delivery pending again, due at once, with its age and its maxAttempts started anew. A
 	// failed or cancelled one keeps its id; a delivered one becomes a new delivery that names it in ReplayOf. The result
 	// is to be handed to the engine. It is durable on return. ErrNotFound, ErrStillPending, ErrFull, ErrReadOnly.
-	Replay(ctx context.Context, namespace string, id event.DeliveryID) (delivery.PendingDelivery, error)
+	Replay(ctx context.Context, tenant string, id event.DeliveryID) (delivery.PendingDelivery, error)
 
 	// Retrying returns up to limit of sub's deliveries that failed at least once and are pending, next due first.
 	Retrying(ctx context.Context, sub event.SubscriptionKey, limit int) ([]RetryingDelivery, error)

@@ -94,7 +94,7 @@ func (s *Store) Append(ctx context.Context, events []store.NewEvent) ([]store.Ac
 	defer appendings.Put(a)
 	a.ids, a.known, a.fresh = a.ids[:0], a.known[:0], a.fresh[:0]
 	for i := range events {
-		id := identityOf(events[i].Event.Namespace, events[i].Event.ID)
+		id := identityOf(events[i].Event.Tenant, events[i].Event.ID)
 		a.ids = append(a.ids, id)
 		if !events[i].Fresh {
 			a.known = append(a.known, id)

@@ -29,7 +29,7 @@ func (s *Store) write(a *appending, events []store.NewEvent, answers []store.Acc
 	late := first+uint64(len(a.fresh)) > now+uint64(maxSkew)
 	b := s.db.NewBatchWithSize(a.batchLength(events, unknown, late)) // growing by doubling would hold three times as much
 	for sub := range unknown {
-		a.key = append(appendSubscriptionKey(a.key[:0], spaceSubscription, sub.Key), sub.Namespace...)
+		a.key = append(appendSubscriptionKey(a.key[:0], spaceSubscription, sub.Key), sub.Tenant...)
 		_ = b.Set(a.key, encodeName(sub.Name), nil) // writing to a batch never fails
 	}
 	fanouts := make([]delivery.Fanout, 0, len(a.fresh))
@@ -52,7 +52,7 @@ func (s *Store) write(a *appending, events []store.NewEvent, answers []store.Acc
 	}
 	// Only now: whoever finds them known relies on their being durable.
 	for sub := range unknown {
-		s.subscriptions.add(sub.Key, sub.Namespace, sub.Name)
+		s.subscriptions.add(sub.Key, sub.Tenant, sub.Name)
 	}
 	_ = b.Close() // hands the batch back for use
 	return answers, fanouts, nil
@@ -86,7 +86,7 @@ func (a *appending) batchLength(events []store.NewEvent, unknown map[*delivery.S
 	const header, tail = 12, 11 // tail is what the last record takes before its lengths are known
 	length := header + tail
 	for sub := range unknown {
-		length += nameFrame + len(sub.Namespace) + len(sub.Name)
+		length += nameFrame + len(sub.Tenant) + len(sub.Name)
 	}
 	for _, i := range a.fresh {
 		e := &events[i]

@@ -30,7 +30,7 @@ func benchStore(b *testing.B) *pebble.Store {
 }
 
 var (
-	benchSub  = delivery.Subscription{Key: event.NewSubscriptionKey("bench"), Namespace: "clinic-a", Name: "bench"}
+	benchSub  = delivery.Subscription{Key: event.NewSubscriptionKey("bench"), Tenant: "clinic-a", Name: "bench"}
 	benchBody = bytes.Repeat([]byte("0123456789abcdef"), 64)
 	benchNext atomic.Int64
 )
@@ -40,7 +40,7 @@ func benchEvents(n int) []store.NewEvent {
 	for i := range events {
 		events[i] = store.NewEvent{Fanout: delivery.Fanout{
 			Event: &delivery.Event{
-				Namespace: "clinic-a", ID: fmt.Sprintf("evt_%022d", benchNext.Add(1)), Type: "patient.created", Body: benchBody,
+				Tenant: "clinic-a", ID: fmt.Sprintf("evt_%022d", benchNext.Add(1)), Type: "patient.created", Body: benchBody,
 			},
 			Subscriptions: []*delivery.Subscription{&benchSub},
 		}}

@@ -150,7 +150,7 @@ func appendString(b []byte, s string) []byte {
 
 func appendEvent(b []byte, e *delivery.Event) []byte {
 	b = appendHeader(b)
-	b = appendString(b, e.Namespace)
+	b = appendString(b, e.Tenant)
 	b = appendString(b, e.ID)
 	b = appendString(b, string(e.Type))
 	b = appendString(b, e.Traceparent)
@@ -160,7 +160,7 @@ func appendEvent(b []byte, e *delivery.Event) []byte {
 // eventLength is the length of what appendEvent appends.
 func eventLength(e *delivery.Event) int {
 	n := headerLength + len(e.Body)
-	for _, part := range [...]int{len(e.Namespace), len(e.ID), len(e.Type), len(e.Traceparent)} {
+	for _, part := range [...]int{len(e.Tenant), len(e.ID), len(e.Type), len(e.Traceparent)} {
 		n += (bits.Len(uint(part|1))+6)/7 + part
 	}
 	return n
@@ -169,7 +169,7 @@ func eventLength(e *delivery.Event) int {
 // decodeEvent reads an event, whose Body is part of value.
 func decodeEvent(key event.Key, value []byte) (*delivery.Event, error) {
 	d := newDecoder(kindEvent, value)
-	e := &delivery.Event{Key: key, Namespace: d.string(), ID: d.string(), Type: event.Type(d.string()), Traceparent: d.string()}
+	e := &delivery.Event{Key: key, Tenant: d.string(), ID: d.string(), Type: event.Type(d.string()), Traceparent: d.string()}
 	e.Body, d.rest = d.rest[:len(d.rest):len(d.rest)], nil
 	return e, d.end()
 }

@@ -56,7 +56,7 @@ var decoders = map[string]func(value []byte) ([]byte, error){
 
 // records are good ones of each kind.
 func records() map[string][][]byte {
-	e := &delivery.Event{Namespace: "clinic-a", ID: strings.Repeat("i", 200), Type: "patient.created", Body: []byte("{}"), Traceparent: "00"}
+	e := &delivery.Event{Tenant: "clinic-a", ID: strings.Repeat("i", 200), Type: "patient.created", Body: []byte("{}"), Traceparent: "00"}
 	full := pending{since: 9, attempts: 7, before: 3, history: true, order: 1 << 63, size: 1 << 20}
 	counts := delivery.Counts{Delivered: 1, Retrying: 2, Failed: 3, Cancelled: 4, FailuresInARow: 5, Gone: 6, LastDelivered: time.Unix(7, 8), LastFailure: someAttempts[0]}
 	return map[string][][]byte{
@@ -89,7 +89,7 @@ func TestRecordsReadBack(t *testing.T) {
 			}
 		}
 	}
-	e := &delivery.Event{Namespace: "n", ID: strings.Repeat("i", 128), Type: "t", Body: make([]byte, 300)}
+	e := &delivery.Event{Tenant: "n", ID: strings.Repeat("i", 128), Type: "t", Body: make([]byte, 300)}
 	if want, got := len(appendEvent(nil, e)), eventLength(e); want != got {
 		t.Errorf("an event has %d bytes, not %d", want, got)
 	}

@@ -63,7 +63,7 @@ func work(fs vfs.FS, dir string, acknowledged func(event.DeliveryID)) error {
 	body := bytes.Repeat([]byte("x"), 20<<10)
 	for i := range 60 {
 		e := store.NewEvent{Fanout: delivery.Fanout{
-			Event:         &delivery.Event{Namespace: "clinic-a", ID: fmt.Sprint("evt-", i), Type: "patient.created", Body: body},
+			Event:         &delivery.Event{Tenant: "clinic-a", ID: fmt.Sprint("evt-", i), Type: "patient.created", Body: body},
 			Subscriptions: []*delivery.Subscription{&benchSub},
 		}}
 		_, fanouts, err := s.Append(context.Background(), []store.NewEvent{e})

@@ -95,7 +95,7 @@ func TestIDFilterOfAStore(t *testing.T) {
 			for n := range each {
 				var digest [16]byte
 				binary.BigEndian.PutUint64(digest[:], uint64(n))
-				events = append(events, store.NewEvent{Fanout: delivery.Fanout{Event: &delivery.Event{Namespace: "clinic", ID: fmt.Sprint(n)}}, Digest: digest})
+				events = append(events, store.NewEvent{Fanout: delivery.Fanout{Event: &delivery.Event{Tenant: "clinic", ID: fmt.Sprint(n)}}, Digest: digest})
 			}
 			answers, _, err := s.Append(t.Context(), events)
 			if err != nil {

@@ -40,7 +40,7 @@ func TestIDsOfYesterday(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e := store.NewEvent{Fanout: delivery.Fanout{Event: &delivery.Event{Namespace: "clinic", ID: "evt"}}}
+		e := store.NewEvent{Fanout: delivery.Fanout{Event: &delivery.Event{Tenant: "clinic", ID: "evt"}}}
 		answers, _, err := s.Append(t.Context(), []store.NewEvent{e})
 		if err != nil {
 			t.Fatal(err)

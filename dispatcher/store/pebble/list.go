@@ -82,7 +82,7 @@ func (s *Store) eventOf(from pebble.Reader, namespace string, of *entry) (e *del
 			e, stays, err = kept, false, failed
 		}
 	}
-	if err == nil && e.Namespace != namespace {
+	if err == nil && e.Tenant != namespace {
 		return nil, false, store.ErrNotFound
 	}
 	return e, stays, err
@@ -108,7 +108,7 @@ func (s *Store) describe(from pebble.Reader, namespace string, of *entry) (store
 	}
 	name, _ := s.subscriptions.name(namespace, of.id.Subscription)
 	r := store.Record{
-		ID: of.id, EventID: e.ID, Type: e.Type, Namespace: namespace, Subscription: name, State: of.state,
+		ID: of.id, EventID: e.ID, Type: e.Type, Tenant: namespace, Subscription: name, State: of.state,
 		Created: of.id.Event.Accepted(), AttemptCount: of.attempts, Attempts: of.list, ReplayOf: of.replayOf,
 	}
 	if of.state == delivery.Pending {
@@ -183,7 +183,7 @@ func (s *Store) List(ctx context.Context, q store.Query) ([]store.Record, error)
 	s.dropping.RLock()
 	defer s.dropping.RUnlock()
 	l := &listing{store: s, query: q, since: nanos(q.Since), subs: map[event.SubscriptionKey]bool{}}
-	for _, sub := range s.subscriptions.named(q.Namespace, q.Subscription) {
+	for _, sub := range s.subscriptions.named(q.Tenant, q.Subscription) {
 		l.subs[sub] = true
 	}
 	if len(l.subs) == 0 {
@@ -206,7 +206,7 @@ func (l *listing) run(ctx context.Context) ([]store.Record, error) {
 	var records []store.Record
 	for len(l.heap) > 0 && len(records) < l.query.Limit {
 		newest := l.heap[0]
-		r, err := l.store.describe(l.store.db, l.query.Namespace, &newest.entry)
+		r, err := l.store.describe(l.store.db, l.query.Tenant, &newest.entry)
 		switch {
 		case err == nil:
 			r.Attempts = nil
@@ -237,7 +237,7 @@ func (l *listing) open(ctx context.Context) error {
 			all = append(all, &source{space: spacePending, sub: sub}, &source{space: spaceHistory, sub: sub})
 		}
 	}
-	t := tenantOf(l.query.Namespace)
+	t := tenantOf(l.query.Tenant)
 	if state == 0 || state == delivery.Delivered {
 		for _, bucket := range s.delivered.from(bucketOf(l.since, hour)) {
 			all = append(all, &source{space: spaceDelivered, entry: entry{bucket: bucket}, tenant: t})

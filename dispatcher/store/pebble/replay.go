@@ -90,7 +90,7 @@ func (s *Store) replayFailed(b *pebble.Batch, found *entry, e *delivery.Event, s
 	if found.attempts > 0 {
 		c.Retrying++
 	}
-	l.key = appendFinishedKey(l.key[:0], spaceFailed, found.bucket, tenantOf(e.Namespace), found.id)
+	l.key = appendFinishedKey(l.key[:0], spaceFailed, found.bucket, tenantOf(e.Tenant), found.id)
 	_ = b.Delete(l.key, nil)
 	now := s.now()
 	if !stays {
@@ -105,7 +105,7 @@ func (s *Store) replayFailed(b *pebble.Batch, found *entry, e *delivery.Event, s
 // replayDelivered makes a delivery that names the one it repeats. Its event is stored again, as if accepted now.
 func (s *Store) replayDelivered(b *pebble.Batch, found *entry, e delivery.Event) delivery.PendingDelivery {
 	at, now := s.acceptances(1)
-	e.Key = event.NewKey(moment(at), e.Namespace, e.ID)
+	e.Key = event.NewKey(moment(at), e.Tenant, e.ID)
 	s.setEvent(b, spaceEvent, &s.events, bucketOf(at, hour), &e)
 	due := at
 	if at > now+uint64(maxSkew) {

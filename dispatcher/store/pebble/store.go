@@ -246,7 +246,7 @@ func (s *subscriptions) get(key event.SubscriptionKey) (subscription, bool) {
 // has tells whether sub was recorded as it is.
 func (s *subscriptions) has(sub *delivery.Subscription) bool {
 	known, ok := s.get(sub.Key)
-	return ok && known.namespace == sub.Namespace && known.name == sub.Name
+	return ok && known.namespace == sub.Tenant && known.name == sub.Name
 }
 
 func (s *subscriptions) add(key event.SubscriptionKey, namespace, name string) {

@@ -61,7 +61,7 @@ func (s *sweeper) publish(subs ...*delivery.Subscription) []delivery.PendingDeli
 	s.Helper()
 	s.n++
 	s.now = s.now.Add(time.Millisecond)
-	e := &delivery.Event{Namespace: "clinic-a", ID: fmt.Sprint("evt-", s.n), Type: "patient.created", Body: benchBody}
+	e := &delivery.Event{Tenant: "clinic-a", ID: fmt.Sprint("evt-", s.n), Type: "patient.created", Body: benchBody}
 	_, fanouts, err := s.Append(s.Context(), []store.NewEvent{{Fanout: delivery.Fanout{Event: e, Subscriptions: subs}}})
 	if err != nil {
 		s.Fatal(err)
@@ -94,7 +94,7 @@ func sweepSubs(n int) []*delivery.Subscription {
 	var subs []*delivery.Subscription
 	for i := range n {
 		name := fmt.Sprint("sub-", i)
-		subs = append(subs, &delivery.Subscription{Key: event.NewSubscriptionKey(name), Namespace: "clinic-a", Name: name})
+		subs = append(subs, &delivery.Subscription{Key: event.NewSubscriptionKey(name), Tenant: "clinic-a", Name: name})
 	}
 	return subs
 }

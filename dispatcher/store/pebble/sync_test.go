@@ -23,8 +23,8 @@ func TestOutcomesAreSyncedSoon(t *testing.T) {
 		defer func() { _ = s.Close() }()
 		publish := func(id string) delivery.PendingDelivery {
 			e := store.NewEvent{Fanout: delivery.Fanout{
-				Event:         &delivery.Event{Namespace: "clinic", ID: id, Type: "patient.created"},
-				Subscriptions: []*delivery.Subscription{{Key: event.NewSubscriptionKey("sub"), Namespace: "clinic", Name: "sub"}},
+				Event:         &delivery.Event{Tenant: "clinic", ID: id, Type: "patient.created"},
+				Subscriptions: []*delivery.Subscription{{Key: event.NewSubscriptionKey("sub"), Tenant: "clinic", Name: "sub"}},
 			}}
 			_, fanouts, err := s.Append(t.Context(), []store.NewEvent{e})
 			if err != nil {

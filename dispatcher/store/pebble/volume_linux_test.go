@@ -66,7 +66,7 @@ func newVolume(t testing.TB, size int) *volume {
 	}
 	for i := range fanout {
 		name := fmt.Sprint("sub-", i)
-		v.subs = append(v.subs, &delivery.Subscription{Key: event.NewSubscriptionKey(name), Namespace: "clinic-a", Name: name})
+		v.subs = append(v.subs, &delivery.Subscription{Key: event.NewSubscriptionKey(name), Tenant: "clinic-a", Name: name})
 	}
 	return v
 }
@@ -154,7 +154,7 @@ func (v *volume) publish(events, size int) ([]delivery.PendingDelivery, error) {
 		_, _ = v.random.Read(body)
 		v.events++
 		all[i] = store.NewEvent{Fanout: delivery.Fanout{
-			Event:         &delivery.Event{Namespace: "clinic-a", ID: fmt.Sprint("evt-", v.events), Type: "patient.created", Body: body},
+			Event:         &delivery.Event{Tenant: "clinic-a", ID: fmt.Sprint("evt-", v.events), Type: "patient.created", Body: body},
 			Subscriptions: v.subs,
 		}}
 	}
@@ -390,7 +390,7 @@ func occupy(s *pebble.Store, round int) error {
 	var pending, finished []delivery.PendingDelivery
 	for i := 0; ; i++ {
 		_, _ = rand.NewChaCha8([32]byte{byte(i), byte(i >> 8), byte(round)}).Read(body)
-		e := &delivery.Event{Namespace: "clinic-a", ID: fmt.Sprint("evt-", round, "-", i), Type: "patient.created", Body: bytes.Clone(body)}
+		e := &delivery.Event{Tenant: "clinic-a", ID: fmt.Sprint("evt-", round, "-", i), Type: "patient.created", Body: bytes.Clone(body)}
 		_, fanouts, err := s.Append(ctx, []store.NewEvent{{Fanout: delivery.Fanout{Event: e, Subscriptions: []*delivery.Subscription{&benchSub}}}})
 		if err != nil && !errors.Is(err, store.ErrFull) {
 			return err

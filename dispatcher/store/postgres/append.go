@@ -68,7 +68,7 @@ func (s *Store) Append(ctx context.Context, events []store.NewEvent) ([]store.Ac
 	}
 	c := &call{events: events, done: make(chan struct{})}
 	for i := range events {
-		c.ids = append(c.ids, identityOf(events[i].Event.Namespace, events[i].Event.ID))
+		c.ids = append(c.ids, identityOf(events[i].Event.Tenant, events[i].Event.ID))
 		c.bytes += len(events[i].Event.Body)
 		c.deliveries += len(events[i].Subscriptions)
 	}

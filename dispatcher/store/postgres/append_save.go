@@ -86,7 +86,7 @@ func (w *writing) save(conn *connection, ids string, undo [][16]byte, hours []in
 // saveSubscriptions stores names, in an order that all transactions share.
 func (s *Store) saveSubscriptions(p *parts, subs []*delivery.Subscription) error {
 	slices.SortFunc(subs, func(x, y *delivery.Subscription) int {
-		return cmp.Or(bytes.Compare(x.Key[:], y.Key[:]), cmp.Compare(x.Namespace, y.Namespace))
+		return cmp.Or(bytes.Compare(x.Key[:], y.Key[:]), cmp.Compare(x.Tenant, y.Tenant))
 	})
 	for part := range slices.Chunk(subs, partRows) {
 		if len(part) == partRows {
@@ -97,7 +97,7 @@ func (s *Store) saveSubscriptions(p *parts, subs []*delivery.Subscription) error
 		var keys [][]byte
 		var namespaces, names []string
 		for _, sub := range part {
-			keys, namespaces, names = append(keys, sub.Key[:]), append(namespaces, sub.Namespace), append(names, sub.Name)
+			keys, namespaces, names = append(keys, sub.Key[:]), append(namespaces, sub.Tenant), append(names, sub.Name)
 		}
 		p.batch.Queue(s.sql(saveSubscriptions), keys, namespaces, names)
 	}
@@ -127,7 +127,7 @@ func (w *writing) saveEvents(p *parts, hour int64) error {
 		}
 		p.bytes += len(ev.Event.Body)
 		keys, bodies = append(keys, e.key[:]), append(bodies, sealBody(ev.Event.Body))
-		namespaces, ids = append(namespaces, ev.Event.Namespace), append(ids, ev.Event.ID)
+		namespaces, ids = append(namespaces, ev.Event.Tenant), append(ids, ev.Event.ID)
 		types, traces = append(types, string(ev.Event.Type)), append(traces, ev.Event.Traceparent)
 	}
 	queue()

@@ -296,7 +296,7 @@ func (w *writing) setKeys() (hours []int64, some bool) {
 			continue
 		}
 		ev := e.event().Event
-		e.key = event.NewKey(moment(e.at), ev.Namespace, ev.ID)
+		e.key = event.NewKey(moment(e.at), ev.Tenant, ev.ID)
 		if e.stored {
 			continue
 		}

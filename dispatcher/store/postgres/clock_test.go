@@ -126,7 +126,7 @@ func TestIDsAroundMidnight(t *testing.T) {
 	publish := func(r *replica, id string, wantRepeated bool) {
 		t.Helper()
 		accepted, _, err := r.store.Append(t.Context(), []store.NewEvent{{Fanout: delivery.Fanout{
-			Event: &delivery.Event{Namespace: namespace, ID: id, Type: "patient.created", Body: []byte(`{}`)}, Subscriptions: c.subs,
+			Event: &delivery.Event{Tenant: namespace, ID: id, Type: "patient.created", Body: []byte(`{}`)}, Subscriptions: c.subs,
 		}}})
 		if err != nil || accepted[0].Repeated != wantRepeated {
 			t.Errorf("%s through %s: %+v, %v; want repeated %t", id, r.name, accepted, err, wantRepeated)

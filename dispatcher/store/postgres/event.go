@@ -87,7 +87,7 @@ func (s *Store) readEventTables(ctx context.Context, conn querier, byTable map[s
 	var key, body []byte
 	var namespace, id, kind, trace string
 	_, err = pgx.ForEachRow(rows, []any{&key, &namespace, &id, &kind, &trace, &body}, func() error {
-		e := &delivery.Event{Namespace: namespace, ID: id, Type: event.Type(kind), Traceparent: trace}
+		e := &delivery.Event{Tenant: namespace, ID: id, Type: event.Type(kind), Traceparent: trace}
 		var err error
 		if e.Key, err = decodeKey(key); err == nil && bodies {
 			e.Body, err = cutHeader(body)

@@ -166,7 +166,7 @@ func TestStaleOwnerIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, fanouts, err := stale.Append(t.Context(), []store.NewEvent{{Fanout: delivery.Fanout{
-		Event: &delivery.Event{Namespace: namespace, ID: "1", Type: "patient.created", Body: []byte(`{}`)}, Subscriptions: c.subs,
+		Event: &delivery.Event{Tenant: namespace, ID: "1", Type: "patient.created", Body: []byte(`{}`)}, Subscriptions: c.subs,
 	}}})
 	if err != nil {
 		t.Fatal(err)

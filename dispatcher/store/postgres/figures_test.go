@@ -85,7 +85,7 @@ func (r *replica) drain(prefix string, n int) (perSecond float64) {
 				for j := range events {
 					id := fmt.Sprintf("%s-%d", prefix, i+j)
 					events[j] = store.NewEvent{Fanout: delivery.Fanout{
-						Event:         &delivery.Event{Namespace: namespace, ID: id, Type: "patient.created", Body: make([]byte, 1000)},
+						Event:         &delivery.Event{Tenant: namespace, ID: id, Type: "patient.created", Body: make([]byte, 1000)},
 						Subscriptions: r.subs[(i/batch)%len(r.subs) : (i/batch)%len(r.subs)+1],
 					}}
 				}

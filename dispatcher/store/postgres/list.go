@@ -118,7 +118,7 @@ func (s *Store) eventOf(ctx context.Context, conn *pgx.Conn, all live, namespace
 		return nil, err
 	}
 	e := found[of.id.Event]
-	if e == nil || e.Namespace != namespace {
+	if e == nil || e.Tenant != namespace {
 		return nil, store.ErrNotFound
 	}
 	return e, nil
@@ -136,7 +136,7 @@ func (e *entryOf) filed() *int64 {
 func (e *entryOf) record(of *delivery.Event) (store.Record, error) {
 	replayOf, err := decodeID(e.replayOf)
 	r := store.Record{
-		ID: e.id, EventID: of.ID, Type: of.Type, Namespace: of.Namespace, Subscription: e.name, State: e.state,
+		ID: e.id, EventID: of.ID, Type: of.Type, Tenant: of.Tenant, Subscription: e.name, State: e.state,
 		Created: e.id.Event.Accepted(), AttemptCount: e.attempts, Attempts: e.list, ReplayOf: replayOf,
 	}
 	if e.state == delivery.Pending {
@@ -209,7 +209,7 @@ func (s *Store) list(ctx context.Context, conn *pgx.Conn, all live, q *store.Que
 	var records []store.Record
 	for i := range entries {
 		e := events[entries[i].id.Event]
-		if e == nil || e.Namespace != q.Namespace {
+		if e == nil || e.Tenant != q.Tenant {
 			continue
 		}
 		r, err := entries[i].record(e)
@@ -223,7 +223,7 @@ func (s *Store) list(ctx context.Context, conn *pgx.Conn, all live, q *store.Que
 
 // subscriptionsOf returns the keys of the subscriptions that the query asks for.
 func (s *Store) subscriptionsOf(ctx context.Context, conn *pgx.Conn, q *store.Query) ([][]byte, error) {
-	rows, err := conn.Query(ctx, s.sql(`SELECT sub FROM eventflow.subscriptions WHERE namespace = $1 AND ($2 = '' OR name = $2)`), q.Namespace, q.Subscription)
+	rows, err := conn.Query(ctx, s.sql(`SELECT sub FROM eventflow.subscriptions WHERE namespace = $1 AND ($2 = '' OR name = $2)`), q.Tenant, q.Subscription)
 	if err != nil {
 		return nil, err
 	}
@@ -235,7 +235,7 @@ func (s *Store) listStatement(all live, query *store.Query, subs [][]byte) (stri
 	var q statement
 	schema := s.options.Schema
 	since, below := nanos(query.Since), below(query)
-	tenant, limit := q.argument(tenantOf(query.Namespace)), q.argument(query.Limit)
+	tenant, limit := q.argument(tenantOf(query.Tenant)), q.argument(query.Limit)
 	from, to, toSub := q.argument(keyBytes(since)), q.argument(below.Event[:]), q.argument(below.Subscription[:])
 	where := fmt.Sprintf("event >= %s AND (event, sub) < (%s, %s)", from, to, toSub)
 	newest := fmt.Sprintf("ORDER BY event DESC, sub DESC LIMIT %s", limit)
@@ -267,7 +267,7 @@ func (s *Store) listStatement(all live, query *store.Query, subs [][]byte) (stri
 		return "", nil
 	}
 	text := fmt.Sprintf("SELECT d.*, s.name FROM (SELECT * FROM (%s) AS a %s) AS d JOIN %s.subscriptions AS s ON s.sub = d.sub AND s.namespace = %s ORDER BY d.event DESC, d.sub DESC",
-		q.text.String(), newest, schema, q.argument(query.Namespace))
+		q.text.String(), newest, schema, q.argument(query.Tenant))
 	return text, q.arguments
 }
 

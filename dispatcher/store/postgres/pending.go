@@ -29,8 +29,8 @@ type pendingRows struct {
 
 // add adds the delivery of an event to a subscription. Its keys stay where they are.
 func (p *pendingRows) add(e *entry, sub *delivery.Subscription, due int64) {
-	if sub.Namespace != p.namespace {
-		p.namespace, p.tenant = sub.Namespace, tenantOf(sub.Namespace)
+	if sub.Tenant != p.namespace {
+		p.namespace, p.tenant = sub.Tenant, tenantOf(sub.Tenant)
 	}
 	f, order := &e.event().Fanout, uint64(0)
 	if sub.Ordered {
@@ -109,7 +109,7 @@ func (k *knownSubscriptions) unknown(entries []*entry) []*delivery.Subscription 
 		}
 		before = subs
 		for _, sub := range subs {
-			key := subscriptionKey{sub.Key, sub.Namespace}
+			key := subscriptionKey{sub.Key, sub.Tenant}
 			if name, ok := k.names[key]; ok && name == sub.Name {
 				continue
 			}
@@ -130,6 +130,6 @@ func (k *knownSubscriptions) add(subs []*delivery.Subscription) {
 		k.names = map[subscriptionKey]string{}
 	}
 	for _, sub := range subs {
-		k.names[subscriptionKey{sub.Key, sub.Namespace}] = sub.Name
+		k.names[subscriptionKey{sub.Key, sub.Tenant}] = sub.Name
 	}
 }

@@ -117,7 +117,7 @@ func (r *replaying) run(conn *connection) (*standing, error) {
 		st = r.failed(b, now)
 	}
 	e := r.event
-	b.Queue(s.sql(saveEventAgain, kindEvents.table(kindEvents.bucket(s.latest()))), e.Key[:], e.Namespace, e.ID, string(e.Type), e.Traceparent, sealBody(e.Body))
+	b.Queue(s.sql(saveEventAgain, kindEvents.table(kindEvents.bucket(s.latest()))), e.Key[:], e.Tenant, e.ID, string(e.Type), e.Traceparent, sealBody(e.Body))
 	queueStandings(s, b, []*standing{st})
 	notice := pendingRows{quiet: map[int]int64{}}
 	notice.notify(s, st.ID.Subscription, nanos(st.Due))
@@ -149,7 +149,7 @@ func (r *replaying) failed(b *pgx.Batch, now int64) *standing {
 
 // delivered makes a delivery that names the one it repeats. Its event is stored again, as if accepted now.
 func (r *replaying) delivered(at, now int64) *standing {
-	r.event.Key = event.NewKey(moment(at), r.event.Namespace, r.event.ID)
+	r.event.Key = event.NewKey(moment(at), r.event.Tenant, r.event.ID)
 	due := at
 	if at > now+maxSkew {
 		due = now // the clock was set back

@@ -103,10 +103,10 @@ func newCluster(t *testing.T, url string, subscriptions int) *cluster {
 	}
 	for i := range subscriptions {
 		name := fmt.Sprintf("sub-%d", i)
-		sub := &delivery.Subscription{Key: event.NewSubscriptionKey(namespace + "/" + name), Namespace: namespace, Name: name}
+		sub := &delivery.Subscription{Key: event.NewSubscriptionKey(namespace + "/" + name), Tenant: namespace, Name: name}
 		c.subs = append(c.subs, sub)
 		c.endpoints[sub.Key] = &delivery.Endpoint{
-			Namespace: namespace, MaxInFlight: 32, Target: &egress.Target{URL: "https://example.com", Keys: signature.Keys{key}},
+			Tenant: namespace, MaxInFlight: 32, Target: &egress.Target{URL: "https://example.com", Keys: signature.Keys{key}},
 			Retry: delivery.RetryPolicy{Initial: time.Second, Max: time.Second, MaxAge: time.Hour, Factor: 1},
 		}
 	}
@@ -171,7 +171,7 @@ func (r *replica) publish(subs ...*delivery.Subscription) error {
 
 func (r *replica) publishAs(id string, subs ...*delivery.Subscription) ([]delivery.PendingDelivery, error) {
 	_, fanouts, err := r.store.Append(r.Context(), []store.NewEvent{{Fanout: delivery.Fanout{
-		Event:         &delivery.Event{Namespace: namespace, ID: id, Type: "patient.created", Body: []byte(`{"id":"` + id + `"}`)},
+		Event:         &delivery.Event{Tenant: namespace, ID: id, Type: "patient.created", Body: []byte(`{"id":"` + id + `"}`)},
 		Subscriptions: subs,
 	}}})
 	if err == nil {

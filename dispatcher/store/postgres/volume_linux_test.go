@@ -33,7 +33,7 @@ type database struct {
 
 func newDatabase(t *testing.T, on *postgrestest.Server, clause string) *database {
 	t.Helper()
-	d := &database{T: t, server: on, name: newSchema() + "_db", sub: &delivery.Subscription{Key: event.NewSubscriptionKey("a"), Namespace: namespace, Name: "a"}}
+	d := &database{T: t, server: on, name: newSchema() + "_db", sub: &delivery.Subscription{Key: event.NewSubscriptionKey("a"), Tenant: namespace, Name: "a"}}
 	d.execute("CREATE DATABASE " + d.name + clause)
 	t.Cleanup(func() {
 		if err := on.Exec(context.WithoutCancel(t.Context()), "postgres", "DROP DATABASE "+d.name+" WITH (FORCE)"); err != nil {
@@ -76,7 +76,7 @@ func (d *database) publish(size int) ([]delivery.Fanout, error) {
 	body := make([]byte, size)
 	_, _ = rand.Read(body)
 	_, deliveries, err := d.Append(d.Context(), []store.NewEvent{{Fanout: delivery.Fanout{
-		Event:         &delivery.Event{Namespace: namespace, ID: fmt.Sprint("evt-", d.next), Type: "patient.created", Body: body},
+		Event:         &delivery.Event{Tenant: namespace, ID: fmt.Sprint("evt-", d.next), Type: "patient.created", Body: body},
 		Subscriptions: []*delivery.Subscription{d.sub},
 	}}})
 	return deliveries, err

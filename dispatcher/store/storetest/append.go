@@ -89,7 +89,7 @@ func testAppendNoMatch(f *fixture) {
 	}
 	f.same("answers to the repetition, which matches now", []store.Accepted{{ID: "evt-1", Repeated: true}}, answers)
 	f.same("deliveries", []delivery.PendingDelivery(nil), deliveries)
-	f.same("list", []store.Record(nil), f.list(store.Query{Namespace: clinicA}))
+	f.same("list", []store.Record(nil), f.list(store.Query{Tenant: clinicA}))
 }
 
 func testAppendEmpty(f *fixture) {
@@ -349,7 +349,7 @@ func testClockSetBack(f *fixture) {
 	}
 	f.record(f.delivered(after), f.delivered(again), f.delivered(before))
 	f.same("pending", []delivery.PendingDelivery(nil), f.pending(sub))
-	if got := len(f.list(store.Query{Namespace: clinicA})); got != 3 {
+	if got := len(f.list(store.Query{Tenant: clinicA})); got != 3 {
 		f.Errorf("%d deliveries are listed, want 3", got)
 	}
 }

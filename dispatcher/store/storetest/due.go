@@ -241,7 +241,7 @@ func (f *fixture) ordered(sub delivery.Subscription, order uint64) delivery.Pend
 	f.Helper()
 	f.next++
 	f.clock.advance(time.Millisecond)
-	e := newEvent(sub.Namespace, fmt.Sprintf("evt-%d", f.next), "x", sub)
+	e := newEvent(sub.Tenant, fmt.Sprintf("evt-%d", f.next), "x", sub)
 	e.Order = order
 	_, deliveries, err := f.Append(f.ctx, []store.NewEvent{e})
 	if err != nil {

@@ -32,7 +32,7 @@ func testClosed(f *fixture) {
 	f.close()
 	_, _, appended := f.Append(f.ctx, []store.NewEvent{newEvent(clinicA, "late", "late", sub)})
 	_, get := f.Get(f.ctx, clinicA, d.ID)
-	_, list := f.List(f.ctx, store.Query{Namespace: clinicA, Limit: 1})
+	_, list := f.List(f.ctx, store.Query{Tenant: clinicA, Limit: 1})
 	_, replay := f.Replay(f.ctx, clinicA, d.ID)
 	_, _, _, due := f.Due(f.ctx, sub.Key, delivery.Position{}, farFuture, 1, nil)
 	_, stored := f.Event(f.ctx, d.ID.Event)
@@ -99,9 +99,9 @@ func testSurvivesReopen(f *fixture) {
 	}
 	look := func() (all []state) {
 		for _, sub := range subs {
-			s := state{pending: bare(f.pending(sub)...), counts: f.counts(sub), records: f.list(store.Query{Namespace: sub.Namespace, Subscription: sub.Name})}
+			s := state{pending: bare(f.pending(sub)...), counts: f.counts(sub), records: f.list(store.Query{Tenant: sub.Tenant, Subscription: sub.Name})}
 			for i := range s.records {
-				s.records[i] = f.get(s.records[i].ID, sub.Namespace)
+				s.records[i] = f.get(s.records[i].ID, sub.Tenant)
 			}
 			all = append(all, s)
 		}
@@ -128,7 +128,7 @@ func testAppendDurable(f *fixture) {
 	f.repeat(clinicA, "evt-1", a)
 	f.repeat(clinicB, "evt-2", b)
 	f.repeat(clinicA, "evt-3")
-	if got := f.list(store.Query{Namespace: clinicA}); len(got) != 1 || got[0].Subscription != "a" {
+	if got := f.list(store.Query{Tenant: clinicA}); len(got) != 1 || got[0].Subscription != "a" {
 		f.Errorf("listed %v", got)
 	}
 }

@@ -136,7 +136,7 @@ func (m *model) newEvents() []store.NewEvent {
 		if m.rng.IntN(25) == 0 {
 			content = "other"
 		}
-		e := newEvent(m.subs[from].Namespace, fmt.Sprintf("evt-%d", m.rng.IntN(60+len(m.events))), content, subs...)
+		e := newEvent(m.subs[from].Tenant, fmt.Sprintf("evt-%d", m.rng.IntN(60+len(m.events))), content, subs...)
 		e.Order = uint64(m.rng.IntN(4))
 		events = append(events, e)
 	}
@@ -149,7 +149,7 @@ func (m *model) append() {
 	var want []store.Accepted
 	conflict, fresh := -1, map[string]acceptedEvent{}
 	for i, e := range events {
-		name, content := e.Event.Namespace+"/"+e.Event.ID, contentOf(e)
+		name, content := e.Event.Tenant+"/"+e.Event.ID, contentOf(e)
 		before, found := fresh[name]
 		if !found {
 			before, found = m.events[name]
@@ -179,7 +179,7 @@ func (m *model) append() {
 	m.same("answers", want, answers)
 	for i, e := range events {
 		if !want[i].Repeated {
-			name := e.Event.Namespace + "/" + e.Event.ID
+			name := e.Event.Tenant + "/" + e.Event.ID
 			m.events[name] = acceptedEvent{contentOf(e), e.Event.Key.Accepted(), len(e.Subscriptions)}
 		}
 	}
@@ -263,7 +263,7 @@ func (m *model) replayOne() {
 	if k == nil {
 		return
 	}
-	d, err := m.Replay(m.ctx, m.subs[k.sub].Namespace, k.id)
+	d, err := m.Replay(m.ctx, m.subs[k.sub].Tenant, k.id)
 	if errors.Is(err, store.ErrNotFound) && m.mayBeGone(k) {
 		k.gone = true
 		return
@@ -361,7 +361,7 @@ func (m *model) checkRecords() {
 			continue
 		}
 		sub := m.subs[k.sub]
-		got, err := m.Get(m.ctx, sub.Namespace, k.id)
+		got, err := m.Get(m.ctx, sub.Tenant, k.id)
 		if errors.Is(err, store.ErrNotFound) && m.mayBeGone(k) {
 			k.gone = true
 			continue
@@ -372,11 +372,11 @@ func (m *model) checkRecords() {
 		r := k.record(sub)
 		m.sameRecords("record", []store.Record{r}, []store.Record{got})
 		r.Attempts = nil
-		want[sub.Namespace] = append(want[sub.Namespace], r)
+		want[sub.Tenant] = append(want[sub.Tenant], r)
 	}
 	for namespace, records := range want {
 		slices.SortFunc(records, func(a, b store.Record) int { return -slices.Compare([]byte(a.ID.String()), []byte(b.ID.String())) })
-		m.sameRecords("list", records, m.list(store.Query{Namespace: namespace, Limit: 1 << 20}))
+		m.sameRecords("list", records, m.list(store.Query{Tenant: namespace, Limit: 1 << 20}))
 	}
 }
 
@@ -384,7 +384,7 @@ func (m *model) checkRecords() {
 func (m *model) sameRecords(what string, want, got []store.Record) {
 	m.Helper()
 	same := slices.EqualFunc(want, got, func(a, b store.Record) bool {
-		return a.ID == b.ID && a.EventID == b.EventID && a.Type == b.Type && a.Namespace == b.Namespace && a.Subscription == b.Subscription &&
+		return a.ID == b.ID && a.EventID == b.EventID && a.Type == b.Type && a.Tenant == b.Tenant && a.Subscription == b.Subscription &&
 			a.State == b.State && a.Created.Equal(b.Created) && a.AttemptCount == b.AttemptCount && a.Due.Equal(b.Due) &&
 			a.ReplayOf == b.ReplayOf && slices.EqualFunc(a.Attempts, b.Attempts, sameAttempt)
 	})
@@ -404,7 +404,7 @@ func samePending(a, b delivery.PendingDelivery) bool {
 
 func (k *known) record(sub delivery.Subscription) store.Record {
 	r := store.Record{
-		ID: k.id, EventID: k.eventID, Type: "patient.created", Namespace: sub.Namespace, Subscription: sub.Name,
+		ID: k.id, EventID: k.eventID, Type: "patient.created", Tenant: sub.Tenant, Subscription: sub.Name,
 		State: k.standing.state, Created: k.id.Event.Accepted(), AttemptCount: k.standing.pending.Attempts,
 		Attempts: k.standing.attempts, ReplayOf: k.standing.replayOf,
 	}
@@ -434,7 +434,7 @@ func (m *model) crash() {
 
 func (m *model) recover(k *known) {
 	m.Helper()
-	got, err := m.Get(m.ctx, m.subs[k.sub].Namespace, k.id)
+	got, err := m.Get(m.ctx, m.subs[k.sub].Tenant, k.id)
 	if errors.Is(err, store.ErrNotFound) && m.mayBeGone(k) {
 		k.gone = true
 		return

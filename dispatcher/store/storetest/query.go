@@ -96,7 +96,7 @@ func ids(records []store.Record) []event.DeliveryID {
 func testListNewestFirst(f *fixture) {
 	a, b := subscription(clinicA, "a"), subscription(clinicA, "b")
 	want := f.populate(30, a, b)
-	got := f.list(store.Query{Namespace: clinicA})
+	got := f.list(store.Query{Tenant: clinicA})
 	f.same("ids", want, ids(got))
 	for _, r := range got {
 		full := f.get(r.ID, clinicA)
@@ -107,31 +107,31 @@ func testListNewestFirst(f *fixture) {
 		f.same("listed record", full, r)
 	}
 	f.reopen()
-	f.same("after a restart", got, f.list(store.Query{Namespace: clinicA}))
+	f.same("after a restart", got, f.list(store.Query{Tenant: clinicA}))
 }
 
 func testListByState(f *fixture) {
 	all := map[delivery.State][]event.DeliveryID{}
 	f.populate(30, subscription(clinicA, "a"), subscription(clinicA, "b"))
-	for _, r := range f.list(store.Query{Namespace: clinicA}) {
+	for _, r := range f.list(store.Query{Tenant: clinicA}) {
 		all[r.State] = append(all[r.State], r.ID)
 	}
 	for state := delivery.Pending; state <= delivery.Cancelled; state++ {
 		if len(all[state]) == 0 {
 			f.Errorf("nothing is %s", state)
 		}
-		f.same(state.String(), all[state], ids(f.list(store.Query{Namespace: clinicA, State: state})))
+		f.same(state.String(), all[state], ids(f.list(store.Query{Tenant: clinicA, State: state})))
 	}
 }
 
 func testListBySubscription(f *fixture) {
 	all := map[string][]event.DeliveryID{}
 	f.populate(31, subscription(clinicA, "a"), subscription(clinicA, "b"))
-	for _, r := range f.list(store.Query{Namespace: clinicA}) {
+	for _, r := range f.list(store.Query{Tenant: clinicA}) {
 		all[r.Subscription] = append(all[r.Subscription], r.ID)
 	}
 	for _, name := range []string{"a", "b", "c"} {
-		f.same(name, all[name], ids(f.list(store.Query{Namespace: clinicA, Subscription: name})))
+		f.same(name, all[name], ids(f.list(store.Query{Tenant: clinicA, Subscription: name})))
 	}
 	if len(all["a"]) != 16 || len(all["b"]) != 15 {
 		f.Errorf("%d and %d", len(all["a"]), len(all["b"]))
@@ -142,19 +142,19 @@ func testListByTime(f *fixture) {
 	newest := f.populate(30, subscription(clinicA, "a"))
 	for from := 0; from < len(newest); from += 7 {
 		for until := from; until < len(newest); until += 5 {
-			q := store.Query{Namespace: clinicA, Since: newest[until].Event.Accepted(), Until: newest[from].Event.Accepted()}
+			q := store.Query{Tenant: clinicA, Since: newest[until].Event.Accepted(), Until: newest[from].Event.Accepted()}
 			f.same(fmt.Sprintf("%d to %d", from, until), newest[min(from+1, until+1):until+1], ids(f.list(q)))
 		}
 	}
-	f.same("since", newest[:4], ids(f.list(store.Query{Namespace: clinicA, Since: newest[3].Event.Accepted()})))
-	f.same("until", newest[4:], ids(f.list(store.Query{Namespace: clinicA, Until: newest[3].Event.Accepted()})))
+	f.same("since", newest[:4], ids(f.list(store.Query{Tenant: clinicA, Since: newest[3].Event.Accepted()})))
+	f.same("until", newest[4:], ids(f.list(store.Query{Tenant: clinicA, Until: newest[3].Event.Accepted()})))
 }
 
 func testListPages(f *fixture) {
 	want := f.populate(30, subscription(clinicA, "a"), subscription(clinicA, "b"), subscription(clinicA, "c"))
 	for _, limit := range []int{1, 7, 30} {
 		var got []event.DeliveryID
-		q := store.Query{Namespace: clinicA, Limit: limit}
+		q := store.Query{Tenant: clinicA, Limit: limit}
 		for range len(want) + 1 {
 			page := f.list(q)
 			if len(page) == 0 {
@@ -170,11 +170,11 @@ func testListPages(f *fixture) {
 func testListForeign(f *fixture) {
 	mine := f.populate(12, subscription(clinicA, "same"))
 	theirs := f.populate(12, subscription(clinicB, "same"))
-	f.same("mine", mine, ids(f.list(store.Query{Namespace: clinicA})))
-	f.same("theirs", theirs, ids(f.list(store.Query{Namespace: clinicB})))
-	f.same("theirs by name", theirs, ids(f.list(store.Query{Namespace: clinicB, Subscription: "same"})))
-	f.same("nobody's", []event.DeliveryID(nil), ids(f.list(store.Query{Namespace: "clinic"})))
-	f.same("mine before theirs", mine, ids(f.list(store.Query{Namespace: clinicA, Before: theirs[0]})))
+	f.same("mine", mine, ids(f.list(store.Query{Tenant: clinicA})))
+	f.same("theirs", theirs, ids(f.list(store.Query{Tenant: clinicB})))
+	f.same("theirs by name", theirs, ids(f.list(store.Query{Tenant: clinicB, Subscription: "same"})))
+	f.same("nobody's", []event.DeliveryID(nil), ids(f.list(store.Query{Tenant: "clinic"})))
+	f.same("mine before theirs", mine, ids(f.list(store.Query{Tenant: clinicA, Before: theirs[0]})))
 }
 
 // testListOneEvent pages through the deliveries of one event, in every state.
@@ -194,7 +194,7 @@ func testListOneEvent(f *fixture) {
 	slices.Sort(want)
 	slices.Reverse(want)
 	var got []string
-	q := store.Query{Namespace: clinicA, Limit: 1}
+	q := store.Query{Tenant: clinicA, Limit: 1}
 	for range len(want) + 1 {
 		for _, r := range f.list(q) {
 			got, q.Before = append(got, r.ID.String()), r.ID
@@ -211,7 +211,7 @@ func testListDeleted(f *fixture) {
 	successor.Key = event.NewSubscriptionKey("another uid")
 	f.one(successor)
 	f.reopen()
-	if got := len(f.list(store.Query{Namespace: clinicA, Subscription: "a"})); got != 3 {
+	if got := len(f.list(store.Query{Tenant: clinicA, Subscription: "a"})); got != 3 {
 		f.Errorf("%d deliveries, want 3", got)
 	}
 }
@@ -222,7 +222,7 @@ func testListRenamed(f *fixture) {
 	sub.Name = "b"
 	f.one(sub)
 	f.reopen()
-	if got := f.list(store.Query{Namespace: clinicA, Subscription: "b"}); len(got) != 2 || got[0].Subscription != "b" {
+	if got := f.list(store.Query{Tenant: clinicA, Subscription: "b"}); len(got) != 2 || got[0].Subscription != "b" {
 		f.Errorf("listed %v", got)
 	}
 }
@@ -233,9 +233,9 @@ func testListMoved(f *fixture) {
 	old := []delivery.PendingDelivery{f.one(sub), f.one(sub), f.one(sub), f.one(sub)}
 	f.record(f.delivered(old[0]), f.failed(old[1]))
 	f.retry(old[2], time.Hour)
-	sub.Namespace = clinicB
+	sub.Tenant = clinicB
 	moved := f.one(sub)
-	f.same("theirs", []event.DeliveryID{moved.ID}, ids(f.list(store.Query{Namespace: clinicB})))
+	f.same("theirs", []event.DeliveryID{moved.ID}, ids(f.list(store.Query{Tenant: clinicB})))
 	for _, d := range old {
 		if _, err := f.Get(f.ctx, clinicB, d.ID); !errors.Is(err, store.ErrNotFound) {
 			f.Errorf("Get gave %v", err)
@@ -245,8 +245,8 @@ func testListMoved(f *fixture) {
 		}
 	}
 	f.reopen()
-	f.same("mine", 4, len(f.list(store.Query{Namespace: clinicA})))
-	f.same("theirs after a restart", []event.DeliveryID{moved.ID}, ids(f.list(store.Query{Namespace: clinicB})))
+	f.same("mine", 4, len(f.list(store.Query{Tenant: clinicA})))
+	f.same("theirs after a restart", []event.DeliveryID{moved.ID}, ids(f.list(store.Query{Tenant: clinicB})))
 }
 
 // testListAcross finishes old deliveries late, so that they are filed in another order than their events came.
@@ -267,8 +267,8 @@ func testListAcross(f *fixture) {
 			f.record(f.delivered(deliveries[at]))
 		}
 	}
-	f.same("ids", want, ids(f.list(store.Query{Namespace: clinicA})))
-	f.same("first page", want[:3], ids(f.list(store.Query{Namespace: clinicA, Limit: 3})))
+	f.same("ids", want, ids(f.list(store.Query{Tenant: clinicA})))
+	f.same("first page", want[:3], ids(f.list(store.Query{Tenant: clinicA, Limit: 3})))
 }
 
 func testQueryContext(f *fixture) {
@@ -277,7 +277,7 @@ func testQueryContext(f *fixture) {
 	ctx, cancel := context.WithCancel(f.ctx)
 	cancel()
 	_, get := f.Get(ctx, clinicA, d.ID)
-	_, list := f.List(ctx, store.Query{Namespace: clinicA, Limit: 1})
+	_, list := f.List(ctx, store.Query{Tenant: clinicA, Limit: 1})
 	_, replay := f.Replay(ctx, clinicA, d.ID)
 	_, _, _, due := f.Due(ctx, sub.Key, delivery.Position{}, farFuture, 1, nil)
 	_, aged := f.Aged(ctx, sub.Key, farFuture, 1, nil)

@@ -34,7 +34,7 @@ func testDelivered(f *fixture) {
 	f.record(o)
 	f.same("pending", []delivery.PendingDelivery(nil), f.pending(sub))
 	f.same("record", store.Record{
-		ID: d.ID, EventID: "evt-1", Type: "patient.created", Namespace: clinicA, Subscription: "a", State: delivery.Delivered,
+		ID: d.ID, EventID: "evt-1", Type: "patient.created", Tenant: clinicA, Subscription: "a", State: delivery.Delivered,
 		Created: d.Since, AttemptCount: 1, Attempts: []delivery.Attempt{*o.Attempt},
 	}, f.get(d.ID, clinicA))
 	f.same("counts", delivery.Counts{Delivered: 1, LastDelivered: o.Attempt.Started.Add(o.Attempt.Duration)}, f.counts(sub))

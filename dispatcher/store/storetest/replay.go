@@ -60,7 +60,7 @@ func testReplayFailed(f *fixture) {
 	if c := f.counts(sub); c.Failed != 0 || c.Retrying != 0 || c.Delivered != 1 {
 		f.Errorf("counts %+v", c)
 	}
-	if got := len(f.list(store.Query{Namespace: clinicA})); got != 1 {
+	if got := len(f.list(store.Query{Tenant: clinicA})); got != 1 {
 		f.Errorf("%d deliveries are listed, want the one", got)
 	}
 }
@@ -99,7 +99,7 @@ func testReplayDelivered(f *fixture) {
 	if old := f.get(d.ID, clinicA); old.State != delivery.Delivered {
 		f.Errorf("the old record became %+v", old)
 	}
-	f.same("list", []event.DeliveryID{again.ID, d.ID}, ids(f.list(store.Query{Namespace: clinicA})))
+	f.same("list", []event.DeliveryID{again.ID, d.ID}, ids(f.list(store.Query{Tenant: clinicA})))
 	f.record(f.delivered(again))
 	if r := f.get(again.ID, clinicA); r.State != delivery.Delivered || r.ReplayOf != d.ID || r.AttemptCount != 1 {
 		f.Errorf("record %+v", r)

@@ -32,7 +32,7 @@ func (f *fixture) kept(d event.DeliveryID) bool {
 		f.Fatal(err)
 	}
 	listed := false
-	for _, r := range f.list(store.Query{Namespace: clinicA}) {
+	for _, r := range f.list(store.Query{Tenant: clinicA}) {
 		listed = listed || r.ID == d
 	}
 	if listed != (err == nil) {

@@ -172,7 +172,7 @@ const clinicA, clinicB = "clinic-a", "clinic-b"
 
 // subscription of a namespace.
 func subscription(namespace, name string) delivery.Subscription {
-	return delivery.Subscription{Key: event.NewSubscriptionKey(namespace + "/" + name), Namespace: namespace, Name: name}
+	return delivery.Subscription{Key: event.NewSubscriptionKey(namespace + "/" + name), Tenant: namespace, Name: name}
 }
 
 // newEvent has the given content, and matches subs.
@@ -180,7 +180,7 @@ func newEvent(namespace, id, content string, subs ...delivery.Subscription) stor
 	sum := sha256.Sum256([]byte(content))
 	e := store.NewEvent{
 		Fanout: delivery.Fanout{Event: &delivery.Event{
-			Namespace: namespace, ID: id, Type: "patient.created", Body: []byte(`{"id":"` + id + `","data":"` + content + `"}`),
+			Tenant: namespace, ID: id, Type: "patient.created", Body: []byte(`{"id":"` + id + `","data":"` + content + `"}`),
 			Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 		}},
 		Digest: [16]byte(sum[:16]),
@@ -225,7 +225,7 @@ func (f *fixture) one(sub delivery.Subscription) delivery.PendingDelivery {
 	f.Helper()
 	f.next++
 	f.clock.advance(time.Millisecond)
-	return f.publish(sub.Namespace, fmt.Sprintf("evt-%d", f.next), sub)[0]
+	return f.publish(sub.Tenant, fmt.Sprintf("evt-%d", f.next), sub)[0]
 }
 
 func (f *fixture) record(outcomes ...delivery.Outcome) {

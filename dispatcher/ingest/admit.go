@@ -1,0 +1,52 @@
+package ingest
+
+import (
+	"errors"
+
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/quota"
+)
+
+// admit charges the tenant's quotas with what the events cause, or says which of them is used up.
+func (h *Handler) admit(s *scratch) error {
+	if h.options.Quota == nil {
+		return nil
+	}
+	err := h.options.Quota.Admit(s.body.account.tenant, len(s.events), int64(s.total.deliveries), s.total.pendingBytes)
+	exceeded, ok := errors.AsType[*quota.ExceededError](err)
+	switch {
+	case !ok:
+		return err
+	case exceeded.RetryAfter == 0:
+		return newProblem(tooLarge, "the request is larger than the namespace's quota %s of %d; send fewer events in one request", exceeded.Quota, exceeded.Limit)
+	default:
+		return newProblem(quotaExceeded, "the namespace's quota %s of %d is used up; send the request again after the time in Retry-After", exceeded.Quota, exceeded.Limit).
+			retry(exceeded.RetryAfter)
+	}
+}
+
+// settle returns what was admitted and not caused: events were repeated, or the store failed.
+func (h *Handler) settle(s *scratch, fanouts []delivery.Fanout) {
+	if h.options.Quota == nil {
+		return
+	}
+	deliveries, bytes := int64(s.total.deliveries), s.total.pendingBytes
+	for i := range fanouts {
+		n := int64(len(fanouts[i].Subscriptions))
+		deliveries -= n
+		bytes -= n * int64(len(fanouts[i].Event.Body))
+	}
+	h.options.Quota.Add(s.body.account.tenant, -deliveries, -bytes)
+}
+
+// resume hands deliveries that were replayed to the engine. Quotas count them, and do not refuse them.
+func (h *Handler) resume(tenant string, pending []delivery.PendingDelivery) {
+	if h.options.Quota != nil {
+		bytes := int64(0)
+		for i := range pending {
+			bytes += int64(pending[i].Size)
+		}
+		h.options.Quota.Add(tenant, int64(len(pending)), bytes)
+	}
+	h.options.Resume(pending)
+}

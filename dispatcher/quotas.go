@@ -1,0 +1,55 @@
+package dispatcher
+
+import (
+	"cmp"
+	"context"
+	"time"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/quota"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
+)
+
+// quotaOf returns what the tenant may use: what the routing table says of it, or the dispatcher's default.
+func (d *dispatcher) quotaOf(tenant string) quota.Limits {
+	q := &d.Quota
+	if table := d.table.Load(); table != nil {
+		q = cmp.Or(table.Quota(tenant), q)
+	}
+	return limitsOf(q)
+}
+
+func limitsOf(q *routing.Quota) quota.Limits {
+	return quota.Limits{
+		EventsPerSecond: q.EventsPerSecond, Burst: q.EventsBurst,
+		PendingDeliveries: q.PendingDeliveries, PendingBytes: q.PendingBytes,
+	}
+}
+
+// recountPause is how often what is pending is counted anew where other dispatchers change it, too.
+const recountPause = time.Minute
+
+// countPending counts what each tenant has pending: once, or again and again where several dispatchers share the store.
+func (d *dispatcher) countPending(ctx context.Context) {
+	for {
+		err := d.quotas.Rebase(func(add func(tenant string, deliveries, bytes int64)) error {
+			return d.store.Totals(ctx, func(sub event.SubscriptionKey, deliveries, bytes int64) error {
+				if route, ok := d.table.Load().Get(sub); ok { // what a deleted subscription had is about to be cancelled
+					add(route.Tenant, deliveries, bytes)
+				}
+				return nil
+			})
+		})
+		if err != nil && ctx.Err() == nil {
+			d.Logger.Error(err, "Counting what is pending failed; trying again", "pause", recountPause)
+		}
+		if err == nil && d.postgresURL == "" {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(recountPause):
+		}
+	}
+}
