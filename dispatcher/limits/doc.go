@@ -11,14 +11,14 @@
 //	tables       a tenth of the limit: routing table, clients of Kubernetes, the filter of ids
 //	budget       half of the rest: bodies of publishes and of waiting deliveries, what stores hold beside them
 //	attempts     three tenths of the rest: 32 KiB each in flight (TLS, goroutine, buffers), 16 KiB each idle connection
-//	connections  a fifth of the rest: 24 KiB for each of a publisher (TLS, goroutine, buffers, half a full header)
+//	connections  a fifth of the rest: 64 KiB for each of a publisher (TLS, goroutine, buffers, a full header, read and parsed)
 //
 // In MiB, and numbers of attempts, idle connections and publishers' connections:
 //
 //	limit  GOMEMLIMIT  budget  attempts  idle  connections
-//	  512         396      64       873   218          873
-//	 1024         857     198      3386   846         3386
-//	 4096        3622    1081     18459  4614        18459
+//	  512         396      64       873   218          327
+//	 1024         857     198      3386   846         1269
+//	 4096        3622    1081     18459  4614         6922
 //
 // The budget is never less than 64 MiB, which publishing needs for one request of the greatest size; below 512 MiB that
 // comes out of the collector's quarter. Without a limit the shares are those of 1 GiB, the limit that the manager gives

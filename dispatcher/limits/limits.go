@@ -45,7 +45,7 @@ const (
 	// leastBudget lets one tenant alone publish a request of any size.
 	leastBudget = 64 << 20
 	// What one of each uses, in bytes.
-	placeBytes      = 28 << 10
+	placeBytes      = 32 << 10
 	idleBytes       = 16 << 10
 	connectionBytes = 64 << 10
 	// placesPerIdle is how many attempts may be in flight for each idle connection.

@@ -129,6 +129,17 @@ type Store interface {
 	// OldestPending returns when the oldest event with a pending delivery to sub was accepted; zero if there is none.
 	OldestPending(ctx context.Context, sub event.SubscriptionKey) (time.Time, error)
 
+	// Totals calls yield once for each subscription that has something pending, in any order: with the number of its
+	// deliveries, and the sum of the sizes of their bodies in bytes. A body counts once for each delivery of it. All totals
+	// are of one moment after the call began. Writers go on meanwhile.
+	//
+	// It ends with the error of yield or of ctx, or with ErrClosed once Close is called; then some totals are missing. The
+	// store cannot give up what it replaces or deletes before the call ends, so yield must not wait.
+	//
+	// It reads every pending delivery once, in the background, on one processor: half a second for a million of them. It
+	// holds a bounded amount of memory, whatever is pending.
+	Totals(ctx context.Context, yield func(sub event.SubscriptionKey, deliveries, bytes int64) error) error
+
 	// Now is the clock that due times and ages are kept by. It never shows a time before one at which the store accepted
 	// an event, also after a restart.
 	Now() time.Time

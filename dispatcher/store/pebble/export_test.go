@@ -1,6 +1,7 @@
 package pebble
 
 import (
+	"context"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -69,6 +70,14 @@ func Pending(s *Store) int64 {
 	_, _, _, n := s.space.figures()
 	return n
 }
+
+// TotalsBy is Totals with steps of the given length.
+func TotalsBy(ctx context.Context, s *Store, length int, yield func(sub event.SubscriptionKey, deliveries, bytes int64) error) error {
+	return s.totalsBy(ctx, length, yield)
+}
+
+// Counted is closed once the deliveries that were pending when the store was opened were counted.
+func Counted(s *Store) <-chan struct{} { return s.counted }
 
 // Written is how many bytes of batches were written to the log.
 func Written(s *Store) uint64 { return s.db.Metrics().WAL.BytesIn }

@@ -109,11 +109,11 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.life.closed = true
+	s.close()
 	if s.life.users == 0 {
 		close(s.life.idle)
 	}
 	s.life.Unlock()
-	s.close()
 	<-s.life.idle
 	s.work.Wait()
 	s.metrics.unregister()

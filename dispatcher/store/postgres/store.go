@@ -26,8 +26,11 @@ type Store struct {
 
 	closing context.Context
 	stop    context.CancelFunc
-	work    sync.WaitGroup // the background goroutines
-	life    struct {
+	// ending ends once Close is called, closing once no call is under way any more.
+	ending context.Context
+	end    context.CancelFunc
+	work   sync.WaitGroup // the background goroutines
+	life   struct {
 		sync.Mutex
 		closed bool
 		users  int
@@ -63,6 +66,7 @@ func Open(ctx context.Context, options Options) (*Store, error) {
 	s := &Store{options: options, calls: make(chan *call, maxWaiting), large: make(chan struct{}, committers-1), events: make(chan *eventRead)}
 	s.life.idle = make(chan struct{})
 	s.closing, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	s.ending, s.end = context.WithCancel(s.closing)
 	if err := s.open(ctx, config); err != nil {
 		s.stop()
 		s.closePools()
@@ -150,6 +154,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.life.closed = true
+	s.end()
 	if s.life.users == 0 {
 		close(s.life.idle)
 	}

@@ -322,6 +322,7 @@ func (m *model) check() {
 		m.checkFirst(sub, want)
 		m.checkOldest(sub, want)
 	}
+	m.checkTotals()
 	m.checkRecords()
 }
 

@@ -55,7 +55,8 @@ func Run(t *testing.T, harness Harness) {
 		tests map[string]func(*fixture)
 	}{
 		{"Append", appendTests}, {"Record", recordTests}, {"Due", dueTests}, {"Query", queryTests},
-		{"Replay", replayTests}, {"Retention", retentionTests}, {"Lifecycle", lifecycleTests}, {"Model", modelTests},
+		{"Replay", replayTests}, {"Retention", retentionTests}, {"Totals", totalsTests}, {"Lifecycle", lifecycleTests},
+		{"Model", modelTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			t.Parallel()
