@@ -51,7 +51,7 @@ func TestBodiesAreOfOneSize(t *testing.T) {
 func TestRequestsAreHTTP(t *testing.T) {
 	t.Parallel()
 	ids := []identity{{run: 1, number: 2, sent: time.Now()}, {run: 1, number: 5, sent: time.Now()}}
-	request, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(appendRequest(nil, "clinic-2", ids, true))))
+	request, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(post{namespace: "clinic-2", data: data}.append(nil, ids, true))))
 	if err != nil {
 		t.Fatal(err)
 	}

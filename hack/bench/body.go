@@ -90,22 +90,33 @@ func delivered(id identity) []byte {
 	return event.AppendBody(make([]byte, 0, bodySize), string(appendID(nil, id)), eventType, id.sent, data)
 }
 
-// appendPublished appends the event as a producer sends it.
-func appendPublished(b []byte, id identity) []byte {
+// post is how events are published: where to, by whom, and with which data.
+type post struct {
+	namespace, token string
+	data             []byte
+}
+
+// appendEvent appends the event as a producer sends it.
+func (p post) appendEvent(b []byte, id identity) []byte {
 	b = append(b, idPrefix...)
 	b = appendID(b, id)
 	b = append(b, `","type":"`...)
 	b = append(b, eventType...)
 	b = append(b, `","data":`...)
-	return append(append(b, data...), '}')
+	return append(append(b, p.data...), '}')
 }
 
-// appendRequest appends a publish of the given events to a namespace.
-func appendRequest(b []byte, namespace string, ids []identity, batch bool) []byte {
+// append appends a request that publishes the given events.
+func (p post) append(b []byte, ids []identity, batch bool) []byte {
 	b = append(b, "POST /v1/namespaces/"...)
-	b = append(b, namespace...)
-	b = append(b, "/events HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: "...)
-	size := len(ids) * publishedLength
+	b = append(b, p.namespace...)
+	b = append(b, "/events HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"...)
+	if p.token != "" {
+		b = append(b, "Authorization: Bearer "...)
+		b = append(append(b, p.token...), "\r\n"...)
+	}
+	b = append(b, "Content-Length: "...)
+	size := len(ids) * (eventOverhead + len(p.data))
 	if batch {
 		size += len(ids) + 1
 	}
@@ -114,7 +125,7 @@ func appendRequest(b []byte, namespace string, ids []identity, batch bool) []byt
 		if batch {
 			b = append(b, "[,"[min(i, 1)])
 		}
-		b = appendPublished(b, id)
+		b = p.appendEvent(b, id)
 	}
 	if batch {
 		b = append(b, ']')
@@ -122,4 +133,10 @@ func appendRequest(b []byte, namespace string, ids []identity, batch bool) []byt
 	return b
 }
 
-var publishedLength = len(appendPublished(nil, identity{}))
+// eventOverhead is what a published event has around its data.
+var eventOverhead = len(post{}.appendEvent(nil, identity{}))
+
+// dataOf returns data that makes a delivered body about size bytes long.
+func dataOf(size int) []byte {
+	return fmt.Appendf(nil, dataFormat, bytes.Repeat([]byte("x"), max(0, size-len(dataFormat))))
+}

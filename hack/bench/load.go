@@ -19,6 +19,8 @@ import (
 // publisher is one connection to the publish API.
 type publisher struct {
 	address string
+	from    string        // local IP address; the system's choice if empty
+	timeout time.Duration // of one publish; none if zero
 	conn    net.Conn
 	reader  *bufio.Reader
 	request []byte
@@ -33,20 +35,32 @@ func (p *publisher) close() {
 	}
 }
 
+// dial opens a connection to address from the local address from, which may be empty.
+func dial(from, address string) (net.Conn, error) {
+	d := net.Dialer{}
+	if from != "" {
+		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
+	}
+	return d.Dial("tcp", address)
+}
+
 // publish sends events and returns the answer's code, and for how long to wait if that asks to.
-func (p *publisher) publish(namespace string, ids []identity, batch bool) (code int, wait time.Duration, err error) {
+func (p *publisher) publish(post post, ids []identity, batch bool) (code int, wait time.Duration, err error) {
 	if p.conn == nil {
-		if p.conn, err = net.Dial("tcp", p.address); err != nil {
+		if p.conn, err = dial(p.from, p.address); err != nil {
 			return 0, 0, err
 		}
 		p.reader = bufio.NewReader(p.conn)
+	}
+	if p.timeout > 0 {
+		_ = p.conn.SetDeadline(time.Now().Add(p.timeout))
 	}
 	defer func() {
 		if err != nil {
 			p.close()
 		}
 	}()
-	p.request = appendRequest(p.request[:0], namespace, ids, batch)
+	p.request = post.append(p.request[:0], ids, batch)
 	if _, err = p.conn.Write(p.request); err != nil {
 		return 0, 0, fmt.Errorf("publish: %w", err)
 	}
@@ -67,9 +81,18 @@ type load struct {
 	publishers int
 	batch      int // events in a request; a request's events are of one group
 
+	// What hostile runs set; see newLoad for the defaults.
+	first    int                   // the first group's number, so that loads share a dispatcher
+	stubborn bool                  // goes on after a connection failed: the dispatcher is killed meanwhile
+	token    func(identity) string // that an event is published with; none if nil
+	from     string                // local address of the publishers
+	data     []byte                // of each event
+	timeout  time.Duration         // of one publish
+
 	next     atomic.Int64
 	accepted []atomic.Bool // by event
-	refused  atomic.Int64  // requests answered with 429 or 503
+	refused  atomic.Int64  // requests answered with 429 or 503, or that failed where that is forgiven
+	broken   atomic.Int64  // those that failed
 	lateness []time.Duration
 	started  time.Time
 	answers  answerTimes
@@ -82,17 +105,30 @@ type answerTimes struct {
 }
 
 func newLoad(p plan, address string, publishers, batch int) *load {
-	return &load{plan: p, address: address, publishers: publishers, batch: batch, accepted: make([]atomic.Bool, p.Events)}
+	return &load{plan: p, address: address, publishers: publishers, batch: batch, data: data, accepted: make([]atomic.Bool, p.Events)}
 }
 
 // namespaceOf returns the namespace of a group.
 func namespaceOf(group int) string { return "clinic-" + strconv.Itoa(group) }
 
+// post is how an event is published.
+func (l *load) post(id identity) post {
+	p := post{namespace: namespaceOf(l.first + id.number%l.Groups), data: l.data}
+	if l.token != nil {
+		p.token = l.token(id)
+	}
+	return p
+}
+
 // send publishes events and notes that they were accepted. It waits and repeats where the API asks for that.
 func (l *load) send(ctx context.Context, p *publisher, ids []identity) error {
 	for {
 		start := time.Now()
-		code, wait, err := p.publish(namespaceOf(ids[0].number%l.Groups), ids, l.batch > 1)
+		code, wait, err := p.publish(l.post(ids[0]), ids, l.batch > 1)
+		if err != nil && l.stubborn {
+			l.broken.Add(1)
+			code, wait, err = http.StatusServiceUnavailable, time.Second/2, nil
+		}
 		if err != nil {
 			return err
 		}
@@ -186,7 +222,7 @@ func (l *load) work(f func(*publisher) error) error {
 	errs := make([]error, l.publishers)
 	for i := range l.publishers {
 		group.Go(func() {
-			p := &publisher{address: l.address}
+			p := &publisher{address: l.address, from: l.from, timeout: l.timeout}
 			defer p.close()
 			errs[i] = f(p)
 		})

@@ -24,6 +24,10 @@ func main() {
 	switch arguments := os.Args[1:]; {
 	case len(arguments) > 0 && arguments[0] == "receiver":
 		err = receive(slices.Contains(arguments, "standard"))
+	case len(arguments) > 0 && arguments[0] == "trap":
+		err = runTrap()
+	case len(arguments) > 0 && arguments[0] == "flood":
+		err = runFlood(arguments[1:])
 	case len(arguments) > 0 && arguments[0] == "dispatcher":
 		err = runProfiled(arguments[1:])
 	default:
@@ -37,24 +41,31 @@ func main() {
 
 // bench is one run of the program.
 type bench struct {
-	eventflow string // the binary
-	dir       string // where the stores are
-	store     string // their kind
+	eventflow string   // the binary
+	base      string   // an older one, which rates are compared with
+	arguments []string // further ones of the dispatcher
+	cgroup    string   // folder for cgroups; the bench enforces limits by itself if empty
+	dir       string   // where the stores are
+	store     string   // their kind
 	database  *postgrestest.Server
 	profiles  string
 	scale     float64
 	pending   int
 	// How long scenarios take.
 	rawFor, steadyFor, deadFor, pendingFor, idleFor time.Duration
+	soakFor, killEvery                              time.Duration
 	patience                                        time.Duration // until everything arrived
 
-	out      io.Writer
-	self     *process
-	receiver *remote
-	result   result
-	runs     int
-	lastRaw  *rawResult
-	rawAt    time.Time
+	out         io.Writer
+	self        *process
+	receiver    *remote
+	trap        *remoteTrap
+	result      result
+	runs        int
+	turns       int    // of the scenario rates
+	descriptors uint64 // that each process may open
+	lastRaw     *rawResult
+	rawAt       time.Time
 }
 
 // options are the command line's.
@@ -66,7 +77,9 @@ type options struct {
 func (b *bench) flags(o *options) *flag.FlagSet {
 	names := make([]string, 0, len(scenarios))
 	for i := range scenarios {
-		names = append(names, scenarios[i].name)
+		if !scenarios[i].onlyNamed {
+			names = append(names, scenarios[i].name)
+		}
 	}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&o.scenarios, "scenarios", strings.Join(names, ","), "which to run, in this order")
@@ -77,7 +90,15 @@ func (b *bench) flags(o *options) *flag.FlagSet {
 	f.StringVar(&b.store, "store", storeEmbedded, "where events are kept: embedded, or postgres, a server that is started on this machine")
 	f.StringVar(&b.dir, "dir", "bin/bench", "folder for stores; its file system's fsync is part of what is measured")
 	f.StringVar(&b.profiles, "profile", "", "folder for CPU, heap and lock profiles of the dispatcher, which is then not the binary but the same code in this program")
-	f.Float64Var(&b.scale, "scale", 1, "factor on the number of events of the throughput scenarios")
+	f.StringVar(&b.base, "base", "", "older binary that the scenario rates compares with")
+	f.Func("dispatcher-args", "further arguments of the dispatcher, separated by spaces", func(text string) error {
+		b.arguments = strings.Fields(text)
+		return nil
+	})
+	f.StringVar(&b.cgroup, "cgroup", "", "folder in which to make cgroups for limits on memory, such as /sys/fs/cgroup; without, the bench kills a dispatcher that passes its limit")
+	f.Float64Var(&b.scale, "scale", 1, "factor on the number of events of the throughput scenarios, and on the size and length of hostile ones")
+	f.DurationVar(&b.soakFor, "for", 5*time.Minute, "how long the scenario soak takes")
+	f.DurationVar(&b.killEvery, "kill-every", 0, "how often the scenario soak kills the dispatcher; never if 0")
 	f.IntVar(&b.pending, "pending", 1_000_000, "deliveries of the scenario pending")
 	f.DurationVar(&b.rawFor, "raw-for", 3*time.Second, "how long each run of the raw loop takes")
 	f.DurationVar(&b.steadyFor, "steady-for", 20*time.Second, "how long to publish at a steady rate")
@@ -107,7 +128,12 @@ func run(arguments []string) error {
 	if err := b.prepare(ctx, o.receiver); err != nil {
 		return err
 	}
-	defer func() { _ = b.receiver.kill() }()
+	defer func() {
+		_ = b.receiver.kill()
+		if b.trap != nil {
+			_ = b.trap.kill()
+		}
+	}()
 	if err := b.startDatabase(); err != nil {
 		return err
 	}
@@ -167,6 +193,7 @@ func (b *bench) prepare(ctx context.Context, receiver string) error {
 	if err != nil {
 		return err
 	}
+	b.descriptors = raiseDescriptors(wantDescriptors)
 	b.result.Started, b.result.Receiver = time.Now().UTC().Format(time.RFC3339), receiver
 	b.receiver, err = startReceiver(ctx, receiver == "standard")
 	return err
@@ -209,6 +236,17 @@ func (b *bench) nextRun() int {
 }
 
 func (b *bench) scaled(events int) int { return max(2000, int(float64(events)*b.scale)) / 2000 * 2000 }
+
+// wantDescriptors is how many descriptors each process should be able to open for the hostile scenarios at full size.
+const wantDescriptors = 200_000
+
+// share is a number of a hostile scenario at the run's scale.
+func (b *bench) share(full, least int) int { return max(least, int(float64(full)*min(b.scale, 1))) }
+
+// spell is a length of a hostile scenario at the run's scale.
+func (b *bench) spell(full, least time.Duration) time.Duration {
+	return max(least, time.Duration(float64(full)*min(b.scale, 1)))
+}
 
 // rawFresh is how long the raw loop's result may be taken for what the machine can do now.
 const rawFresh = 15 * time.Second

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,7 +37,12 @@ type product struct {
 	profile  string // address of its profiles, if asked for
 	store    string // as the command line names it
 	log      *os.File
-	Started  time.Duration // from the start of the process until it was ready
+	limit    *limit // of its memory; none if nil
+	// What hostile runs set.
+	arguments, environment []string
+	readyWithin            time.Duration // startTimeout if zero
+	host                   string        // its addresses' own, which then stay through restarts
+	Started                time.Duration // from the start of the process until it was ready
 }
 
 // endpoint is one subscription's.
@@ -87,7 +93,7 @@ func (p *product) writeManifests(groups int, endpoints func(int) []endpoint) err
 	if err := os.Mkdir(filepath.Join(p.dir, "manifests"), 0o700); err != nil {
 		return err
 	}
-	closed, err := freeAddress()
+	closed, err := freeAddress("127.0.0.1")
 	if err != nil {
 		return err
 	}
@@ -112,8 +118,8 @@ func (p *product) writeManifests(groups int, endpoints func(int) []endpoint) err
 }
 
 // freeAddress returns an address that nobody listens on.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func freeAddress(host string) (string, error) {
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return "", err
 	}
@@ -124,7 +130,10 @@ func freeAddress() (string, error) {
 func (p *product) start(ctx context.Context) error {
 	var err error
 	for _, address := range []*string{&p.api, &p.ops, &p.profile} {
-		if *address, err = freeAddress(); err != nil {
+		if p.host != "" && *address != "" {
+			continue
+		}
+		if *address, err = freeAddress(cmp.Or(p.host, "127.0.0.1")); err != nil {
 			return err
 		}
 	}
@@ -137,13 +146,15 @@ func (p *product) start(ctx context.Context) error {
 		}
 		arguments = append(arguments, "--profile-listen="+p.profile)
 	}
+	arguments = append(append(arguments, p.arguments...), p.bench.arguments...) // the last of a flag holds
 	if p.log, err = os.OpenFile(filepath.Join(p.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, program, arguments...)
 	cmd.Stdout, cmd.Stderr = p.log, p.log
+	cmd.Env = append(os.Environ(), p.environment...)
 	begun := time.Now()
-	if err := cmd.Start(); err != nil {
+	if err := p.limit.start(cmd); err != nil {
 		return err
 	}
 	p.process = &process{pid: cmd.Process.Pid, cmd: cmd}
@@ -156,7 +167,8 @@ func (p *product) start(ctx context.Context) error {
 }
 
 func (p *product) waitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	within := cmp.Or(p.readyWithin, startTimeout)
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	again := time.NewTicker(5 * time.Millisecond)
 	defer again.Stop()
@@ -170,7 +182,7 @@ func (p *product) waitReady(ctx context.Context) error {
 		select {
 		case <-again.C:
 		case <-ctx.Done():
-			return fmt.Errorf("the dispatcher was not ready within %s", startTimeout)
+			return fmt.Errorf("the dispatcher was not ready within %s", within)
 		}
 	}
 }

@@ -13,7 +13,9 @@ type scenario struct {
 	targets    []target
 	// once: the figures are not rates, and one run takes minutes.
 	once bool
-	run  func(ctx context.Context, b *bench, m *measured) error
+	// onlyNamed: it does not run unless it is asked for by name.
+	onlyNamed bool
+	run       func(ctx context.Context, b *bench, m *measured) error
 }
 
 // target is a figure's bound.
@@ -24,7 +26,7 @@ type target struct {
 }
 
 // scenarios in the order in which they run.
-var scenarios = []scenario{
+var scenarios = append([]scenario{
 	{name: "batch", work: "publish in batches of 100, one endpoint, from first publish to drained", run: runBatch, targets: []target{{"ratio to raw", true, 0.70}}},
 	{name: "single", work: "publish one by one, closed loop, 32 publishers, one endpoint", run: runSingle, targets: []target{{"ratio to raw", true, 0.40}}},
 	{name: "fanout", work: "fan-out: 1 event to 20 subscriptions", run: runFanOut, targets: []target{{"ratio to raw", true, 0.75}}},
@@ -42,7 +44,7 @@ var scenarios = []scenario{
 		{"match (µs)", false, 2}, {"allocations of a match", false, 0}, {"load (s)", false, 3}, {"resident each (bytes)", false, 1024},
 	}},
 	{name: "idle", work: "idle, 1,000 subscriptions", run: runIdle, targets: []target{{"CPU (% of a core)", false, 0.5}, {"resident (MiB)", false, 80}}},
-}
+}, hostile...)
 
 // healthy returns groups of n endpoints that answer at once.
 func healthy(n int) func(int) []endpoint {
