@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +16,8 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/scheme"
 )
 
 // junkReview is how long the API server takes for a token that it does not know: webhook authenticators are slow.
@@ -94,10 +97,19 @@ func answerJSON(w http.ResponseWriter, status int, value any) {
 	_ = json.NewEncoder(w).Encode(value)
 }
 
+// decodeReview reads a review in JSON or, as client-go prefers, in protobuf.
+func decodeReview(r *http.Request, into runtime.Object) error {
+	body, err := io.ReadAll(r.Body)
+	if err == nil {
+		_, _, err = scheme.Codecs.UniversalDeserializer().Decode(body, nil, into)
+	}
+	return err
+}
+
 func (a *apiServer) reviewToken(w http.ResponseWriter, r *http.Request) {
 	var review authenticationv1.TokenReview
-	if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
-		http.Error(w, "not a TokenReview in JSON", http.StatusBadRequest)
+	if err := decodeReview(r, &review); err != nil {
+		http.Error(w, "not a TokenReview", http.StatusBadRequest)
 		return
 	}
 	a.asked.Add(1)
@@ -123,8 +135,8 @@ func (a *apiServer) reviewToken(w http.ResponseWriter, r *http.Request) {
 
 func (a *apiServer) reviewAccess(w http.ResponseWriter, r *http.Request) {
 	var review authorizationv1.SubjectAccessReview
-	if err := json.NewDecoder(r.Body).Decode(&review); err != nil || review.Spec.ResourceAttributes == nil {
-		http.Error(w, "not a SubjectAccessReview in JSON", http.StatusBadRequest)
+	if err := decodeReview(r, &review); err != nil || review.Spec.ResourceAttributes == nil {
+		http.Error(w, "not a SubjectAccessReview", http.StatusBadRequest)
 		return
 	}
 	review.Status.Allowed = strings.HasPrefix(review.Spec.User, "system:serviceaccount:"+review.Spec.ResourceAttributes.Namespace+":")

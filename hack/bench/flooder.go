@@ -131,13 +131,12 @@ func (f *flooder) note(m *message) {
 	f.mu.Unlock()
 }
 
-// stall sends a part of a body. The sizes are those at which a buffer that grows in steps has just grown: a little more
-// than 128 KiB and 1 MiB.
+// stall sends a part of a body. The sizes are those at which a buffer that grows in steps of eight has just grown, and
+// the small ones fill what the large ones leave.
 func (f *flooder) stall(conn net.Conn, i int) {
-	length, part := 1<<20, 128<<10+1
-	if i%4 == 0 {
-		length, part = 8<<20, 1<<20+1
-	}
+	parts := []int{1<<20 + 1, 128<<10 + 1, 8<<10 + 1, 1}
+	part := parts[i%len(parts)]
+	length := min(8*part, 8<<20)
 	_ = conn.SetWriteDeadline(time.Now().Add(time.Minute))
 	_, _ = fmt.Fprintf(conn, "POST /v1/namespaces/%s/events HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", f.Namespace, length)
 	_, _ = conn.Write(make([]byte, part))
