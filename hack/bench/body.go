@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"time"
 
@@ -136,7 +137,14 @@ func (p post) append(b []byte, ids []identity, batch bool) []byte {
 // eventOverhead is what a published event has around its data.
 var eventOverhead = len(post{}.appendEvent(nil, identity{}))
 
-// dataOf returns data that makes a delivered body about size bytes long.
+// dataOf returns data that makes a delivered body about size bytes long, and that no store can compress by much.
 func dataOf(size int) []byte {
-	return fmt.Appendf(nil, dataFormat, bytes.Repeat([]byte("x"), max(0, size-len(dataFormat))))
+	random := rand.NewChaCha8([32]byte{}) // the same in each run
+	note := make([]byte, max(0, size-len(dataFormat)))
+	_, _ = random.Read(note)
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+	for i, b := range note {
+		note[i] = alphabet[b%64]
+	}
+	return fmt.Appendf(nil, dataFormat, note)
 }

@@ -8,9 +8,9 @@ import (
 
 // runFanOutMemory asks for more memory than there is: many deliveries of small events, and large events that nobody takes.
 func runFanOutMemory(ctx context.Context, b *bench, m *measured) error {
-	fan := b.share(2000, 500)
+	fan := b.share(2000, 1000)
 	err := b.fillMemory(ctx, m, "small: ", repeated(fan, subscription{behaviour: behaviourOK}), flood{
-		publishers: 16, batch: 200, size: bodySize, events: b.share(100_000, 4000), length: b.spell(3*time.Minute, 10*time.Second), drain: b.spell(3*time.Minute, 5*time.Second),
+		publishers: 16, batch: 200, size: bodySize, events: b.share(100_000, 3200), length: b.spell(3*time.Minute, 10*time.Second), drain: b.spell(3*time.Minute, 5*time.Second),
 	})
 	if err != nil {
 		return err
@@ -76,14 +76,14 @@ func (b *bench) fillMemory(ctx context.Context, m *measured, prefix string, subs
 			return err
 		}
 	}
-	audited, stop := context.WithTimeout(ctx, max(f.length, b.patience))
+	audited, stop := context.WithTimeout(ctx, max(f.length, 2*b.patience))
 	defer stop()
 	lost, crossed, pending, err := s.lost(audited, l, "Pending")
 	if err != nil {
 		return err
 	}
 	m.add(prefix+"neither delivered nor pending", float64(lost+crossed))
-	m.add(prefix+"pending at the end", float64(pending))
+	m.add(prefix+"pending at the end, of those audited", float64(pending))
 	return nil
 }
 

@@ -244,13 +244,17 @@ func (w wellness) compare(m *measured, prefix string, without wellness, allowed,
 	m.add(prefix+"healthy missing", float64(w.Missing))
 }
 
-// listed calls visit for each delivery of a namespace in a state, as GET deliveries lists them.
-func (s *stage) listed(ctx context.Context, namespace, state string, visit func(event, subscription string)) error {
+// listed calls visit for each delivery of a namespace in a state, as GET deliveries lists them; of all its subscriptions
+// if the one given is empty.
+func (s *stage) listed(ctx context.Context, namespace, subscription, state string, visit func(event, subscription string)) error {
 	token := ""
 	for {
 		values := url.Values{"limit": {"1000"}, "state": {state}}
 		if token != "" {
 			values.Set("continue", token)
+		}
+		if subscription != "" {
+			values.Set("subscription", subscription)
 		}
 		var page struct {
 			Items []struct {

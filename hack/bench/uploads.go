@@ -88,7 +88,7 @@ func (b *bench) besiege(ctx context.Context, m *measured, siege siege, addresses
 	err = pause(ctx, b.spell(5*time.Second, time.Second))
 	with := wellness{}
 	if err == nil {
-		with, err = s.measure(ctx, 50, b.spell(30*time.Second, 4*time.Second), set)
+		with, err = s.measure(ctx, 50, b.spell(30*time.Second, 3*time.Second), set)
 	}
 	var sum flooded
 	if err := errors.Join(err, f.stop(&sum)); err != nil {

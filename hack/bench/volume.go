@@ -83,6 +83,7 @@ type fullVolume struct {
 	m      *measured
 	volume *volume
 	failed int // starts
+	inRow  int // starts that failed since one did not
 	ended  int // times it ended by itself
 	kills  int
 }
@@ -104,7 +105,7 @@ func runFullVolume(ctx context.Context, b *bench, m *measured) (err error) {
 		return err
 	}
 	defer s.end()
-	s.readyWithin = 20 * time.Second
+	s.readyWithin = b.spell(20*time.Second, 8*time.Second)
 	f := &fullVolume{stage: s, bench: b, m: m, volume: v}
 	return f.run(ctx)
 }
@@ -160,21 +161,27 @@ func (f *fullVolume) publish(ctx context.Context, group, events, batch, size int
 
 // revive starts a dispatcher that ended by itself, as a kubelet would.
 func (f *fullVolume) revive(ctx context.Context) {
-	if f.gone() {
+	if f.gone() && !f.hopeless() {
 		f.ended++
-		f.bench.progress("  it ended by itself: %.300s", lastLine(f.logged()))
+		f.bench.progress("  it ended by itself: %.200s", lastLine(f.logged()))
 		f.restart(ctx)
 	}
 }
+
+// hopeless reports whether starts fail one after the other, so that more of them would show nothing new.
+func (f *fullVolume) hopeless() bool { return f.inRow >= 3 }
 
 // restart kills and starts it, and reports whether it became ready.
 func (f *fullVolume) restart(ctx context.Context) bool {
 	err := f.again(ctx)
 	if err != nil {
 		f.failed++
-		f.bench.progress("  a start failed: %.300s", lastLine([]byte(err.Error())))
+		f.inRow++
+		f.bench.progress("  a start failed: %.200s", lastLine([]byte(err.Error())))
+		return false
 	}
-	return err == nil
+	f.inRow = 0
+	return true
 }
 
 func (f *fullVolume) fillByPublishing(ctx context.Context) error {
@@ -189,8 +196,10 @@ func (f *fullVolume) fillByPublishing(ctx context.Context) error {
 
 // kill9 kills it and starts it again.
 func (f *fullVolume) kill9(ctx context.Context) {
-	f.kills++
-	f.restart(ctx)
+	if !f.hopeless() {
+		f.kills++
+		f.restart(ctx)
+	}
 }
 
 // replays replays what was delivered, again and again, until it is refused or there is nothing to be had by it.
@@ -198,7 +207,7 @@ func (f *fullVolume) replays(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, f.bench.spell(time.Minute, 5*time.Second))
 	defer cancel()
 	n := 0
-	for ; limited.Err() == nil && n < 50; n++ {
+	for ; limited.Err() == nil && n < 50 && !f.hopeless(); n++ {
 		_, err := f.call(limited, http.MethodPost, namespaceOf(groupReplay)+"/deliveries/replay", []byte(`{"state":"Delivered"}`))
 		if err != nil {
 			f.revive(ctx)
@@ -224,6 +233,9 @@ func (f *fullVolume) cancel(ctx context.Context) error {
 			break
 		}
 		f.revive(ctx)
+		if f.hopeless() {
+			break
+		}
 		if kills < 3 {
 			kills++
 			f.kill9(ctx)
@@ -232,6 +244,9 @@ func (f *fullVolume) cancel(ctx context.Context) error {
 		if f.pendingOf(limited, groupSmall) == 0 && f.pendingOf(limited, groupLarge) == 0 {
 			break
 		}
+	}
+	if f.hopeless() {
+		return ctx.Err()
 	}
 	f.bench.progress("  subscriptions deleted: %d and %d deliveries still pending, %d MiB free",
 		f.pendingOf(ctx, groupSmall), f.pendingOf(ctx, groupLarge), f.volume.free()>>20)
@@ -243,7 +258,7 @@ func (f *fullVolume) pendingOf(ctx context.Context, group int) int {
 	limited, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	n := 0
-	if f.listed(limited, namespaceOf(group), "Pending", func(string, string) { n++ }) != nil {
+	if f.listed(limited, namespaceOf(group), "", "Pending", func(string, string) { n++ }) != nil {
 		return -1
 	}
 	return n
@@ -257,6 +272,9 @@ func (f *fullVolume) starts(ctx context.Context) error {
 	f.bench.progress("  %d bytes are free", f.volume.free())
 	slowest := time.Duration(0)
 	for range f.bench.share(20, 4) {
+		if f.hopeless() {
+			break
+		}
 		f.kills++
 		if f.restart(ctx) {
 			slowest = max(slowest, f.Started)
@@ -268,6 +286,9 @@ func (f *fullVolume) starts(ctx context.Context) error {
 			f.ended++
 		}
 	}
+	if slowest == 0 {
+		return f.volume.relieve()
+	}
 	f.m.add("slowest start with no byte free (s)", slowest.Seconds())
 	return f.volume.relieve()
 }
@@ -275,7 +296,9 @@ func (f *fullVolume) starts(ctx context.Context) error {
 // recover waits until a healthy tenant's events are accepted and delivered again.
 func (f *fullVolume) recover(ctx context.Context) error {
 	freed := time.Now()
-	f.revive(ctx)
+	if f.gone() {
+		f.restart(ctx)
+	}
 	w, err := f.measure(ctx, 20, 5*time.Second, nil)
 	if err != nil {
 		return err
