@@ -13,6 +13,7 @@ RUNFLAGS ?=
 # Never from the cache: some suites run the binary, which the cache knows nothing of.
 TESTFLAGS ?= -race -count=1 -timeout 15m
 STORE ?= embedded
+SOAKFOR ?= 1h
 BENCHFLAGS ?= -json=bin/bench/result.json
 
 tool = go tool -modfile=hack/tools/go.mod
@@ -65,6 +66,10 @@ test: ## Run the unit tests, and the envtest suites against a real API server
 .PHONY: bench
 bench: ## Measure a dispatcher against this machine's raw limit (STORE=embedded|postgres, BENCHFLAGS=-help)
 	CGO_ENABLED=0 go run ./hack/bench -store=$(STORE) $(BENCHFLAGS)
+
+.PHONY: soak
+soak: ## Let tenants misbehave in every way for an hour (SOAKFOR), with kill -9 every 7 minutes, and audit what arrived
+	CGO_ENABLED=0 go run ./hack/bench -strict -scenarios=soak -for=$(SOAKFOR) -kill-every=7m -json=bin/bench/soak.json
 
 .PHONY: microbench
 microbench: ## Run the packages' benchmarks

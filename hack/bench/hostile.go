@@ -11,17 +11,17 @@ import (
 // hostile are the scenarios in which tenants and clients misbehave, and a healthy tenant is to notice nothing. -scale
 // makes them smaller and shorter, for CI.
 var hostile = []scenario{
-	{name: "tenants-hang", work: "10,000 subscriptions that hang, in 1 tenant and in 1,000, 5 events each; a healthy tenant at 50/s", run: runTenantsHang, once: true,
+	{name: "tenants-hang", work: "10,000 subscriptions that hang, in 1 tenant and in 1,000, 5 events each; a healthy tenant at 50/s", run: runTenantsHang, once: true, embedded: true,
 		targets: join(both("1 tenant: ", "many tenants: ", func(prefix string) []target { return wellTargets(prefix, 2) }))},
-	{name: "tenants-mixed", work: "100 tenants publish at full speed to endpoints that fail, hang, drip, answer 429; a healthy tenant at 10/s", run: runTenantsMixed, once: true,
+	{name: "tenants-mixed", work: "100 tenants publish at full speed to endpoints that fail, hang, drip, answer 429; a healthy tenant at 10/s", run: runTenantsMixed, once: true, embedded: true,
 		targets: append(wellTargets("", 3), target{"healthy refused", false, 0})},
-	{name: "uploads", work: "slow uploads, idle and half-header connections, junk tokens, from 1 and from 50 addresses; another tenant publishes at 50/s", run: runUploads, once: true,
+	{name: "uploads", work: "slow uploads, idle and half-header connections, junk tokens, from 1 and from 50 addresses; another tenant publishes at 50/s", run: runUploads, once: true, embedded: true,
 		targets: uploadTargets()},
-	{name: "fanout-memory", work: "fan-out 1 to 2,000 in batches of 200, 16 publishers; then 8 MB arrays to 1,000 endpoints that hang, 32 publishers; 1 GiB", run: runFanOutMemory, once: true,
+	{name: "fanout-memory", work: "fan-out 1 to 2,000 in batches of 200, 16 publishers; then 8 MB arrays to 1,000 endpoints that hang, 32 publishers; 1 GiB", run: runFanOutMemory, once: true, embedded: true,
 		targets: join(both("small: ", "large: ", memoryTargets))},
-	{name: "full-volume", work: "a volume filled by publishes, deletion of a subscription and replays, kill -9, restarts with no byte free", run: runFullVolume, once: true,
+	{name: "full-volume", work: "a volume filled by publishes, deletion of a subscription and replays, kill -9, restarts with no byte free", run: runFullVolume, once: true, embedded: true,
 		targets: []target{{"lost", false, 0}, {"starts that failed", false, 0}, {"recovered (0 or 1)", true, 1}}},
-	{name: "soak", work: "all of it at once for a time (-for), with subscriptions edited, replays, and kill -9 (-kill-every)", run: runSoak, once: true, onlyNamed: true,
+	{name: "soak", work: "all of it at once for a time (-for), with subscriptions edited, replays, and kill -9 (-kill-every)", run: runSoak, once: true, embedded: true, onlyNamed: true,
 		targets: []target{
 			{"lost", false, 0}, {"crossed tenants", false, 0}, {"killed for memory", false, 0}, {"ended by itself", false, 0}, {"healthy refused", false, 0},
 			{"growth of resident (%)", false, 10}, {"growth of descriptors (%)", false, 10}, {"growth of goroutines (%)", false, 10},

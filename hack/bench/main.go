@@ -72,6 +72,7 @@ type bench struct {
 type options struct {
 	scenarios, json, receiver string
 	repetitions               int
+	strict                    bool
 }
 
 func (b *bench) flags(o *options) *flag.FlagSet {
@@ -84,6 +85,7 @@ func (b *bench) flags(o *options) *flag.FlagSet {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&o.scenarios, "scenarios", strings.Join(names, ","), "which to run, in this order")
 	f.IntVar(&o.repetitions, "repetitions", 3, "how often to run each; those that take minutes run once")
+	f.BoolVar(&o.strict, "strict", false, "fail if a figure is missed, not only if events are lost")
 	f.StringVar(&o.json, "json", "", "file for the result as JSON")
 	f.StringVar(&o.receiver, "receiver", "standard", "standard: on top of net/http, as receivers are; or lean: just enough of HTTP to answer, which leaves more of the machine to the raw loop")
 	f.StringVar(&b.eventflow, "eventflow", "", "binary to measure; it is built if empty")
@@ -140,6 +142,9 @@ func run(arguments []string) error {
 	failed := errors.Join(b.runAll(ctx, chosen, o.repetitions), b.stopDatabase())
 	if err := b.result.writeTable(os.Stdout); err != nil {
 		return err
+	}
+	if missed := b.result.missed(); o.strict && len(missed) > 0 {
+		failed = errors.Join(failed, fmt.Errorf("missed: %s", strings.Join(missed, "; ")))
 	}
 	if o.json != "" {
 		failed = errors.Join(failed, writeFile(o.json, b.result.writeJSON))
@@ -209,7 +214,7 @@ func (b *bench) runAll(ctx context.Context, chosen []scenario, repetitions int) 
 	for repetition := range repetitions {
 		for i := range chosen {
 			s, m := &chosen[i], b.result.Scenarios[i]
-			if ctx.Err() != nil || (s.once && repetition > 0) || m.Error != "" {
+			if ctx.Err() != nil || (s.once && repetition > 0) || (s.embedded && b.store != storeEmbedded) || m.Error != "" {
 				continue
 			}
 			b.progress("%s: %s (%d)", s.name, s.work, repetition+1)

@@ -107,6 +107,18 @@ func (r *result) writeTable(w io.Writer) error {
 	return table.Flush()
 }
 
+// missed names the figures that were not reached.
+func (r *result) missed() (names []string) {
+	for _, m := range r.Scenarios {
+		for _, f := range m.Figures {
+			if f.isTarget && !f.Reached {
+				names = append(names, m.Name+": "+f.Name)
+			}
+		}
+	}
+	return names
+}
+
 func total(all []audit) audit {
 	var sum audit
 	for _, a := range all {

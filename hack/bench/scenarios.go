@@ -15,6 +15,8 @@ type scenario struct {
 	once bool
 	// onlyNamed: it does not run unless it is asked for by name.
 	onlyNamed bool
+	// embedded: it is about the embedded store, or about no store at all.
+	embedded bool
 	run       func(ctx context.Context, b *bench, m *measured) error
 }
 

@@ -11,15 +11,15 @@ import (
 
 // siege is an attack at ten times the size that stopped the first version.
 type siege struct {
-	name, kind  string
-	connections int
+	name, kind         string
+	connections, least int // least is what stops it however small the scale
 }
 
 var sieges = []siege{
-	{"slow uploads", attackUploads, 640},
-	{"idle connections", attackIdle, 120_000},
-	{"half headers", attackHeaders, 60_000},
-	{"junk tokens", attackTokens, 18_000},
+	{"slow uploads", attackUploads, 640, 160},
+	{"idle connections", attackIdle, 120_000, 12_000},
+	{"half headers", attackHeaders, 60_000, 6000},
+	{"junk tokens", attackTokens, 18_000, 1800},
 }
 
 // attackers is from how many addresses each attack comes.
@@ -112,7 +112,7 @@ const portsOfAddress = 20_000
 // size is how many connections attack: ten times what did harm, at the run's scale, and no more than ports allow and
 // half again what the dispatcher may open at all.
 func (s siege) size(b *bench, addresses int) int {
-	return min(b.share(s.connections, s.connections/10), portsOfAddress*addresses, int(b.descriptors)*3/2)
+	return min(b.share(s.connections, s.least), portsOfAddress*addresses, int(b.descriptors)*3/2)
 }
 
 // localAddresses returns n loopback addresses from 127.0.2.2 on.
