@@ -101,7 +101,9 @@ func (f *flooder) hold(ctx context.Context, conn net.Conn, i int) {
 	reader := bufio.NewReaderSize(conn, 1<<10)
 	switch f.Kind {
 	case attackUploads:
-		f.stall(conn, i)
+		if pause(ctx, time.Duration(i%len(stallParts))*stallStep) == nil {
+			f.stall(conn, i)
+		}
 	case attackHeaders:
 		_, _ = fmt.Fprintf(conn, "POST /v1/namespaces/%s/events HTTP/1.1\r\nHost: bench\r\nX-Long: %s", f.Namespace, strings.Repeat("x", 30<<10))
 	case attackTokens:
@@ -131,11 +133,15 @@ func (f *flooder) note(m *message) {
 	f.mu.Unlock()
 }
 
-// stall sends a part of a body. The sizes are those at which a buffer that grows in steps of eight has just grown, and
-// the small ones fill what the large ones leave.
+// stallParts are how much of a body is sent before it stalls: a buffer that grows in steps of eight has just grown. The
+// small ones come later, by stallStep each, and fill what the large ones leave.
+var stallParts = []int{1<<20 + 1, 128<<10 + 1, 8<<10 + 1, 1}
+
+const stallStep = 300 * time.Millisecond
+
+// stall sends a part of a body.
 func (f *flooder) stall(conn net.Conn, i int) {
-	parts := []int{1<<20 + 1, 128<<10 + 1, 8<<10 + 1, 1}
-	part := parts[i%len(parts)]
+	part := stallParts[i%len(stallParts)]
 	length := min(8*part, 8<<20)
 	_ = conn.SetWriteDeadline(time.Now().Add(time.Minute))
 	_, _ = fmt.Fprintf(conn, "POST /v1/namespaces/%s/events HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", f.Namespace, length)

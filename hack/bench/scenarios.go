@@ -17,7 +17,7 @@ type scenario struct {
 	onlyNamed bool
 	// embedded: it is about the embedded store, or about no store at all.
 	embedded bool
-	run       func(ctx context.Context, b *bench, m *measured) error
+	run      func(ctx context.Context, b *bench, m *measured) error
 }
 
 // target is a figure's bound.

@@ -85,7 +85,7 @@ func (b *bench) besiege(ctx context.Context, m *measured, siege siege, addresses
 		return err
 	}
 	// The attackers need a moment to get in.
-	err = pause(ctx, b.spell(5*time.Second, time.Second))
+	err = pause(ctx, b.spell(5*time.Second, 2*time.Second))
 	with := wellness{}
 	if err == nil {
 		with, err = s.measure(ctx, 50, b.spell(30*time.Second, 3*time.Second), set)
