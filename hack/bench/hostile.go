@@ -129,7 +129,7 @@ var misbehaviours = []string{behaviourFail, behaviourHang, behaviourDrip, behavi
 
 // runTenantsMixed lets tenants flood endpoints that all misbehave in their own ways.
 func runTenantsMixed(ctx context.Context, b *bench, m *measured) error {
-	tenants := b.share(100, 20)
+	const tenants = 100
 	s, err := b.newStage(ctx, props{tenants: crowd(tenants, func(i int) []subscription {
 		return repeated(2, subscription{behaviour: misbehaviours[i%len(misbehaviours)]})
 	})})
@@ -141,7 +141,7 @@ func runTenantsMixed(ctx context.Context, b *bench, m *measured) error {
 	if err != nil {
 		return err
 	}
-	l := s.newLoad(0, tenants, 2, b.share(400_000, 20_000)/tenants*tenants, tenants, 10)
+	l := s.newLoad(0, tenants, 2, b.share(400_000, 40_000)/tenants*tenants, tenants, 10)
 	stop, err := s.beside(ctx, l, closed)
 	if err != nil {
 		return err

@@ -20,7 +20,7 @@ func runRates(ctx context.Context, b *bench, m *measured) error {
 	defer func() { b.eventflow = binaries[0] }()
 	for _, kind := range kinds {
 		b.turns++
-		var reached [2]float64
+		var reached, cpu [2]float64
 		for i := range binaries {
 			which := (i + b.turns) % 2
 			b.eventflow = binaries[which]
@@ -31,9 +31,11 @@ func runRates(ctx context.Context, b *bench, m *measured) error {
 			}
 			// The rate over the raw loop's at that moment: the machine's moods count for both.
 			reached[which] = one.value("ratio to raw")
+			cpu[which] = one.value("dispatcher CPU (µs a delivery)")
 			m.Audits = append(m.Audits, one.Audits...)
 		}
 		m.add(kind.name+" over base", reached[0]/max(reached[1], 1e-9))
+		m.add(kind.name+" CPU over base", cpu[0]/max(cpu[1], 1e-9)) // steadier than a rate while others use the machine
 		m.add(kind.name+" ratio to raw", reached[0])
 		m.add(kind.name+" ratio to raw of base", reached[1])
 	}

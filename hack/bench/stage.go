@@ -216,6 +216,9 @@ func (s *stage) measure(ctx context.Context, perSecond float64, duration time.Du
 	if w.Missing*100 > l.Events {
 		w.P99 = max(w.P99, late)
 	}
+	if answers.Count == 0 {
+		w.Publish50, w.Publish99 = late, late
+	}
 	if w.Missing*2 > l.Events {
 		w.P50 = max(w.P50, late)
 	}
