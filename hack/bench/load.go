@@ -93,6 +93,7 @@ type load struct {
 	accepted []atomic.Bool // by event
 	refused  atomic.Int64  // requests answered with 429 or 503, or that failed where that is forgiven
 	broken   atomic.Int64  // those that failed
+	busy     atomic.Int64  // those answered with 429
 	lateness []time.Duration
 	started  time.Time
 	answers  answerTimes
@@ -143,6 +144,9 @@ func (l *load) send(ctx context.Context, p *publisher, ids []identity) error {
 			return nil
 		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 			l.refused.Add(1)
+			if code == http.StatusTooManyRequests {
+				l.busy.Add(1)
+			}
 			select {
 			case <-time.After(max(wait, 100*time.Millisecond)):
 			case <-ctx.Done():

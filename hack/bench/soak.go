@@ -83,7 +83,9 @@ func (s *soak) run(ctx context.Context) error {
 		return err
 	}
 	s.report(samples)
-	s.m.add("healthy refused", float64(healthyLoad.refused.Load()-healthyLoad.broken.Load()))
+	// A dispatcher that was just started answers 503 until it has its routes; 429 would be the others' doing.
+	s.m.add("healthy answered 429", float64(healthyLoad.busy.Load()))
+	s.m.add("healthy answered 503", float64(healthyLoad.refused.Load()-healthyLoad.busy.Load()-healthyLoad.broken.Load()))
 	return s.audit(ctx, mixed)
 }
 
