@@ -68,6 +68,11 @@ func (d *dispatcher) tenant(ctx context.Context, namespace, source string) (tena
 		}
 		return namespace, table.HasNamespace(namespace), nil
 	}
+	if table != nil {
+		if tenant, ok := table.Tenant(namespace); ok && tenant == namespace { // written before tables had uids
+			return tenant, true, nil
+		}
+	}
 	tenant, known, err = d.namespaces.identify(ctx, namespace, source)
 	if tenant != "" || !known || err != nil {
 		return tenant, known, err

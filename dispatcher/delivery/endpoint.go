@@ -12,6 +12,9 @@ import (
 type Endpoint struct {
 	// Tenant of the subscription: the only one whose events it is ever sent.
 	Tenant string
+	// Namespace is the tenant's name. Events that were stored before tenants had uids carry it in place of one; they are due
+	// to subscriptions of that time alone, whose keys no later namespace of the name has.
+	Namespace string
 	// Target is nil while the subscription is not accepted and its deliveries wait.
 	Target *egress.Target
 	Retry  RetryPolicy

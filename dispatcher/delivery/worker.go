@@ -150,9 +150,9 @@ func (e *Engine) send(f *flight) (result egress.Result, err error) {
 				return result, err
 			}
 		}
-		if ev.Tenant != f.endpoint.Tenant {
+		if ev.Tenant != f.endpoint.Tenant && ev.Tenant != f.endpoint.Namespace {
 			// Cannot happen; if it does, this line is what keeps one tenant's data from another.
-			e.Logger.Error(nil, "An event of another namespace was about to be delivered; the delivery is given up", "delivery", f.delivery.ID, "namespace", ev.Tenant, "subscriptionNamespace", f.endpoint.Tenant)
+			e.Logger.Error(nil, "An event of another tenant was about to be delivered; the delivery is given up", "delivery", f.delivery.ID, "tenant", ev.Tenant, "subscriptionTenant", f.endpoint.Tenant)
 			return egress.Result{Reason: reasonForeign}, nil
 		}
 		result = e.Sender.Send(e.attempts, egress.Request{

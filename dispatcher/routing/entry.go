@@ -98,7 +98,7 @@ func (e *Entry) Route() (*Route, error) {
 		Tenant:     cmp.Or(e.Tenant, e.Namespace),
 		Key:        event.NewSubscriptionKey(e.Identity),
 		Endpoint: &delivery.Endpoint{
-			Tenant: cmp.Or(e.Tenant, e.Namespace),
+			Tenant: cmp.Or(e.Tenant, e.Namespace), Namespace: e.Namespace,
 			Retry: delivery.RetryPolicy{
 				Initial: e.Retry.Initial, Max: e.Retry.Max, MaxAge: e.Retry.MaxAge,
 				Factor: e.Retry.Factor, MaxAttempts: e.Retry.MaxAttempts,

@@ -161,6 +161,7 @@ func (fs pacedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File,
 		if err := s.roomToCompact(); err != nil {
 			return nil, err
 		}
+	default: // logs and the like are few
 	}
 	f, err := await(s, name, func() (vfs.File, error) { return fs.FS.Create(name, category) })
 	if err == nil && category == categoryCompact {

@@ -111,15 +111,15 @@ func TestSweepLeavesWhatIsNeeded(t *testing.T) {
 		for range 200 {
 			d := s.publish(subs[random.IntN(len(subs))])[0]
 			all = append(all, d)
-			switch n := random.IntN(20); {
-			case n == 0:
+			switch random.IntN(20) {
+			case 0:
 				pending = append(pending, d)
-			case n == 1:
+			case 1:
 				pending = append(pending, s.record(d, delivery.Pending))
-			case n == 2:
+			case 2:
 				s.record(d, delivery.Failed)
 				failed = append(failed, d)
-			case n == 3:
+			case 3:
 				late = append(late, s.record(d, delivery.Pending))
 			default:
 				s.record(d, delivery.Delivered)

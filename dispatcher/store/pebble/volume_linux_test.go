@@ -336,7 +336,7 @@ func (v *volume) suffer(round int, random *rand.Rand) (acks []event.DeliveryID, 
 		}
 		if n == stop/2 && round%3 == 2 {
 			v.fill(0)
-			defer v.unfill()
+			defer v.unfill() //nolint:gocritic // once at most: n is the stop's half once
 		}
 		if n == stop {
 			if err := command.Process.Kill(); err != nil {
@@ -395,10 +395,10 @@ func occupy(s *pebble.Store, round int) error {
 		if err != nil && !errors.Is(err, store.ErrFull) {
 			return err
 		}
-		fmt.Println("tick")
+		fmt.Fprintln(os.Stdout, "tick")
 		deliveries := storetest.Deliveries(fanouts)
 		for _, d := range deliveries {
-			fmt.Println(d.ID)
+			fmt.Fprintln(os.Stdout, d.ID)
 		}
 		if pending = append(pending, deliveries...); len(pending) > 10 {
 			outcomes := make([]delivery.Outcome, len(pending))
