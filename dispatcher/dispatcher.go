@@ -74,6 +74,7 @@ func Run(ctx context.Context, options Options) error {
 	d := &dispatcher{Options: options, limits: shares, memory: budget.New(shares.MemoryBudget), settings: settings, registry: newRegistry(), loaded: make(chan struct{}), failed: make(chan error, 1)}
 	d.quotas = quota.New(d.quotaOf, time.Now)
 	d.guarded = newGuarded()
+	d.register()
 	ops, err := d.listenOps(ctx)
 	if err != nil {
 		return fmt.Errorf("--ops-listen: %w", err)

@@ -300,3 +300,48 @@ func TestATenantsQuota(t *testing.T) {
 		}
 	})
 }
+
+// TestEventsOfEarlierVersionsArrive: an event that was stored under its namespace's name goes to the subscription that it was
+// stored for.
+func TestEventsOfEarlierVersionsArrive(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, to := newMemoryStore(), newEndpoints()
+		sub, other := to.add("a", ok), to.add("b", ok)
+		to.edit(sub, func(e *Endpoint) { e.Tenant, e.Namespace = "uid-1", namespace })
+		to.edit(other, func(e *Endpoint) { e.Tenant, e.Namespace = "uid-2", "clinic-b" })
+		e, stop := start(t, s, to, Options{})
+		defer stop()
+		e.Accept(s.append("1", sub, other))
+		advance(time.Second)
+		if len(to.to(sub)) != 1 || len(to.to(other)) != 0 {
+			t.Errorf("%d attempts at the subscription, %d at another tenant's; want 1 and 0", len(to.to(sub)), len(to.to(other)))
+		}
+	})
+}
+
+// TestEndedDeliveriesAreReported: quotas hear of each delivery that is not pending any more, once.
+func TestEndedDeliveriesAreReported(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, to := newMemoryStore(), newEndpoints()
+		a, b, failed := to.addTo("one", "a", ok), to.addTo("two", "b", ok), to.addTo("two", "c", status(500))
+		to.edit(failed, func(e *Endpoint) { e.Retry.MaxAttempts = 2 })
+		ended := map[string][2]int64{}
+		e, stop := start(t, s, to, Options{Finished: func(tenant string, deliveries, bytes int64) {
+			ended[tenant] = [2]int64{ended[tenant][0] + deliveries, ended[tenant][1] + bytes}
+		}})
+		s.size = 100
+		for i := range 10 {
+			s.namespace = "one"
+			e.Accept(s.append(fmt.Sprint("one-", i), a))
+			s.namespace = "two"
+			e.Accept(s.append(fmt.Sprint("two-", i), b, failed))
+		}
+		advance(time.Minute)
+		stop()
+		if got, want := fmt.Sprint(ended), "map[one:[10 1000] two:[20 2000]]"; got != want {
+			t.Errorf("ended are %s, want %s", got, want)
+		}
+	})
+}
