@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
+	"github.com/clinikapi/eventflow/dispatcher/listener"
 	"github.com/clinikapi/eventflow/dispatcher/places"
 )
 
@@ -57,7 +58,7 @@ func newNamespaces(clients kubernetes.Interface) *namespaces {
 
 // tenant returns the tenant that a namespace is, and whether there is such a namespace. While the API server cannot say,
 // it is the one that it was last, or that the routing table has. The error is ingest.ErrBusy if too much is being asked.
-func (d *dispatcher) tenant(ctx context.Context, namespace, source string) (tenant string, known bool, err error) {
+func (d *dispatcher) tenant(ctx context.Context, namespace, remote string) (tenant string, known bool, err error) {
 	table := d.table.Load()
 	if d.Routes != routesKubernetes {
 		if table == nil {
@@ -73,7 +74,7 @@ func (d *dispatcher) tenant(ctx context.Context, namespace, source string) (tena
 			return tenant, true, nil
 		}
 	}
-	tenant, known, err = d.namespaces.identify(ctx, namespace, source)
+	tenant, known, err = d.namespaces.identify(ctx, namespace, remote)
 	if tenant != "" || !known || err != nil {
 		return tenant, known, err
 	}
@@ -90,7 +91,7 @@ const unidentified = "name/"
 
 // identify asks once for all that ask about the same namespace at the same time, in turn by client address. A question goes
 // on when its client leaves, because it answers the others, too. The uid is empty if the API server did not say.
-func (n *namespaces) identify(ctx context.Context, namespace, source string) (uid string, known bool, err error) {
+func (n *namespaces) identify(ctx context.Context, namespace, remote string) (uid string, known bool, err error) {
 	found, ok := n.known.Get(namespace)
 	before, _ := found.(identity)
 	if ok && time.Now().Before(before.fresh) {
@@ -100,7 +101,7 @@ func (n *namespaces) identify(ctx context.Context, namespace, source string) (ui
 		return "", false, nil
 	}
 	result := n.flights.DoChan(namespace, func() (any, error) {
-		return n.ask(context.WithoutCancel(ctx), namespace, source)
+		return n.ask(context.WithoutCancel(ctx), namespace, listener.Source(remote))
 	})
 	select {
 	case r := <-result:

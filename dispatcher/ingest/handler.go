@@ -45,10 +45,10 @@ type Options struct {
 	// Authorizer decides who may use the API.
 	Authorizer Authorizer
 	// Tenant returns the tenant that a namespace is now, and false if there is no such namespace, where that can be told;
-	// publishes to others are refused with 404. source is the client's address; ErrBusy says that too much is being asked
+	// publishes to others are refused with 404. remote is the client's address and port; ErrBusy says that too much is being asked
 	// at once. If it is nil, a namespace's name is its tenant, and a publish to one without subscriptions is accepted and
 	// causes no delivery.
-	Tenant func(ctx context.Context, namespace, source string) (tenant string, known bool, err error)
+	Tenant func(ctx context.Context, namespace, remote string) (tenant string, known bool, err error)
 	// Quota admits what publishes cause; nil admits all.
 	Quota *quota.Keeper
 	// MaxEventBytes bounds one event's JSON, up to 8 MiB; 0 means 1 MiB.
@@ -285,7 +285,7 @@ func (h *Handler) tenantOf(r *http.Request, c call) (string, error) {
 	if h.options.Tenant == nil {
 		return namespace, nil
 	}
-	tenant, known, err := h.options.Tenant(r.Context(), namespace, listener.Source(r.RemoteAddr))
+	tenant, known, err := h.options.Tenant(r.Context(), namespace, r.RemoteAddr)
 	switch {
 	case errors.Is(err, ErrBusy):
 		return "", tooManyQuestions()

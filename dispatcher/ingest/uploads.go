@@ -82,6 +82,7 @@ type upload struct {
 	io.ReadCloser
 	all            *uploads
 	control        *http.ResponseController
+	request        *http.Request // whose body it is until its end
 	tenant, source string
 	started, until time.Time
 	slack          time.Duration // how long the next bytes may take
@@ -107,7 +108,7 @@ func (u *uploads) begin(w http.ResponseWriter, r *http.Request, tenant string) (
 		return nil, tooManyUploads("from this address")
 	}
 	up := u.paced(w, r.Body, readTimeout)
-	up.tenant, up.source = tenant, source
+	up.tenant, up.source, up.request = tenant, source, r
 	r.Body = up
 	u.mu.Lock()
 	u.under[up] = struct{}{}
@@ -136,6 +137,7 @@ func (up *upload) end() {
 	u.mu.Unlock()
 	u.tenants.Give(up.tenant, 1)
 	u.sources.Give(up.source, 1)
+	up.request.Body = up.ReadCloser
 }
 
 // Read reads what has come, or waits for it for as long as the rate allows. Bytes that came fast are worth no more than
