@@ -253,6 +253,7 @@ func (d *dispatcher) run(ctx context.Context, api, ops *server) error {
 	reporting.Go(func() { d.guarded.run(statusCtx, d.guardedNames()) })
 	if d.status != nil {
 		reporting.Go(func() { d.status.Run(statusCtx) })
+		d.reporter.ShowUsage(d.largest)
 		reporting.Go(func() { d.reporter.Run(statusCtx, d.store.Ready) })
 		reporting.Go(func() { d.programming.run(statusCtx) })
 	}

@@ -42,10 +42,10 @@ type namespaces struct {
 	rate    *rate.Limiter
 }
 
-// identity is a namespace's uid, and until when it holds without asking again.
+// identity is a namespace's uid, until when it holds without asking again, and until when at all.
 type identity struct {
-	uid   string
-	fresh time.Time
+	uid          string
+	fresh, until time.Time
 }
 
 func newNamespaces(clients kubernetes.Interface) *namespaces {
@@ -136,7 +136,8 @@ func (n *namespaces) ask(ctx context.Context, namespace, source string) (namespa
 	found, err := n.clients.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
 	switch {
 	case err == nil:
-		n.known.Add(namespace, identity{uid: string(found.UID), fresh: time.Now().Add(freshFor)}, knownFor)
+		now := time.Now()
+		n.known.Add(namespace, identity{uid: string(found.UID), fresh: now.Add(freshFor), until: now.Add(knownFor)}, knownFor)
 		return namespaceAnswer{uid: string(found.UID), known: true}, nil
 	case apierrors.IsNotFound(err):
 		n.known.Remove(namespace)
@@ -152,9 +153,9 @@ func (n *namespaces) ask(ctx context.Context, namespace, source string) (namespa
 // publish is to wait for that.
 func (n *namespaces) prolong(namespace string) {
 	if found, ok := n.known.Get(namespace); ok {
-		kept := found.(identity)
-		kept.fresh = time.Now().Add(freshFor)
-		n.known.Add(namespace, kept, knownFor)
+		kept, now := found.(identity), time.Now()
+		kept.fresh = now.Add(freshFor)
+		n.known.Add(namespace, kept, kept.until.Sub(now))
 	}
 }
 

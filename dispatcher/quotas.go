@@ -3,9 +3,11 @@ package dispatcher
 import (
 	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/dispatcher/quota"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 )
@@ -24,6 +26,27 @@ func limitsOf(q *routing.Quota) quota.Limits {
 		EventsPerSecond: q.EventsPerSecond, Burst: q.EventsBurst,
 		PendingDeliveries: q.PendingDeliveries, PendingBytes: q.PendingBytes,
 	}
+}
+
+// maxLargest is how many tenants a dispatcher's status names.
+const maxLargest = 10
+
+// largest are the tenants with the most deliveries pending, as the dispatcher's status names them. Of several dispatchers
+// that share a store one says it: the owner of the first shard.
+func (d *dispatcher) largest() []v1alpha1.TenantUsage {
+	table := d.table.Load()
+	if table == nil || !d.engine.Owns(event.SubscriptionKey{}) {
+		return nil
+	}
+	var usage []v1alpha1.TenantUsage
+	for _, u := range d.quotas.Largest(maxLargest) {
+		namespace := table.Namespace(u.Tenant)
+		named := slices.ContainsFunc(usage, func(other v1alpha1.TenantUsage) bool { return other.Namespace == namespace })
+		if namespace != "" && !named { // a namespace that was made again is named once
+			usage = append(usage, v1alpha1.TenantUsage{Namespace: namespace, PendingDeliveries: u.Deliveries, PendingBytes: u.Bytes})
+		}
+	}
+	return usage
 }
 
 // recountPause is how often what is pending is counted anew where other dispatchers change it, too.

@@ -62,4 +62,5 @@ const (
 	ReasonSchemaNewer         = "SchemaNewer"         // a newer Event Flow has migrated the database
 	ReasonSchemaNotMigrated   = "SchemaNotMigrated"   // the schema could not be made or brought up to date
 	ReasonStoreFull           = "StoreFull"           // less than the reserve is free
+	ReasonStoreReadOnly       = "StoreReadOnly"       // the database takes no writes, as a standby does
 )

@@ -397,6 +397,34 @@ type WebhookDispatcherStatus struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Subscriptions *int32 `json:"subscriptions,omitempty"`
+
+	// largestTenants are the namespaces with the most deliveries pending, the largest first. They are written at most once a
+	// minute.
+	// +optional
+	// +listType=map
+	// +listMapKey=namespace
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=10
+	LargestTenants []TenantUsage `json:"largestTenants,omitempty"`
+}
+
+// TenantUsage is what one namespace uses of a dispatcher.
+type TenantUsage struct {
+	// namespace is the tenant's name.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+
+	// pendingDeliveries wait to be delivered.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	PendingDeliveries int64 `json:"pendingDeliveries"`
+
+	// pendingBytes are those of the bodies of these deliveries.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	PendingBytes int64 `json:"pendingBytes"`
 }
 
 // +kubebuilder:object:root=true

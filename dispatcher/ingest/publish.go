@@ -138,6 +138,8 @@ func (h *Handler) storeProblem(err error, batch bool) error {
 		return newProblem(stillPending, "the delivery is on its way already; replay it once it is Delivered, Failed or Cancelled")
 	case errors.Is(err, store.ErrFull):
 		return newProblem(unavailable, "the store has too little space left to accept more; send the request again later").retry(10 * time.Second)
+	case errors.Is(err, store.ErrReadOnly):
+		return newProblem(unavailable, "the database takes no writes now; send the request again later").retry(10 * time.Second)
 	case errors.Is(err, store.ErrClosed):
 		return newProblem(unavailable, "the dispatcher is stopping; send the request again").retry(time.Second)
 	}

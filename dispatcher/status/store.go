@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -28,7 +29,18 @@ type StoreReporter struct {
 	name       string
 	logger     logr.Logger
 	written    string // the reason that was written last
+	// usage returns the tenants that use most; nil if nobody knows. shown is what of it was written last, and showAt when it
+	// may be written again.
+	usage  func() []v1alpha1.TenantUsage
+	shown  []v1alpha1.TenantUsage
+	showAt time.Time
 }
+
+// usagePause is how often a change of the tenants' usage is written at most.
+const usagePause = time.Minute
+
+// ShowUsage makes the reporter write what usage returns, too: the tenants that use most. It is called before Run.
+func (r *StoreReporter) ShowUsage(usage func() []v1alpha1.TenantUsage) { r.usage = usage }
 
 // NewStoreReporter returns the reporter of the WebhookDispatcher with the given name.
 func NewStoreReporter(config *rest.Config, namespace, name string, logger logr.Logger) (*StoreReporter, error) {
@@ -57,19 +69,26 @@ func (r *StoreReporter) Run(ctx context.Context, ready func() error) {
 // Report writes what follows from err, an error of opening the store or of Ready, if it differs from what was written.
 func (r *StoreReporter) Report(ctx context.Context, err error) {
 	wanted := storeReady(err)
-	if errors.Is(err, store.ErrClosed) || wanted.Reason == r.written {
+	usage := r.shown
+	if r.usage != nil && !time.Now().Before(r.showAt) {
+		usage = r.usage()
+	}
+	if errors.Is(err, store.ErrClosed) || wanted.Reason == r.written && slices.Equal(usage, r.shown) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	if err := r.write(ctx, wanted); err != nil {
+	if err := r.write(ctx, wanted, usage); err != nil {
 		r.logger.V(1).Info("Writing the dispatcher's status failed; trying again", "error", err.Error())
 		return
 	}
 	r.written = wanted.Reason
+	if !slices.Equal(usage, r.shown) {
+		r.shown, r.showAt = usage, time.Now().Add(usagePause)
+	}
 }
 
-func (r *StoreReporter) write(ctx context.Context, wanted metav1.Condition) error {
+func (r *StoreReporter) write(ctx context.Context, wanted metav1.Condition, usage []v1alpha1.TenantUsage) error {
 	object, err := r.dispatcher.Get(ctx, r.name, metav1.GetOptions{}, "status")
 	if err != nil {
 		return fmt.Errorf("read the status: %w", err)
@@ -81,10 +100,14 @@ func (r *StoreReporter) write(ctx context.Context, wanted metav1.Condition) erro
 	wanted.ObservedGeneration = before.Generation
 	conditions := []metav1.Condition{wanted}
 	carryTransitions(conditions, before.Status.Conditions, time.Now())
+	status := map[string]any{"conditions": conditions}
+	if len(usage) > 0 {
+		status["largestTenants"] = usage
+	}
 	patch, err := json.Marshal(map[string]any{
 		"apiVersion": v1alpha1.GroupVersion.String(), "kind": "WebhookDispatcher",
 		"metadata": map[string]string{"name": r.name},
-		"status":   map[string]any{"conditions": conditions},
+		"status":   status,
 	})
 	if err != nil {
 		return fmt.Errorf("encode the status: %w", err)
@@ -106,6 +129,8 @@ func storeReady(err error) metav1.Condition {
 		c.Status, c.Reason, c.Message = metav1.ConditionTrue, v1alpha1.ReasonStoreReady, "The store takes events"
 	case errors.Is(err, store.ErrFull):
 		c.Reason, c.Message = v1alpha1.ReasonStoreFull, "Too little space is left; events are refused until there is more: grow the volume, or shorten the retention"
+	case errors.Is(err, store.ErrReadOnly):
+		c.Reason, c.Message = v1alpha1.ReasonStoreReadOnly, "The database takes no writes: it is a standby, or was made read-only; events are refused until it takes them"
 	case errors.Is(err, postgres.ErrTooOld):
 		c.Reason, c.Message = v1alpha1.ReasonDatabaseTooOld, "The database server is too old: want PostgreSQL 15 or newer"
 	case errors.Is(err, postgres.ErrNewerSchema):

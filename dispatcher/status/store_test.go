@@ -17,6 +17,7 @@ func TestStoreReady(t *testing.T) {
 	}{
 		"ready":        {nil, "StoreReady"},
 		"full":         {fmt.Errorf("append: %w", store.ErrFull), "StoreFull"},
+		"read only":    {fmt.Errorf("append: %w", store.ErrReadOnly), "StoreReadOnly"},
 		"old":          {fmt.Errorf("open: %w", postgres.ErrTooOld), "DatabaseTooOld"},
 		"newer":        {fmt.Errorf("open: %w", postgres.ErrNewerSchema), "SchemaNewer"},
 		"not migrated": {fmt.Errorf("open: %w", postgres.ErrNotMigrated), "SchemaNotMigrated"},
