@@ -42,7 +42,7 @@ func (d *dispatcher) largest() []v1alpha1.TenantUsage {
 	for _, u := range d.quotas.Largest(maxLargest) {
 		namespace := table.Namespace(u.Tenant)
 		named := slices.ContainsFunc(usage, func(other v1alpha1.TenantUsage) bool { return other.Namespace == namespace })
-		if namespace != "" && !named { // a namespace that was made again is named once
+		if namespace != "" && u.Bytes > 0 && !named { // a namespace that was made again is named once
 			usage = append(usage, v1alpha1.TenantUsage{Namespace: namespace, PendingDeliveries: u.Deliveries, PendingBytes: u.Bytes})
 		}
 	}

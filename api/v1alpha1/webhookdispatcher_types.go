@@ -418,13 +418,13 @@ type TenantUsage struct {
 
 	// pendingDeliveries wait to be delivered.
 	// +required
-	// +kubebuilder:validation:Minimum=0
-	PendingDeliveries int64 `json:"pendingDeliveries"`
+	// +kubebuilder:validation:Minimum=1
+	PendingDeliveries int64 `json:"pendingDeliveries,omitempty"`
 
 	// pendingBytes are those of the bodies of these deliveries.
 	// +required
-	// +kubebuilder:validation:Minimum=0
-	PendingBytes int64 `json:"pendingBytes"`
+	// +kubebuilder:validation:Minimum=1
+	PendingBytes int64 `json:"pendingBytes,omitempty"`
 }
 
 // +kubebuilder:object:root=true

@@ -25,7 +25,6 @@ type Table struct {
 	// namespaces are those of the routes, each with its tenant; "" if routes of several tenants name it, because a
 	// namespace was deleted and made again a moment ago.
 	namespaces map[string]string
-	names      map[string]string // of tenants
 	quotas     map[string]*Quota // by tenant, where it is not the dispatcher's
 	spans      map[selector]span
 	// matches holds the subscriptions of every selector, one span behind the other: a slice of its own for each would
@@ -58,7 +57,6 @@ func NewTable(routes []*Route) (*Table, error) {
 		routes:     slices.Clone(routes),
 		byKey:      make(map[event.SubscriptionKey]*Route, len(routes)),
 		namespaces: make(map[string]string),
-		names:      make(map[string]string),
 		quotas:     make(map[string]*Quota),
 	}
 	total := 0
@@ -78,7 +76,6 @@ func NewTable(routes []*Route) (*Table, error) {
 		} else {
 			t.namespaces[route.Namespace] = route.Tenant
 		}
-		t.names[route.Tenant] = route.Namespace
 		if route.Quota != nil {
 			t.quotas[route.Tenant] = route.Quota
 		}
@@ -173,8 +170,15 @@ func (t *Table) Tenant(namespace string) (tenant string, ok bool) {
 	return tenant, tenant != ""
 }
 
-// Namespace returns the name of the namespace that a tenant is; "" if the table has none of it.
-func (t *Table) Namespace(tenant string) string { return t.names[tenant] }
+// Namespace returns the name of the namespace that a tenant is; "" if the table has none of it. It costs by the namespaces.
+func (t *Table) Namespace(tenant string) string {
+	for namespace, of := range t.namespaces {
+		if of == tenant {
+			return namespace
+		}
+	}
+	return ""
+}
 
 // Quota returns the tenant's quota where that is not the dispatcher's default; nil where it is.
 func (t *Table) Quota(tenant string) *Quota { return t.quotas[tenant] }
