@@ -154,14 +154,13 @@ func (fs pacedFS) ReuseForWrite(oldName, newName string, category vfs.DiskWriteC
 // Create creates a file.
 func (fs pacedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	s := fs.store
-	switch category {
-	case categoryFlush:
+	if category == categoryFlush {
 		s.pause(s.trouble.rest())
-	case categoryCompact:
+	}
+	if category == categoryCompact {
 		if err := s.roomToCompact(); err != nil {
 			return nil, err
 		}
-	default: // logs and the like are few
 	}
 	f, err := await(s, name, func() (vfs.File, error) { return fs.FS.Create(name, category) })
 	if err == nil && category == categoryCompact {

@@ -166,8 +166,7 @@ func (w *sweep) moved(bucket uint32) (err error) {
 		if err == nil {
 			err = errors.Join(w.gaps(it, bucket, needed, first, next), it.Error(), it.Close())
 		}
-		err = errors.Join(err, snapshot.Close())
-		if err != nil {
+		if err := errors.Join(err, snapshot.Close()); err != nil {
 			return err
 		}
 		from = next
@@ -212,7 +211,8 @@ func (w *sweep) gaps(it *pebble.Iterator, bucket uint32, needed []event.Key, low
 		if err := w.gap(it, from, to); err != nil {
 			return err
 		}
-		from = append(slices.Clone(to), 0)
+		from = append(from[:0], to...)
+		from = append(from, 0)
 	}
 	to := appendEventKey(nil, spaceEvent, bucket, upper)
 	if accepted(upper) == uint64(bucket+1)*hour {
@@ -316,8 +316,7 @@ func (w *sweep) needed(snapshot *pebble.Snapshot, from, end event.Key) ([]event.
 		w.references(it, c, spaceLate, bucket, from)
 	}
 	err = w.owed(it, c, from)
-	err = errors.Join(err, it.Error(), it.Close())
-	if err != nil {
+	if err := errors.Join(err, it.Error(), it.Close()); err != nil {
 		return nil, end, err
 	}
 	c.compact()

@@ -329,6 +329,12 @@ func (v *volume) suffer(round int, random *rand.Rand) (acks []event.DeliveryID, 
 		v.Fatal(err)
 	}
 	stop := 200 + random.IntN(3000)
+	filled := false
+	defer func() {
+		if filled {
+			v.unfill()
+		}
+	}()
 	lines := bufio.NewScanner(stdout)
 	for n := 0; lines.Scan(); n++ {
 		if id, err := event.ParseDeliveryID(lines.Text()); err == nil {
@@ -336,7 +342,7 @@ func (v *volume) suffer(round int, random *rand.Rand) (acks []event.DeliveryID, 
 		}
 		if n == stop/2 && round%3 == 2 {
 			v.fill(0)
-			defer v.unfill() //nolint:gocritic // once at most: n is the stop's half once
+			filled = true
 		}
 		if n == stop {
 			if err := command.Process.Kill(); err != nil {

@@ -142,7 +142,7 @@ func TestFullTablespace(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("mounting a small volume takes root")
 	}
-	root, err := os.MkdirTemp("", "eventflow-tablespace-") //nolint:usetesting // the server's account may not enter t.TempDir()
+	root, err := os.MkdirTemp("", "eventflow-tablespace-") //nolint:usetesting // the server's account cannot get into t.TempDir()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,7 +56,7 @@ func Run(t *testing.T, harness Harness) {
 	}{
 		{"Append", appendTests}, {"Record", recordTests}, {"Due", dueTests}, {"Query", queryTests},
 		{"Replay", replayTests}, {"Retention", retentionTests}, {"Totals", totalsTests}, {"Lifecycle", lifecycleTests},
-		{"Model", modelTests},
+		{"Full", fullTests}, {"Model", modelTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			t.Parallel()
