@@ -43,7 +43,8 @@
 // # Space
 //
 // All writes go through commit, which charges them to the account of the volume (type space). The account sets aside what
-// finishing every pending delivery will cost, and the reserve. Events and replays are refused with store.ErrFull before
+// finishing every pending delivery will cost, what the tables that are yet to be compacted need for that, and the reserve.
+// Events and replays are refused with store.ErrFull before
 // they touch either. The reserve holds the logs, the tables that they are flushed to, and compactions, which give up at a
 // quarter of it.
 //

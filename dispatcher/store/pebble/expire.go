@@ -102,7 +102,7 @@ const (
 	// appendMargin is how far from the present events are left alone, in nanoseconds: they may still be under way.
 	appendMargin = uint64(10 * time.Second)
 	// reclaimWait bounds the work of getting one hour off the disk.
-	reclaimWait = time.Minute
+	reclaimWait = 15 * time.Second
 	// sliceBytes is how much is compacted at once to that end. It bounds the space that this needs.
 	sliceBytes = 32 << 20
 )

@@ -98,8 +98,8 @@ func (s *Store) engineOptions() *pebble.Options {
 		L0CompactionThreshold:       2,
 		L0CompactionFileThreshold:   200,
 		L0StopWritesThreshold:       1000, // Append slows down by what it waits for, not by a full stop
-		LBaseMaxBytes:               64 << 20,
-		FlushSplitBytes:             2 << 20,
+		LBaseMaxBytes:               s.memTableSize() * 4,
+		FlushSplitBytes:             s.memTableSize() / 8,
 		FlushDelayDeleteRange:       10 * time.Second,
 		MaxOpenFiles:                s.options.MaxOpenFiles,
 		BytesPerSync:                1 << 20,

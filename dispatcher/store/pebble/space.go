@@ -36,6 +36,7 @@ type space struct {
 	available, total int64
 	looked           time.Time
 	charged          int64 // bytes written since the last look
+	backlog          int64 // bytes in tables that are yet to be compacted for the first time, which takes as much again
 	pending          int64 // deliveries, all of which will finish
 	uncounted        int64 // no fewer than were pending when the store was opened, until they are counted
 	reserve          int64
@@ -50,7 +51,7 @@ func (a *space) owed() int64 { return max(a.pending, a.uncounted, 0) * finishByt
 
 // headroom is how many bytes may still be spent on new events. The lock is held.
 func (a *space) headroom() int64 {
-	return a.available - a.reserve - a.owed() - amplification*a.charged
+	return a.available - a.reserve - a.owed() - a.backlog - amplification*a.charged
 }
 
 // low reports whether space is short enough for history to go before its time: little is left, or something was refused.
@@ -115,9 +116,10 @@ func (s *Store) look() {
 	if err != nil {
 		return // a file system that reports no usage has no bound
 	}
+	backlog := s.db.Metrics().Levels[0].TablesSize
 	a := &s.space
 	a.mu.Lock()
-	a.known, a.available, a.total = true, clampBytes(usage.AvailBytes), clampBytes(usage.TotalBytes)
+	a.known, a.available, a.total, a.backlog = true, clampBytes(usage.AvailBytes), clampBytes(usage.TotalBytes), backlog
 	if s.options.FreeReserve == 0 {
 		a.reserve = defaultReserve(a.total)
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/go-logr/logr/funcr"
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
@@ -85,7 +86,12 @@ func (v *volume) pass(d time.Duration) {
 
 // tryOpen opens the store; its end is a failure of the test.
 func (v *volume) tryOpen() error {
-	s, err := pebble.Open(v.dir, pebble.Options{Now: v.clock, LockWait: time.Second, Fatal: func(err error) {
+	logger := funcr.New(func(_, line string) {
+		if v.Context().Err() == nil {
+			v.Log(line)
+		}
+	}, funcr.Options{LogTimestamp: true, Verbosity: 1})
+	s, err := pebble.Open(v.dir, pebble.Options{Now: v.clock, LockWait: time.Second, Logger: logger, Fatal: func(err error) {
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		v.fatal = err
@@ -234,18 +240,22 @@ func sample(deliveries []delivery.PendingDelivery, n int) []delivery.PendingDeli
 // TestFullVolumeCancels fills a volume, cancels all that is pending, lets it expire, and expects the space back.
 func TestFullVolumeCancels(t *testing.T) {
 	t.Parallel()
-	v := newVolume(t, 128<<20+*cancelled*512)
+	n := *cancelled
+	if testing.Short() {
+		n = min(n, 10_000)
+	}
+	v := newVolume(t, 128<<20+n*512)
 	v.open()
 	failed, err := v.publish(1, 256)
 	if err != nil {
 		t.Fatal(err)
 	}
 	v.finish(failed, delivery.Failed)
-	pending := v.publishUntilFull(*cancelled, 256)
+	pending := v.publishUntilFull(n, 256)
 	for _, size := range []int{64 << 10, 4 << 10, 100} { // to the last byte
 		pending = append(pending, v.publishUntilFull(1<<30, size)...)
 	}
-	if len(pending) < *cancelled {
+	if len(pending) < n {
 		t.Fatalf("only %d deliveries fit", len(pending))
 	}
 	if _, err := v.Replay(t.Context(), "clinic-a", failed[0].ID); !errors.Is(err, store.ErrFull) {
