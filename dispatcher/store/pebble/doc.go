@@ -44,9 +44,8 @@
 //
 // All writes go through commit, which charges them to the account of the volume (type space). The account sets aside what
 // finishing every pending delivery will cost, what the tables that are yet to be compacted need for that, and the reserve.
-// Events and replays are refused with store.ErrFull before
-// they touch either. The reserve holds the logs, the tables that they are flushed to, and compactions, which give up at a
-// quarter of it.
+// Events and replays are refused with store.ErrFull before they touch any of it. The reserve holds the logs, the tables that
+// they are flushed to, and compactions, which give up at a quarter of it.
 //
 // When space is short, the oldest hour of delivered deliveries is dropped before its time, and the log says so. What is
 // pending or failed is not. Tables that hold nothing else go as they are; the others are compacted in slices of 32 MiB.

@@ -30,7 +30,8 @@ const (
 // space is the account of the volume. What is appended is charged before it is written, and so is what finishing it will
 // cost; what is free beyond that and the reserve may be appended.
 type space struct {
-	mu sync.Mutex
+	looking sync.Mutex // taken before mu
+	mu      sync.Mutex
 	// known is set once the volume was looked at; a file system that reports no usage has no bound.
 	known            bool
 	available, total int64
@@ -112,6 +113,8 @@ func clampBytes(n uint64) int64 { return int64(min(n, 1<<62)) }
 
 // look finds out how much space is left, and whether that is too little.
 func (s *Store) look() {
+	s.space.looking.Lock() // so that no older look overwrites a newer one
+	defer s.space.looking.Unlock()
 	usage, err := s.options.FS.GetDiskUsage(s.dir)
 	if err != nil {
 		return // a file system that reports no usage has no bound
