@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 		victim(spec)
 		return
 	}
-	if spec := os.Getenv("EVENTFLOW_STORE_VOLUME"); spec != "" {
+	if spec := os.Getenv(volumeVariable); spec != "" {
 		occupant(spec)
 		return
 	}

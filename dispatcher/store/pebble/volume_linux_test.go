@@ -1,17 +1,12 @@
 package pebble_test
 
 import (
-	"bufio"
-	"bytes"
-	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -286,153 +281,6 @@ func TestFullVolumeCancels(t *testing.T) {
 	}
 	v.stands(fresh, delivery.Pending)
 	v.close()
-}
-
-// TestKilledOnAFullVolume kills a process that works on a volume while another program takes and gives back all of its
-// space. Whatever was acknowledged is still there.
-func TestKilledOnAFullVolume(t *testing.T) {
-	t.Parallel()
-	v := newVolume(t, 96<<20)
-	random := rand.New(rand.NewPCG(7, 7))
-	var acks []event.DeliveryID
-	ends := map[string]int{}
-	for round := range 12 {
-		if round%3 == 1 {
-			v.fill(0)
-		}
-		got, end := v.suffer(round, random)
-		acks = append(acks, got...)
-		ends[end]++
-		if round%3 == 1 {
-			v.unfill()
-		}
-	}
-	t.Logf("%d deliveries were acknowledged; the processes ended: %v", len(acks), ends)
-	if len(acks) < 1000 {
-		t.Errorf("only %d deliveries were acknowledged", len(acks))
-	}
-	v.now = time.Now()
-	v.open()
-	for _, id := range acks {
-		if _, err := v.Get(t.Context(), "clinic-a", id); err != nil {
-			t.Fatalf("%s, which was acknowledged: %v", id, err)
-		}
-		if _, err := v.Event(t.Context(), id.Event); err != nil {
-			t.Fatalf("the event of %s, which was acknowledged: %v", id, err)
-		}
-	}
-	v.close()
-}
-
-// suffer runs a process on the volume for a while. In every third round the volume fills up meanwhile.
-func (v *volume) suffer(round int, random *rand.Rand) (acks []event.DeliveryID, end string) {
-	v.Helper()
-	command := exec.CommandContext(v.Context(), os.Args[0])
-	command.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", volumeVariable, v.dir, round))
-	stdout, err := command.StdoutPipe()
-	if err != nil {
-		v.Fatal(err)
-	}
-	var stderr bytes.Buffer
-	command.Stderr = &stderr
-	if err := command.Start(); err != nil {
-		v.Fatal(err)
-	}
-	stop := 200 + random.IntN(3000)
-	filled := false
-	defer func() {
-		if filled {
-			v.unfill()
-		}
-	}()
-	lines := bufio.NewScanner(stdout)
-	for n := 0; lines.Scan(); n++ {
-		if id, err := event.ParseDeliveryID(lines.Text()); err == nil {
-			acks = append(acks, id)
-		}
-		if n == stop/2 && round%3 == 2 {
-			v.fill(0)
-			filled = true
-		}
-		if n == stop {
-			if err := command.Process.Kill(); err != nil {
-				v.Error(err)
-			}
-		}
-	}
-	err = command.Wait()
-	exit := (*exec.ExitError)(nil)
-	switch {
-	case errors.As(err, &exit) && exit.ExitCode() == -1:
-		return acks, "killed"
-	case errors.As(err, &exit) && exit.ExitCode() == exitFull:
-		return acks, "waits"
-	case errors.As(err, &exit) && exit.ExitCode() == 1 && strings.Count(stderr.String(), "\n") <= 2:
-		return acks, "stopped"
-	default:
-		v.Errorf("round %d: %v\n%s", round, err, stderr.String())
-		return acks, "unknown"
-	}
-}
-
-// volumeVariable makes the test binary a process that works on a volume: "DIR ROUND".
-const volumeVariable = "EVENTFLOW_STORE_VOLUME"
-
-// exitFull is how it ends if the volume has no room to start in.
-const exitFull = 3
-
-// occupant publishes, gives up, cancels and replays until it is killed. It prints what was acknowledged.
-func occupant(spec string) {
-	var dir string
-	var round int
-	if _, err := fmt.Sscan(spec, &dir, &round); err != nil {
-		panic(err)
-	}
-	s, err := pebble.Open(dir, pebble.Options{LockWait: 5 * time.Second})
-	if errors.Is(err, store.ErrFull) {
-		os.Exit(exitFull)
-	}
-	if err == nil {
-		err = occupy(s, round)
-	}
-	fmt.Fprintln(os.Stderr, "eventflow:", err)
-	os.Exit(1)
-}
-
-func occupy(s *pebble.Store, round int) error {
-	ctx := context.Background()
-	random := rand.New(rand.NewPCG(uint64(round), 1))
-	body := make([]byte, 16<<10)
-	var pending, finished []delivery.PendingDelivery
-	for i := 0; ; i++ {
-		_, _ = rand.NewChaCha8([32]byte{byte(i), byte(i >> 8), byte(round)}).Read(body)
-		e := &delivery.Event{Tenant: "clinic-a", ID: fmt.Sprint("evt-", round, "-", i), Type: "patient.created", Body: bytes.Clone(body)}
-		_, fanouts, err := s.Append(ctx, []store.NewEvent{{Fanout: delivery.Fanout{Event: e, Subscriptions: []*delivery.Subscription{&benchSub}}}})
-		if err != nil && !errors.Is(err, store.ErrFull) {
-			return err
-		}
-		fmt.Fprintln(os.Stdout, "tick")
-		deliveries := storetest.Deliveries(fanouts)
-		for _, d := range deliveries {
-			fmt.Fprintln(os.Stdout, d.ID)
-		}
-		if pending = append(pending, deliveries...); len(pending) > 10 {
-			outcomes := make([]delivery.Outcome, len(pending))
-			for j, d := range pending {
-				d.Event = nil
-				outcomes[j] = delivery.Outcome{Delivery: d, State: delivery.Failed + delivery.State(random.IntN(2))}
-			}
-			if err := s.Record(ctx, outcomes); err != nil {
-				return err
-			}
-			finished, pending = append(finished, pending...), nil
-		}
-		if len(finished) > 0 && i%7 == 0 {
-			if _, err := s.Replay(ctx, "clinic-a", finished[random.IntN(len(finished))].ID); err != nil && !errors.Is(err, store.ErrFull) && !errors.Is(err, store.ErrStillPending) {
-				return err
-			}
-		}
-	}
 }
 
 // TestHistoryGoesFirst delivers more than the volume holds. What is owed and what failed stays; of what was delivered,
