@@ -137,8 +137,8 @@ func (d *dispatcher) open(ctx context.Context) error {
 // spacePause is how often a store is tried to be opened whose volume has no space.
 const spacePause = 5 * time.Second
 
-// waitForStore opens the store. While there is no space to open it, it waits: to end would not make any, and what is in
-// the store is safe.
+// waitForStore opens the store. While it is full or read-only, it waits: to end would change nothing, and what is in the
+// store is safe.
 func (d *dispatcher) waitForStore(ctx context.Context) (store.Store, error) {
 	for {
 		opened, err := d.openStore(ctx)
@@ -148,10 +148,10 @@ func (d *dispatcher) waitForStore(ctx context.Context) (store.Store, error) {
 		if d.reporter != nil {
 			d.reporter.Report(ctx, err)
 		}
-		if !errors.Is(err, store.ErrFull) {
+		if !errors.Is(err, store.ErrFull) && !errors.Is(err, store.ErrReadOnly) {
 			return nil, err
 		}
-		d.Logger.Error(err, "There is no space to open the store; trying again", "pause", spacePause)
+		d.Logger.Error(err, "The store cannot be opened while it is full or read-only; trying again", "pause", spacePause)
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
