@@ -11,7 +11,7 @@ KUBECTL ?= kubectl
 CLUSTER ?=
 RUNFLAGS ?=
 # Never from the cache: some suites run the binary, which the cache knows nothing of.
-TESTFLAGS ?= -race -count=1 -timeout 15m
+TESTFLAGS ?= -race -count=1 -timeout 25m
 STORE ?= embedded
 SOAKFOR ?= 1h
 BENCHFLAGS ?= -json=bin/bench/result.json
