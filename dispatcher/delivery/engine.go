@@ -167,10 +167,12 @@ func (e *Engine) Use(endpoints Endpoints, complete bool) {
 		e.arrange(l)
 	}
 	for r := range e.serve { // a tenant's quota may have changed
-		if e.serve[r].unparkAll() {
-			e.summonAll()
+		e.serve[r].unparkAll()
+		for _, t := range e.tenants {
+			e.serve[r].recheck(t, &e.places)
 		}
 	}
+	e.summonAll()
 }
 
 // refit gives the lane its endpoint of now, or notes that it has none any more.

@@ -345,3 +345,34 @@ func TestEndedDeliveriesAreReported(t *testing.T) {
 		}
 	})
 }
+
+// TestOneTenantsLimitParksNoOther: tenants that wait for an end of their own attempts, because of their quota or their
+// hanging endpoints, keep no other from a place that comes free.
+func TestOneTenantsLimitParksNoOther(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, to := newMemoryStore(), newEndpoints()
+		e, stop := start(t, s, to, Options{MaxInFlight: 80})
+		defer stop()
+		for i := range 30 { // each has its quota in flight, and more to send to endpoints of which nothing is known
+			ns := fmt.Sprint("capped-", i)
+			s.namespace = ns
+			for j := range 3 {
+				sub := to.addTo(ns, fmt.Sprint(j), hangFor(time.Minute))
+				to.edit(sub, func(e *Endpoint) { e.TenantInFlight = 1 })
+				e.Accept(s.append(fmt.Sprint(ns, j), sub))
+			}
+		}
+		advance(2 * time.Second)
+		s.namespace = "other"
+		var subs []event.SubscriptionKey
+		for i := range 50 {
+			subs = append(subs, to.addTo("other", fmt.Sprint(i), slow(100*time.Millisecond)))
+		}
+		e.Accept(s.append("other", subs...))
+		advance(30 * time.Second)
+		if n := s.total(Delivered); n != len(subs) {
+			t.Errorf("%d of %d were delivered while others hang", n, len(subs))
+		}
+	})
+}

@@ -72,7 +72,9 @@ func (e *Engine) launch(f *flight, l *lane, charged int64) {
 func (e *Engine) occupy(t *tenant, r room, n int) {
 	e.places.used[r] += n
 	t.use.in[r] += n
-	e.serve[r].fix(t)
+	for r := range e.serve {
+		e.serve[r].fix(t)
+	}
 }
 
 // outlast moves an attempt whose answer is long in coming to the patient room: its place is for others that answer soon.
@@ -108,6 +110,9 @@ func (e *Engine) land(f *flight) {
 	e.repay(f)
 	e.letGo(&f.delivery)
 	for r := range room(rooms) { // one place less in one room is one more for all, too
+		if e.serve[r].recheck(t, &e.places) {
+			e.summon()
+		}
 		e.unpark(r)
 	}
 	e.dismiss(t)

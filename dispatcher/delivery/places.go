@@ -46,10 +46,21 @@ func (p *places) limit(room) int { return max(1, p.all/2) }
 // unsure is the limit of trial and patient together.
 func (p *places) unsure() int { return max(1, p.all-p.all/4) }
 
+// capped reports whether the tenant has as many attempts in flight as its quota allows.
+func (u *use) capped() bool { return u.quota > 0 && u.total() >= u.quota }
+
+// weight is what a tenant's use of a room is compared by: the less, the sooner a place that comes free is its.
+func (u *use) weight(r room) int {
+	if r == prompt {
+		return u.in[prompt]
+	}
+	return u.in[trial] + u.in[patient]
+}
+
 // admits reports whether a tenant may start another attempt in room r.
 func (p *places) admits(r room, u *use) bool {
 	switch {
-	case p.total() >= p.all || u.quota > 0 && u.total() >= u.quota:
+	case p.total() >= p.all || u.capped():
 		return false
 	case r == prompt && u.in[prompt] == 0:
 		return true

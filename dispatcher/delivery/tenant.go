@@ -26,6 +26,7 @@ const (
 	absent  standing = iota // it has nothing to serve
 	inTurn                  // it waits for its turn
 	parked                  // it waits for a place
+	capped                  // it has what its quota allows in flight: only the end of one of these helps
 	starved                 // it waits for memory
 )
 
@@ -56,10 +57,29 @@ func (q *turns) next() *tenant {
 	return t
 }
 
-// park sets a tenant aside that no place is free for.
+// park sets a tenant aside that no place is free for. Those that wait for an end of their own are apart, so that they keep
+// no other from a place.
 func (q *turns) park(t *tenant) {
+	if t.use.capped() {
+		t.standing[q.room] = capped
+		return
+	}
 	t.standing[q.room] = parked
 	heap.Push(&q.parked, t)
+}
+
+// recheck gives a tenant its turn if what it waited for came with the end of an attempt of its own.
+func (q *turns) recheck(t *tenant, p *places) bool {
+	switch {
+	case t.standing[q.room] == capped && !t.use.capped():
+		t.standing[q.room] = absent
+	case t.standing[q.room] == parked && p.admits(q.room, &t.use):
+		heap.Remove(&q.parked, t.parkedAt[q.room])
+		t.standing[q.room] = absent
+	default:
+		return false
+	}
+	return q.enter(t)
 }
 
 // starve sets a tenant aside that no memory is free for.
@@ -85,15 +105,14 @@ func (q *turns) unpark(p *places) bool {
 	return q.enter(t)
 }
 
-// unparkAll gives every parked tenant its turn; those that still have no place return.
-func (q *turns) unparkAll() bool {
-	some := len(q.parked.tenants) > 0
+// unparkAll gives every parked tenant its turn; those that still have no place return. A tenant whose quota changed is
+// rechecked apart.
+func (q *turns) unparkAll() {
 	for len(q.parked.tenants) > 0 {
 		t := heap.Pop(&q.parked).(*tenant)
 		t.standing[q.room] = absent
 		q.enter(t)
 	}
-	return some
 }
 
 // feed gives the tenant that has waited longest for memory its turn.
@@ -106,7 +125,7 @@ func (q *turns) feed() bool {
 	return q.enter(t)
 }
 
-// parkedTenants orders tenants by what they have in flight in a room, the fewest first (container/heap).
+// parkedTenants orders tenants by what they use of a room, the least first (container/heap).
 type parkedTenants struct {
 	room    room
 	tenants []*tenant
@@ -115,7 +134,7 @@ type parkedTenants struct {
 func (h *parkedTenants) Len() int { return len(h.tenants) }
 
 func (h *parkedTenants) Less(i, j int) bool {
-	return h.tenants[i].use.in[h.room] < h.tenants[j].use.in[h.room]
+	return h.tenants[i].use.weight(h.room) < h.tenants[j].use.weight(h.room)
 }
 
 func (h *parkedTenants) Swap(i, j int) {
