@@ -184,6 +184,21 @@ var dispatcherStatusRules = map[string]rule{
 		bad:  map[string]string{"status: {observedGeneration: 0}": "status.observedGeneration … should be greater than or equal to 1"},
 	},
 	"conditions": conditionRules,
+	"largestTenants": {
+		good: []string{"status: {largestTenants: [{namespace: clinic-a, pendingDeliveries: 5, pendingBytes: 1000}]}"},
+		bad: map[string]string{
+			"status: {largestTenants: []}":                                             "status.largestTenants … should have at least 1 items",
+			"status: {largestTenants: [" + strings.Join(tenantUsages(11), ", ") + "]}": "status.largestTenants … must have at most 10 items",
+			"status: {largestTenants: [{namespace: a, pendingDeliveries: 1, pendingBytes: 1}, {namespace: a, pendingDeliveries: 1, pendingBytes: 1}]}": "status.largestTenants[1] … Duplicate value",
+			"status: {largestTenants: [{pendingDeliveries: 1, pendingBytes: 1}]}":                                                                      "status.largestTenants[0].namespace … Required value",
+			"status: {largestTenants: [{namespace: a, pendingDeliveries: 1}]}":                                                                         "status.largestTenants[0].pendingBytes … Required value",
+			"status: {largestTenants: [{namespace: a, pendingBytes: 1}]}":                                                                              "status.largestTenants[0].pendingDeliveries … Required value",
+			"status: {largestTenants: [{namespace: '', pendingDeliveries: 1, pendingBytes: 1}]}":                                                       "status.largestTenants[0].namespace … should be at least 1 chars long",
+			"status: {largestTenants: [{namespace: " + strings.Repeat("x", 64) + ", pendingDeliveries: 1, pendingBytes: 1}]}":                          "status.largestTenants[0].namespace … may not be more than 63 bytes",
+			"status: {largestTenants: [{namespace: a, pendingDeliveries: 1, pendingBytes: 0}]}":                                                        "status.largestTenants[0].pendingBytes … should be greater than or equal to 1",
+			"status: {largestTenants: [{namespace: a, pendingDeliveries: 0, pendingBytes: 1}]}":                                                        "status.largestTenants[0].pendingDeliveries … should be greater than or equal to 1",
+		},
+	},
 	"publishURL": {
 		good: []string{"status: {publishURL: 'http://eventflow-dispatcher-default.eventflow-system.svc'}"},
 		bad: map[string]string{
@@ -231,4 +246,13 @@ var postgresTransitions = map[string]rule{
 			"spec: null":                                    storeStays,
 		},
 	},
+}
+
+// tenantUsages are n items of status.largestTenants.
+func tenantUsages(n int) []string {
+	var all []string
+	for i := range n {
+		all = append(all, fmt.Sprintf("{namespace: clinic-%d, pendingDeliveries: 1, pendingBytes: 1}", i))
+	}
+	return all
 }

@@ -1,10 +1,21 @@
 package status
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/go-logr/logr"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 	"github.com/clinikapi/eventflow/dispatcher/store/postgres"
 )
@@ -32,4 +43,48 @@ func TestStoreReady(t *testing.T) {
 			}
 		})
 	}
+}
+
+// dispatcherServer keeps the status that is applied to one WebhookDispatcher.
+type dispatcherServer struct {
+	dynamic.ResourceInterface
+	applied []v1alpha1.WebhookDispatcher
+}
+
+func (s *dispatcherServer) Get(context.Context, string, metav1.GetOptions, ...string) (*unstructured.Unstructured, error) {
+	return &unstructured.Unstructured{Object: map[string]any{}}, nil
+}
+
+func (s *dispatcherServer) Patch(_ context.Context, _ string, _ types.PatchType, data []byte, _ metav1.PatchOptions, _ ...string) (*unstructured.Unstructured, error) {
+	var applied v1alpha1.WebhookDispatcher
+	if err := json.Unmarshal(data, &applied); err != nil {
+		return nil, err
+	}
+	s.applied = append(s.applied, applied)
+	return &unstructured.Unstructured{}, nil
+}
+
+// TestUsageIsShown: the tenants that use most are in the status, and a change of them is written at most once a minute.
+func TestUsageIsShown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server := &dispatcherServer{}
+		r := &StoreReporter{dispatcher: server, name: "default", logger: logr.Discard()}
+		pending := int64(0)
+		r.ShowUsage(func() []v1alpha1.TenantUsage {
+			pending++
+			return []v1alpha1.TenantUsage{{Namespace: "clinic-a", PendingDeliveries: pending, PendingBytes: 100}}
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		r.Run(ctx, func() error { return nil })
+		if n := len(server.applied); n < 8 || n > 11 {
+			t.Errorf("%d writes in ten minutes, want one a minute", n)
+		}
+		for _, d := range server.applied {
+			if len(d.Status.LargestTenants) != 1 || d.Status.LargestTenants[0].Namespace != "clinic-a" || len(d.Status.Conditions) != 1 {
+				t.Fatalf("applied %+v", d.Status)
+			}
+		}
+	})
 }
