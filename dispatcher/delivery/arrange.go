@@ -104,6 +104,7 @@ func (e *Engine) shelve(l *lane) {
 		l.release(d.ID.Event)
 		l.leave(d.Position())
 	}
+	e.rest(l.tenant)
 	if len(l.successors) > 0 { // they are found again from the beginning
 		l.successors = nil
 		l.leave(Position{})

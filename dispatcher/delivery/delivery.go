@@ -50,6 +50,7 @@ type Event struct {
 
 	// holders counts the deliveries that keep the event in the engine's memory; its mutex guards it.
 	holders int
+	payer   *tenant // whose memory it is
 }
 
 // Subscription is what a store keeps of a subscription: enough to list its deliveries after it is gone. It is immutable;

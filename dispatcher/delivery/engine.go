@@ -322,9 +322,10 @@ func (e *Engine) share(l *lane, ev *Event) bool {
 		if l.ready.len() >= laneWindow {
 			part /= 2
 		}
-		if !e.Memory.TakeSpare(ev.Tenant, int64(len(ev.Body))+eventBytes, part) {
+		if !e.take(l.tenant, int64(len(ev.Body))+eventBytes, part) {
 			return false
 		}
+		ev.payer = l.tenant
 	}
 	ev.holders++
 	return true
@@ -338,7 +339,7 @@ func (e *Engine) letGo(d *PendingDelivery) {
 		return
 	}
 	if ev.holders--; ev.holders == 0 {
-		e.Memory.Give(ev.Tenant, int64(len(ev.Body))+eventBytes)
+		e.give(ev.payer, int64(len(ev.Body))+eventBytes)
 		e.feed()
 	}
 }

@@ -109,6 +109,7 @@ func (e *Engine) land(f *flight) {
 	e.occupy(t, f.room, -1)
 	e.repay(f)
 	e.letGo(&f.delivery)
+	e.rest(t)
 	for r := range room(rooms) { // one place less in one room is one more for all, too
 		if e.serve[r].recheck(t, &e.places) {
 			e.summon()
@@ -130,7 +131,46 @@ func (e *Engine) written(f *flight) {
 // charge takes n bytes of memory for an attempt of the tenant. Whatever else the tenant holds, one attempt of its may
 // go: its events must not wait for those that it publishes.
 func (e *Engine) charge(t *tenant, n int64) bool {
-	return e.Memory.Take(t.name, n) || t.bytes == 0 && e.Memory.TakeOver(t.name, n)
+	return e.take(t, n, e.Memory.Limit()) || t.bytes == 0 && e.Memory.TakeOver(t.name, n)
+}
+
+// mostSpare is the most that a tenant takes of the budget ahead: going to it for each attempt costs.
+const mostSpare = 32 << 10
+
+// spareStep is what a tenant takes of the budget at least, where that is to be had.
+func (e *Engine) spareStep() int64 { return min(mostSpare, e.Memory.Limit()/4096) }
+
+// take takes n bytes for the tenant: of what it has spare, or of the given part of the budget.
+func (e *Engine) take(t *tenant, n, part int64) bool {
+	if t.spare < n {
+		more := max(n-t.spare, e.spareStep())
+		if !e.Memory.TakeSpare(t.name, more, part) {
+			if more = n - t.spare; !e.Memory.TakeSpare(t.name, more, part) {
+				return false
+			}
+		}
+		t.spare += more
+	}
+	t.spare -= n
+	return true
+}
+
+// give gives n bytes back that the tenant took.
+func (e *Engine) give(t *tenant, n int64) {
+	t.spare += n
+	if t.spare > 2*e.spareStep() {
+		e.Memory.Give(t.name, t.spare-e.spareStep())
+		t.spare = e.spareStep()
+	}
+	e.rest(t)
+}
+
+// rest gives back what a tenant has spare that has nothing in flight and nothing waiting in memory.
+func (e *Engine) rest(t *tenant) {
+	if t.spare > 0 && t.held == 0 && t.use.total() == 0 {
+		e.Memory.Give(t.name, t.spare)
+		t.spare = 0
+	}
 }
 
 // repay gives back what the attempt charged.
@@ -139,7 +179,7 @@ func (e *Engine) repay(f *flight) {
 		return
 	}
 	f.tenant.bytes -= f.charged
-	e.Memory.Give(f.tenant.name, f.charged)
+	e.give(f.tenant, f.charged)
 	f.charged = 0
 	e.feed()
 }

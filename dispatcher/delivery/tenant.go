@@ -9,8 +9,8 @@ type tenant struct {
 	lanes int // that are the tenant's
 	use   use // of the places for attempts
 	held  int // deliveries in its lanes' memory
-	// bytes of memory that attempts have charged.
-	bytes int64
+	// bytes of memory that attempts have charged, and spare ones that the budget gave and nothing uses.
+	bytes, spare int64
 
 	serve    [rooms]fifo[*lane] // lanes with something ready and room in flight
 	load     fifo[*lane]        // lanes with something due in the store

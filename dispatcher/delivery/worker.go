@@ -78,8 +78,8 @@ func (e *Engine) pickFrom(t *tenant, r room, f *flight) bool {
 		}
 		return false
 	}
-	if !l.paced(e.Now()) {
-		e.Memory.Give(t.name, charged)
+	if l.limiter != nil && !l.paced(e.Now()) {
+		e.give(t, charged)
 		e.arrange(l)
 		e.again(t, r)
 		return false
@@ -101,7 +101,8 @@ func (e *Engine) nextLane(t *tenant, r room) *lane {
 		return nil
 	}
 	l.queued = false
-	if l.room() != r || !e.serves(l) || l.startAt().After(e.Now()) { // it changed since it was queued
+	at := l.startAt()
+	if l.room() != r || !e.serves(l) || !at.IsZero() && at.After(e.Now()) { // it changed since it was queued
 		e.arrange(l)
 		return nil
 	}
