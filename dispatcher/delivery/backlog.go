@@ -131,10 +131,8 @@ func (e *Engine) loadLane(l *lane) error {
 			return err
 		}
 		l.opened, l.failures, l.gone = true, counts.FailuresInARow, counts.Gone
-		if l.evidence == unknown && l.failures > 0 {
-			l.evidence = slack
-		} else if l.evidence == unknown && !counts.LastDelivered.IsZero() {
-			l.evidence = quick
+		if l.evidence == unknown {
+			l.evidence = evidenceBefore(counts)
 		}
 	}
 	now := e.Now()

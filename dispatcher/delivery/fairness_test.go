@@ -376,3 +376,27 @@ func TestOneTenantsLimitParksNoOther(t *testing.T) {
 		}
 	})
 }
+
+// TestSlowEndpointsKeepTheirPlaces: an endpoint that answers late is not taken for one that hangs, also where places are few.
+func TestSlowEndpointsKeepTheirPlaces(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, to := newMemoryStore(), newEndpoints()
+		sub := to.add("a", slow(3*time.Second))
+		e, stop := start(t, s, to, Options{MaxInFlight: 32})
+		defer stop()
+		for i := range 160 {
+			e.Accept(s.append(fmt.Sprint(i), sub))
+		}
+		advance(10 * time.Second) // the first answers
+		to.takePeak(sub)
+		advance(10 * time.Second)
+		if peak := to.takePeak(sub); peak < 10 {
+			t.Errorf("%d in flight to an endpoint that answers late, want two thirds of the 16 places of its room", peak)
+		}
+		advance(40 * time.Second)
+		if n := s.total(Delivered); n != 160 {
+			t.Errorf("%d delivered in a minute, want 160", n)
+		}
+	})
+}

@@ -88,21 +88,40 @@ type evidence uint8
 const (
 	unknown evidence = iota // there was none yet
 	quick                   // it answered within the engine's patience, whatever the status
-	slack                   // it answered later, or not at all
+	late                    // it answered later
+	silent                  // it gave no answer
 )
 
 // evidenceOf is what a result shows.
 func evidenceOf(r egress.Result, patience time.Duration) evidence {
-	if r.StatusCode != 0 && r.Duration <= patience {
+	switch {
+	case r.StatusCode == 0:
+		return silent
+	case r.Duration > patience:
+		return late
+	default:
 		return quick
 	}
-	return slack
+}
+
+// evidenceBefore is what the store knows of a subscription's attempts.
+func evidenceBefore(c Counts) evidence {
+	switch {
+	case c.FailuresInARow > 0 && c.LastFailure.StatusCode == 0:
+		return silent
+	case c.FailuresInARow > 0:
+		return late
+	case !c.LastDelivered.IsZero():
+		return quick
+	default:
+		return unknown
+	}
 }
 
 // room is where the lane's next attempt belongs.
 func (l *lane) room() room {
 	switch {
-	case l.failing() || l.hold.active || l.waiting > 0 || l.evidence == slack:
+	case l.failing() || l.hold.active || l.waiting > 0 || l.evidence == late || l.evidence == silent:
 		return patient
 	case l.evidence == unknown:
 		return trial
@@ -111,8 +130,9 @@ func (l *lane) room() room {
 	}
 }
 
-// limit is how many attempts the lane may have in flight. An endpoint that has not answered yet, or leaves an attempt
-// waiting, is probed by one at a time once places are scarce: one hanging attempt each leaves places for the others'.
+// limit is how many attempts the lane may have in flight. Once places are scarce, an endpoint that did not answer yet, or
+// the last time, is probed by one at a time, and so is one that used to answer soon and leaves an attempt waiting: one
+// hanging attempt each leaves places for the others'. One that is known to answer late keeps its limit.
 func (l *lane) limit(p *places) int {
 	r := l.room()
 	switch {
@@ -120,7 +140,7 @@ func (l *lane) limit(p *places) int {
 		return 0
 	case l.failing() || l.hold.active:
 		return 1
-	case (l.evidence != quick || l.waiting > 0) && p.scarce(r):
+	case (l.evidence == unknown || l.evidence == silent || l.evidence == quick && l.waiting > 0) && p.scarce(r):
 		return 1
 	default:
 		return min(l.endpoint.MaxInFlight, p.share(r, &l.tenant.use))

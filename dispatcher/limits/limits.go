@@ -48,6 +48,8 @@ const (
 	placeBytes      = 32 << 10
 	idleBytes       = 16 << 10
 	connectionBytes = 64 << 10
+	// leastPlaces is how many attempts may be in flight however small the memory: with fewer, tenants wait for each other.
+	leastPlaces = 64
 	// placesPerIdle is how many attempts may be in flight for each idle connection.
 	placesPerIdle = 4
 
@@ -101,7 +103,7 @@ func (l *Limits) divideFiles(m Machine) {
 	l.StoreFiles = min(left/4, mostStore)
 	left -= l.StoreFiles
 	most := max(m.Processors, 1) * mostPerProcessor
-	l.Places = max(min(l.Places, left*2/5, most), 1)
+	l.Places = max(min(max(l.Places, leastPlaces), left*2/5, most), 1)
 	l.Connections = max(min(l.Connections, left*2/5, most), 1)
 	l.IdleConnections = max(min(l.IdleConnections, left/5), 1)
 }

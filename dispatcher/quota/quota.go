@@ -26,6 +26,7 @@ type Limits struct {
 // The quotas, as problems and metrics name them, and as they are called in spec.quotas of a WebhookDispatcher.
 const (
 	EventsPerSecond   = "eventsPerSecond"
+	EventsBurst       = "eventsBurst"
 	PendingDeliveries = "pendingDeliveries"
 	PendingBytes      = "pendingBytes"
 )
@@ -185,7 +186,7 @@ func (a *account) pace(limits Limits, events int, now time.Time) *ExceededError 
 	}
 	reservation := a.limiter.ReserveN(now, events)
 	if !reservation.OK() { // more than may ever come at once
-		return &ExceededError{Quota: EventsPerSecond, Limit: int64(limits.EventsPerSecond)}
+		return &ExceededError{Quota: EventsBurst, Limit: int64(burst)}
 	}
 	if wait := reservation.DelayFrom(now); wait > 0 {
 		reservation.CancelAt(now)

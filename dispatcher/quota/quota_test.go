@@ -35,7 +35,7 @@ func TestAdmit(t *testing.T) {
 		"more than there may be":   {limits: quota.Limits{PendingDeliveries: 100}, events: 1, deliveries: 101, want: &quota.ExceededError{Quota: quota.PendingDeliveries, Limit: 100}},
 		"too many bytes":           {limits: quota.Limits{PendingBytes: 10_000}, pending: 99, events: 1, deliveries: 1, bytes: 101, want: &quota.ExceededError{Quota: quota.PendingBytes, Limit: 10_000, RetryAfter: wait}},
 		"nothing matches":          {limits: quota.Limits{PendingDeliveries: 100}, pending: 100, events: 5},
-		"too fast":                 {limits: quota.Limits{EventsPerSecond: 10, Burst: 20}, events: 21, want: &quota.ExceededError{Quota: quota.EventsPerSecond, Limit: 10}},
+		"too fast":                 {limits: quota.Limits{EventsPerSecond: 10, Burst: 20}, events: 21, want: &quota.ExceededError{Quota: quota.EventsBurst, Limit: 20}},
 		"replays may go beyond it": {limits: quota.Limits{PendingDeliveries: 10}, pending: 50, events: 1, deliveries: 1, want: &quota.ExceededError{Quota: quota.PendingDeliveries, Limit: 10, RetryAfter: wait}},
 	} {
 		t.Run(name, func(t *testing.T) {
