@@ -20,9 +20,10 @@
 //	 1024         857     198      3386   846         1269
 //	 4096        3622    1081     18459  4614         6922
 //
-// There are never fewer than 64 attempts. The budget is never less than 64 MiB, which publishing needs for one request of the greatest size; below 512 MiB that
-// comes out of the collector's quarter. Without a limit the shares are those of 1 GiB, the limit that the manager gives
-// dispatchers, and GOMEMLIMIT is not set. An explicit GOMEMLIMIT is kept, and the shares follow it if it is the lower.
+// There are never fewer than 64 attempts. The budget is never less than 64 MiB, which publishing needs for one request
+// of the greatest size; below 512 MiB that comes out of the collector's quarter. Without a limit the shares are those
+// of 1 GiB, the limit that the manager gives dispatchers, and GOMEMLIMIT is not set. An explicit GOMEMLIMIT is kept,
+// and the shares follow it if it is the lower.
 //
 // # File descriptors
 //
