@@ -46,6 +46,10 @@ func (p *places) limit(room) int { return max(1, p.all/2) }
 // unsure is the limit of trial and patient together.
 func (p *places) unsure() int { return max(1, p.all-p.all/4) }
 
+// untried is up to how many attempts in all rooms a tenant may make its first trial. Past unsure it takes a place that
+// prompt leaves idle: however many tenants hang, half of the quarter that hanging endpoints cannot take stays.
+func (p *places) untried() int { return p.all - p.all/8 }
+
 // capped reports whether the tenant has as many attempts in flight as its quota allows.
 func (u *use) capped() bool { return u.quota > 0 && u.total() >= u.quota }
 
@@ -63,6 +67,8 @@ func (p *places) admits(r room, u *use) bool {
 	case p.total() >= p.all || u.capped():
 		return false
 	case r == prompt && u.in[prompt] == 0:
+		return true
+	case r == trial && u.in[trial]+u.in[patient] == 0 && p.total() < p.untried():
 		return true
 	case r != prompt && !fits(u.in[trial]+u.in[patient], p.used[trial]+p.used[patient], p.unsure()):
 		return false

@@ -10,15 +10,15 @@
 //	store        144 MiB: Pebble's cache (48), its memtables (64), one large batch beyond them (32)
 //	tables       a tenth of the limit: routing table, clients of Kubernetes, the filter of ids
 //	budget       half of the rest: bodies of publishes and of waiting deliveries, what stores hold beside them
-//	attempts     three tenths of the rest: 32 KiB each in flight (TLS, goroutine, buffers), 16 KiB each idle connection
+//	attempts     three tenths of the rest: 24 KiB each in flight (TLS, goroutine, buffers; the body is the budget's), 16 KiB each idle connection
 //	connections  a fifth of the rest: 64 KiB for each of a publisher (TLS, goroutine, buffers, a full header, read and parsed)
 //
 // In MiB, and numbers of attempts, idle connections and publishers' connections:
 //
 //	limit  GOMEMLIMIT  budget  attempts  idle  connections
-//	  512         396      64       873   218          327
-//	 1024         857     198      3386   846         1269
-//	 4096        3622    1081     18459  4614         6922
+//	  512         396      64      1123   280          327
+//	 1024         857     198      4353  1088         1269
+//	 4096        3622    1081     23733  5933         6922
 //
 // There are never fewer than 64 attempts. The budget is never less than 64 MiB, which publishing needs for one request
 // of the greatest size; below 512 MiB that comes out of the collector's quarter. Without a limit the shares are those

@@ -45,7 +45,7 @@ const (
 	// leastBudget lets one tenant alone publish a request of any size.
 	leastBudget = 64 << 20
 	// What one of each uses, in bytes.
-	placeBytes      = 32 << 10
+	placeBytes      = 24 << 10
 	idleBytes       = 16 << 10
 	connectionBytes = 64 << 10
 	// leastPlaces is how many attempts may be in flight however small the memory: with fewer, tenants wait for each other.

@@ -22,22 +22,22 @@ func TestDerive(t *testing.T) {
 		want    limits.Limits
 	}{
 		"512 MiB": {limits.Machine{Memory: 512 * mib, Files: many, Processors: 1}, limits.Limits{
-			MemoryLimit: 416074956, MemoryBudget: 64 * mib, Places: 873, IdleConnections: 218, Connections: 327, StoreFiles: 600, ReservedFiles: 128,
+			MemoryLimit: 416074956, MemoryBudget: 64 * mib, Places: 1123, IdleConnections: 280, Connections: 327, StoreFiles: 600, ReservedFiles: 128,
 		}},
 		"1 GiB": {limits.Machine{Memory: gib, Files: many, Processors: 2}, limits.Limits{
-			MemoryLimit: 899258777, MemoryBudget: 208037478, Places: 3386, IdleConnections: 846, Connections: 1269, StoreFiles: 600, ReservedFiles: 128,
+			MemoryLimit: 899258777, MemoryBudget: 208037478, Places: 4353, IdleConnections: 1088, Connections: 1269, StoreFiles: 600, ReservedFiles: 128,
 		}},
 		"4 GiB": {limits.Machine{Memory: 4 * gib, Files: many, Processors: 4}, limits.Limits{
-			MemoryLimit: 3798361702, MemoryBudget: 1134139801, Places: 18459, IdleConnections: 4614, Connections: 6922, StoreFiles: 600, ReservedFiles: 128,
+			MemoryLimit: 3798361702, MemoryBudget: 1134139801, Places: 23733, IdleConnections: 5933, Connections: 6922, StoreFiles: 600, ReservedFiles: 128,
 		}},
 		"no limit": {limits.Machine{Files: many, Processors: 2}, limits.Limits{
-			MemoryLimit: 0, MemoryBudget: 208037478, Places: 3386, IdleConnections: 846, Connections: 1269, StoreFiles: 600, ReservedFiles: 128,
+			MemoryLimit: 0, MemoryBudget: 208037478, Places: 4353, IdleConnections: 1088, Connections: 1269, StoreFiles: 600, ReservedFiles: 128,
 		}},
 		"GOMEMLIMIT is lower": {limits.Machine{Memory: gib, GoMemory: 700 * mib, Files: many, Processors: 2}, limits.Limits{
-			MemoryLimit: 700 * mib, MemoryBudget: 146066637, Places: 2377, IdleConnections: 594, Connections: 891, StoreFiles: 600, ReservedFiles: 128,
+			MemoryLimit: 700 * mib, MemoryBudget: 146066637, Places: 3056, IdleConnections: 764, Connections: 891, StoreFiles: 600, ReservedFiles: 128,
 		}},
 		"GOMEMLIMIT is higher": {limits.Machine{Memory: gib, GoMemory: gib, Files: many, Processors: 2}, limits.Limits{
-			MemoryLimit: gib, MemoryBudget: 208037478, Places: 3386, IdleConnections: 846, Connections: 1269, StoreFiles: 600, ReservedFiles: 128,
+			MemoryLimit: gib, MemoryBudget: 208037478, Places: 4353, IdleConnections: 1088, Connections: 1269, StoreFiles: 600, ReservedFiles: 128,
 		}},
 		"256 descriptors": {limits.Machine{Memory: gib, Files: 256, Processors: 2}, limits.Limits{
 			MemoryLimit: 899258777, MemoryBudget: 208037478, Places: 67, IdleConnections: 33, Connections: 67, StoreFiles: 56, ReservedFiles: 32,
@@ -65,7 +65,7 @@ func TestSharesFit(t *testing.T) {
 		if l.MemoryLimit > m.Memory*9/10 {
 			t.Fatalf("%+v: GOMEMLIMIT leaves too little: %+v", m, l)
 		}
-		const place, idle, connection, store = 32 << 10, 16 << 10, 64 << 10, 144 * mib
+		const place, idle, connection, store = 24 << 10, 16 << 10, 64 << 10, 144 * mib
 		used := l.MemoryBudget + int64(l.Places)*place + int64(l.IdleConnections)*idle + int64(l.Connections)*connection + store + m.Memory/10
 		if used > l.MemoryLimit*4/5 {
 			t.Fatalf("%+v: %d bytes may be in use, and leave the collector too little of %+v", m, used, l)
