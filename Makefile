@@ -15,6 +15,7 @@ TESTFLAGS ?= -race -count=1 -timeout 25m
 STORE ?= embedded
 SOAKFOR ?= 1h
 BENCHFLAGS ?= -json=bin/bench/result.json
+SCALEFLAGS ?= -json=bin/bench/scale.json
 
 tool = go tool -modfile=hack/tools/go.mod
 modules = $(patsubst %/go.mod,%,$(shell git ls-files 'go.mod' '*/go.mod' | sed 's,^go.mod,./go.mod,'))
@@ -70,6 +71,10 @@ bench: ## Measure a dispatcher against this machine's raw limit (STORE=embedded|
 .PHONY: soak
 soak: ## Let tenants misbehave in every way for an hour (SOAKFOR), with kill -9 every 7 minutes, and audit what arrived
 	CGO_ENABLED=0 go run ./hack/bench -strict -scenarios=soak -for=$(SOAKFOR) -kill-every=7m -json=bin/bench/soak.json
+
+.PHONY: scale
+scale: ## Measure the control plane: 1,000 subscriptions, or others (SCALEFLAGS=-help)
+	CGO_ENABLED=0 go run ./hack/scale $(SCALEFLAGS)
 
 .PHONY: microbench
 microbench: ## Run the packages' benchmarks
