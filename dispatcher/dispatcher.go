@@ -309,7 +309,11 @@ func (d *dispatcher) drain(api *server) error {
 func (d *dispatcher) use(table *routing.Table) {
 	d.engine.Use(endpoints{table}, !table.Stale)
 	d.table.Store(table)
-	if d.status != nil && !table.Stale {
+	switch {
+	case d.status == nil:
+	case table.Stale:
+		d.status.Recall(table)
+	default:
 		d.programming.add(table)
 	}
 	d.loading.Do(func() { close(d.loaded) })

@@ -14,6 +14,7 @@ import (
 // who publish.
 //
 // +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhooksubscriptions/status,verbs=get;patch,roleName=eventflow-dispatcher-status
+// +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhooksubscriptions,verbs=list,roleName=eventflow-dispatcher-status
 // +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create,roleName=eventflow-dispatcher-auth
 // +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create,roleName=eventflow-dispatcher-auth
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=get,roleName=eventflow-dispatcher-auth
@@ -47,10 +48,6 @@ func clusterRoles(d *v1alpha1.WebhookDispatcher) []string {
 // role names the Secrets of this dispatcher's table alone. Those are all it can read: nobody else's, and no others. In
 // the dispatcher's status it says how its store is.
 func role(d *v1alpha1.WebhookDispatcher) *rbacv1ac.RoleApplyConfiguration {
-	shards := make([]string, routing.Shards)
-	for i := range shards {
-		shards[i] = routing.ShardName(d.Name, i)
-	}
 	secrets := func() *rbacv1ac.PolicyRuleApplyConfiguration {
 		return rbacv1ac.PolicyRule().WithAPIGroups("").WithResources("secrets")
 	}
@@ -59,7 +56,7 @@ func role(d *v1alpha1.WebhookDispatcher) *rbacv1ac.RoleApplyConfiguration {
 		WithOwnerReferences(owner(d)).
 		WithRules(
 			secrets().WithVerbs("get", "list", "watch").WithResourceNames(routing.IndexName(d.Name)),
-			secrets().WithVerbs("get").WithResourceNames(shards...),
+			secrets().WithVerbs("get").WithResourceNames(routing.ShardNames(d.Name)...),
 			rbacv1ac.PolicyRule().
 				WithAPIGroups(v1alpha1.GroupVersion.Group).
 				WithResources("webhookdispatchers/status").

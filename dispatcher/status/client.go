@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
@@ -23,8 +25,12 @@ const FieldOwner = "eventflow-dispatcher"
 // errAnother: the subscription was deleted, and another one bears its name.
 var errAnother = errors.New("another subscription bears this name")
 
+// listPage is how many subscriptions are listed with one request.
+const listPage = 500
+
 type apiClient struct {
 	subscriptions dynamic.NamespaceableResourceInterface
+	plain         rest.Interface // for what is decoded here, because little of it is kept
 }
 
 // NewClient returns a Client that speaks to the API server.
@@ -35,7 +41,44 @@ func NewClient(config *rest.Config) (Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client for statuses: %w", err)
 	}
-	return apiClient{client.Resource(v1alpha1.GroupVersion.WithResource("webhooksubscriptions"))}, nil
+	config.GroupVersion, config.APIPath, config.NegotiatedSerializer = &v1alpha1.GroupVersion, "/apis", scheme.Codecs.WithoutConversion()
+	plain, err := rest.RESTClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for lists of statuses: %w", err)
+	}
+	return apiClient{client.Resource(v1alpha1.GroupVersion.WithResource("webhooksubscriptions")), plain}, nil
+}
+
+// page is a part of a list: of each subscription no more than is looked at.
+type page struct {
+	Metadata metav1.ListMeta `json:"metadata"`
+	Items    []struct {
+		Metadata struct {
+			UID string `json:"uid"`
+		} `json:"metadata"`
+		Status v1alpha1.WebhookSubscriptionStatus `json:"status"`
+	} `json:"items"`
+}
+
+func (c apiClient) List(ctx context.Context, each func(identity string, status v1alpha1.WebhookSubscriptionStatus)) error {
+	next := ""
+	for {
+		text, err := c.plain.Get().Resource("webhooksubscriptions").
+			Param("limit", strconv.Itoa(listPage)).Param("continue", next).Do(ctx).Raw()
+		if err != nil {
+			return fmt.Errorf("list the statuses: %w", err)
+		}
+		var part page
+		if err := json.Unmarshal(text, &part); err != nil {
+			return fmt.Errorf("decode a list of subscriptions: %w", err)
+		}
+		for i := range part.Items {
+			each(part.Items[i].Metadata.UID, part.Items[i].Status)
+		}
+		if next = part.Metadata.Continue; next == "" {
+			return nil
+		}
+	}
 }
 
 func (c apiClient) Get(ctx context.Context, route *routing.Route) (v1alpha1.WebhookSubscriptionStatus, error) {

@@ -1,8 +1,15 @@
 // Package status tells a subscription's readers what the dispatcher knows of it: the conditions Programmed and
 // EndpointHealthy, the delivery counts, and the deliveries that are being retried, in the status subresource.
 //
-// It looks on from the side: no event waits for it, and while the API server is away it only falls behind. Writes are
-// server-side applies of one field owner, and within a budget: conditions come first, counts as often as is left, so
-// that thousands of busy subscriptions do not burden the API server. Nothing is written that would change nothing; after
-// a restart the status that stands is read first, so that times of transition stay.
+// It looks on from the side: no event waits for it, and while the API server is unavailable it only falls behind. Writes are
+// server-side applies of one field owner, in two queues with a budget each:
+//
+//	table: came, changed ─► news ─────────────────────┐
+//	deliveries: health   ─► news, or upkeep if it flaps ├─► Apply
+//	deliveries: counts   ─► upkeep, the most wrong first ┘
+//	start: survey        ─► what differs from what stands
+//
+// Nothing is written that would change nothing. What stands is found out after a restart by a list, 500 subscriptions with a
+// request, so that times of transition stay; what came into the table, or changed in it, does not wait for that, and nothing is
+// asked about what came.
 package status

@@ -9,7 +9,6 @@ import (
 
 	"github.com/go-logr/logr"
 	"golang.org/x/time/rate"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/workqueue"
@@ -22,15 +21,25 @@ import (
 )
 
 const (
-	// conditionsPerSecond and countsPerSecond are the budget of writes.
-	conditionsPerSecond = 300
-	countsPerSecond     = 20
+	// newsPerSecond is the budget of writes for what an author or an operator waits for: that a spec is programmed, and that
+	// an endpoint's health changed. Nothing else waits in that queue.
+	newsPerSecond = 300
+	// upkeepLeast and upkeepMost bound the budget of all other writes, counts above all; in between it is what brings each
+	// subscription's up to date within upkeepRound.
+	upkeepLeast = 20
+	upkeepMost  = 150
+	upkeepRound = time.Minute
+	// A subscription's status is written writesAtOnce times in a row for what its deliveries change, and then every
+	// writePause: neither an endpoint that flaps nor a busy one can use up the budget of others.
+	writesAtOnce = 3
+	writePause   = 40 * time.Second
 	// touchPause is how long changes are gathered before they are looked at; countPause how long a subscription's
 	// counts rest after they changed, so that a busy one is written once for many deliveries.
 	touchPause = 200 * time.Millisecond
 	countPause = time.Second
-	// writers is how many writes are under way at once, for conditions and for counts each.
-	writers = 4
+	// newsWriters and upkeepWriters are how many writes are under way at once.
+	newsWriters   = 16
+	upkeepWriters = 8
 	// writeTimeout bounds one write.
 	writeTimeout = 10 * time.Second
 	// maxRetrying is how many of a subscription's retrying deliveries are shown.
@@ -51,6 +60,8 @@ type Store interface {
 type Client interface {
 	// Get returns the status that stands.
 	Get(ctx context.Context, route *routing.Route) (v1alpha1.WebhookSubscriptionStatus, error)
+	// List calls each with the uid and the status of every subscription that this process may list. It asks for pages.
+	List(ctx context.Context, each func(identity string, status v1alpha1.WebhookSubscriptionStatus)) error
 	// Apply writes what this field owner has to say.
 	Apply(ctx context.Context, route *routing.Route, status v1alpha1.WebhookSubscriptionStatus) error
 }
@@ -62,24 +73,50 @@ type Writer struct {
 	logger logr.Logger
 
 	// owns tells whether a subscription's status is this process's to write.
-	owns               func(event.SubscriptionKey) bool
-	conditions, counts queue
+	owns         func(event.SubscriptionKey) bool
+	news, upkeep queue
+	lies         *order // of upkeep
 
-	mu      sync.Mutex
-	table   *routing.Table
-	written map[event.SubscriptionKey]v1alpha1.WebhookSubscriptionStatus
+	mu    sync.Mutex
+	table *routing.Table
+	// recalled is the table that an earlier process worked by; nil if there is none, or table is set.
+	recalled *routing.Table
+	// shown is what the API server shows, as far as this process knows.
+	shown map[event.SubscriptionKey]shown
+	// fresh are the subscriptions that came into the table, or changed in it, and are not written yet. Nothing is asked about
+	// those that came.
+	fresh   map[event.SubscriptionKey]change
 	touched map[event.SubscriptionKey]struct{}
 	signal  chan struct{} // something was touched
+	// surveying is set while what stands of some subscriptions is yet to be found out; survey wakes up who does that.
+	surveying bool
+	survey    chan struct{}
 }
+
+// change is what became of a subscription in the table, and when.
+type change struct {
+	came bool // else it changed
+	at   time.Time
+}
+
+// freshFor is how long a change counts as one that nobody else has written: a dispatcher that has just started knows of
+// changes before it knows which subscriptions are its own.
+const freshFor = 30 * time.Second
 
 type queue struct {
 	workqueue.TypedRateLimitingInterface[event.SubscriptionKey]
 	budget *rate.Limiter
 }
 
-func newQueue(perSecond int) queue {
+func newQueue(perSecond int, order workqueue.Queue[event.SubscriptionKey]) queue {
 	return queue{
-		workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[event.SubscriptionKey](firstRetry, lastRetry)),
+		workqueue.NewTypedRateLimitingQueueWithConfig(
+			workqueue.NewTypedItemExponentialFailureRateLimiter[event.SubscriptionKey](firstRetry, lastRetry),
+			workqueue.TypedRateLimitingQueueConfig[event.SubscriptionKey]{
+				DelayingQueue: workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[event.SubscriptionKey]{
+					Queue: workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[event.SubscriptionKey]{Queue: order}),
+				}),
+			}),
 		rate.NewLimiter(rate.Limit(perSecond), perSecond),
 	}
 }
@@ -87,31 +124,79 @@ func newQueue(perSecond int) queue {
 // New returns a Writer that does nothing until Run. It writes the subscriptions that owns tells it to: where several
 // dispatchers share a store, each writes those that it delivers to.
 func New(s Store, client Client, owns func(event.SubscriptionKey) bool, logger logr.Logger) *Writer {
+	lies := newOrder()
 	return &Writer{
-		store: s, client: client, owns: owns, logger: logger,
-		conditions: newQueue(conditionsPerSecond), counts: newQueue(countsPerSecond),
-		written: make(map[event.SubscriptionKey]v1alpha1.WebhookSubscriptionStatus),
+		store: s, client: client, owns: owns, logger: logger, lies: lies,
+		news: newQueue(newsPerSecond, workqueue.DefaultQueue[event.SubscriptionKey]()), upkeep: newQueue(upkeepLeast, lies),
+		shown:   make(map[event.SubscriptionKey]shown),
+		fresh:   make(map[event.SubscriptionKey]change),
 		touched: make(map[event.SubscriptionKey]struct{}),
 		signal:  make(chan struct{}, 1),
+		survey:  make(chan struct{}, 1),
+	}
+}
+
+// Recall notes the table that an earlier process worked by: what differs from it in the next one is news.
+func (w *Writer) Recall(table *routing.Table) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.table == nil {
+		w.recalled = table
 	}
 }
 
 // Use makes table the one whose subscriptions are written. Call it once the dispatcher works by that table.
 func (w *Writer) Use(table *routing.Table) {
+	w.upkeep.budget.SetLimit(upkeepRate(table.Len()))
 	w.mu.Lock()
-	before := w.table
-	w.table = table
-	for key := range w.written {
+	before, first := w.table, w.table == nil
+	if first {
+		before = w.recalled
+	}
+	w.table, w.recalled = table, nil
+	for key := range w.shown {
 		if _, ok := table.Get(key); !ok {
-			delete(w.written, key)
+			delete(w.shown, key)
 		}
+	}
+	for key := range w.fresh {
+		if _, ok := table.Get(key); !ok {
+			delete(w.fresh, key)
+		}
+	}
+	var fresh []event.SubscriptionKey
+	if before != nil { // else there is no telling what is news
+		fresh = w.compare(before, table)
 	}
 	w.mu.Unlock()
-	for route := range table.All() {
-		if old, ok := get(before, route.Key); !ok || old.Generation != route.Generation || old.Endpoint.Generation != route.Endpoint.Generation || (old.Endpoint.Target == nil) != (route.Endpoint.Target == nil) {
-			w.conditions.Add(route.Key)
-		}
+	for _, key := range fresh {
+		w.news.Add(key)
 	}
+	if first {
+		w.requestSurvey()
+	}
+}
+
+// compare notes which subscriptions came or changed since the table before, and returns them.
+func (w *Writer) compare(before, table *routing.Table) (fresh []event.SubscriptionKey) {
+	for route := range table.All() {
+		old, found := before.Get(route.Key)
+		switch {
+		case !found:
+			w.fresh[route.Key] = change{came: true, at: time.Now()}
+		case old.Generation != route.Generation || old.Endpoint.Generation != route.Endpoint.Generation || (old.Endpoint.Target == nil) != (route.Endpoint.Target == nil):
+			w.fresh[route.Key] = change{came: w.fresh[route.Key].came, at: time.Now()}
+		default:
+			continue
+		}
+		fresh = append(fresh, route.Key)
+	}
+	return fresh
+}
+
+// upkeepRate is how many writes a second there may be that are no news, for n subscriptions.
+func upkeepRate(n int) rate.Limit {
+	return rate.Limit(min(max(float64(n)/upkeepRound.Seconds(), upkeepLeast), upkeepMost))
 }
 
 func get(table *routing.Table, key event.SubscriptionKey) (*routing.Route, bool) {
@@ -123,22 +208,27 @@ func get(table *routing.Table, key event.SubscriptionKey) (*routing.Route, bool)
 
 // Taken notes that the subscriptions of a shard are this process's from now on. It never blocks.
 func (w *Writer) Taken(shard int) {
+	var fresh []event.SubscriptionKey
 	w.mu.Lock()
-	table := w.table
-	for key := range w.written { // somebody else may have written it since
+	for key := range w.shown { // somebody else may have written it since
 		if delivery.ShardOf(key) == shard {
-			delete(w.written, key)
+			delete(w.shown, key)
+		}
+	}
+	for key, change := range w.fresh {
+		switch {
+		case delivery.ShardOf(key) != shard:
+		case time.Since(change.at) > freshFor:
+			delete(w.fresh, key)
+		default:
+			fresh = append(fresh, key)
 		}
 	}
 	w.mu.Unlock()
-	if table == nil {
-		return
+	for _, key := range fresh {
+		w.news.Add(key)
 	}
-	for route := range table.All() {
-		if delivery.ShardOf(route.Key) == shard {
-			w.conditions.Add(route.Key)
-		}
-	}
+	w.requestSurvey()
 }
 
 // Changed notes that something became of one of the subscription's deliveries. It never blocks.
@@ -155,18 +245,21 @@ func (w *Writer) Changed(key event.SubscriptionKey) {
 // Run writes until ctx ends.
 func (w *Writer) Run(ctx context.Context) {
 	var running sync.WaitGroup
-	for range writers {
-		running.Go(func() { w.work(ctx, w.conditions) })
-		running.Go(func() { w.work(ctx, w.counts) })
+	for range newsWriters {
+		running.Go(func() { w.work(ctx, w.news) })
+	}
+	for range upkeepWriters {
+		running.Go(func() { w.work(ctx, w.upkeep) })
 	}
 	running.Go(func() { w.sort(ctx) })
+	running.Go(func() { w.surveys(ctx) })
 	<-ctx.Done()
-	w.conditions.ShutDown()
-	w.counts.ShutDown()
+	w.news.ShutDown()
+	w.upkeep.ShutDown()
 	running.Wait()
 }
 
-// sort puts what was touched into the queue it belongs into: a change of health is news, a count can wait.
+// sort puts what was touched into the queue it belongs into.
 func (w *Writer) sort(ctx context.Context) {
 	for {
 		select {
@@ -184,25 +277,36 @@ func (w *Writer) sort(ctx context.Context) {
 		w.touched = make(map[event.SubscriptionKey]struct{})
 		w.mu.Unlock()
 		for key := range touched {
-			if w.isNews(ctx, key) {
-				w.conditions.Add(key)
-			} else {
-				w.counts.AddAfter(key, countPause)
-			}
+			w.file(ctx, key)
 		}
 	}
 }
 
-// isNews tells whether the conditions differ from what was written.
-func (w *Writer) isNews(ctx context.Context, key event.SubscriptionKey) bool {
+// file queues a subscription whose status may not say any more what is true: a change of health is news, unless there
+// were some a moment ago, and a count can wait.
+func (w *Writer) file(ctx context.Context, key event.SubscriptionKey) {
 	counts, err := w.store.Counts(ctx, key)
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	route, ok := get(w.table, key)
-	if err != nil || !ok {
-		return false
+	stands, known := w.shown[key]
+	surveying := w.surveying
+	w.mu.Unlock()
+	if err != nil || !ok || !known && surveying { // the survey comes to it
+		return
 	}
-	return !sameConditions(conditions(route, counts), w.written[key].Conditions)
+	wait := stands.wait(time.Now())
+	switch {
+	case !known:
+		w.upkeep.Add(key)
+	case sameConditions(conditions(route, counts), stands.conditions):
+		w.setLie(key, stands.lie(counts))
+		w.upkeep.AddAfter(key, max(wait, countPause))
+	case wait > 0:
+		w.setLie(key, wrongHealth)
+		w.upkeep.AddAfter(key, wait)
+	default:
+		w.news.Add(key)
+	}
 }
 
 func (w *Writer) work(ctx context.Context, q queue) {
@@ -232,7 +336,8 @@ func (w *Writer) work(ctx context.Context, q queue) {
 func (w *Writer) write(ctx context.Context, key event.SubscriptionKey, budget *rate.Limiter) error {
 	w.mu.Lock()
 	route, ok := get(w.table, key)
-	before, known := w.written[key]
+	before, known := w.shown[key]
+	fresh, isFresh := w.fresh[key]
 	w.mu.Unlock()
 	if !ok || !w.owns(key) {
 		return nil
@@ -242,7 +347,7 @@ func (w *Writer) write(ctx context.Context, key event.SubscriptionKey, budget *r
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	if !known {
+	if !known && !fresh.came {
 		stands, err := w.client.Get(ctx, route)
 		if apierrors.IsNotFound(err) {
 			return nil // deleted; the table will say so
@@ -250,14 +355,16 @@ func (w *Writer) write(ctx context.Context, key event.SubscriptionKey, budget *r
 		if err != nil {
 			return fmt.Errorf("read the status: %w", err)
 		}
-		before = ours(stands)
+		before = shownOf(ours(stands))
 	}
 	wanted, err := w.wanted(ctx, route)
 	if err != nil {
 		return err
 	}
-	carryTransitions(wanted.Conditions, before.Conditions, time.Now())
-	if !equality.Semantic.DeepEqual(wanted, before) {
+	carryTransitions(wanted.Conditions, before.conditions, time.Now())
+	after := shownOf(wanted)
+	after.next = before.next
+	if !after.same(before) {
 		err := w.client.Apply(ctx, route, wanted)
 		if apierrors.IsNotFound(err) || errors.Is(err, errAnother) {
 			return nil
@@ -265,11 +372,17 @@ func (w *Writer) write(ctx context.Context, key event.SubscriptionKey, budget *r
 		if err != nil {
 			return fmt.Errorf("apply the status: %w", err)
 		}
+		if !isFresh {
+			after.count(time.Now())
+		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, ok := get(w.table, key); ok {
-		w.written[key] = wanted
+	if now, ok := get(w.table, key); ok {
+		w.shown[key] = after
+		if now == route {
+			delete(w.fresh, key)
+		}
 	}
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -11,7 +13,9 @@ import (
 
 	"github.com/go-logr/logr"
 	"go.uber.org/goleak"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/api/v1alpha1"
@@ -30,8 +34,11 @@ type fakes struct {
 	stands map[string]v1alpha1.WebhookSubscriptionStatus
 	writes int
 	reads  int
-	away   error
-	others map[int]bool // shards that another process owns
+	lists  int
+	// unlisted is why subscriptions may not be listed.
+	unlisted error
+	away     error
+	others   map[int]bool // shards that another process owns
 }
 
 func (f *fakes) owns(key event.SubscriptionKey) bool {
@@ -78,6 +85,20 @@ func (f *fakes) Get(_ context.Context, route *routing.Route) (v1alpha1.WebhookSu
 	defer f.mu.Unlock()
 	f.reads++
 	return f.stands[route.Name], f.away
+}
+
+func (f *fakes) List(_ context.Context, each func(string, v1alpha1.WebhookSubscriptionStatus)) error {
+	f.mu.Lock()
+	f.lists++
+	stands, err := maps.Clone(f.stands), errors.Join(f.away, f.unlisted)
+	f.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	for name, status := range stands {
+		each(name, status)
+	}
+	return nil
 }
 
 func (f *fakes) Apply(_ context.Context, route *routing.Route, status v1alpha1.WebhookSubscriptionStatus) error {
@@ -254,6 +275,30 @@ func TestAPIServerAway(t *testing.T) {
 	})
 }
 
+// many returns n routes.
+func many(n int) []*routing.Route {
+	routes := make([]*routing.Route, n)
+	for i := range routes {
+		routes[i] = route(fmt.Sprint(i), 1)
+	}
+	return routes
+}
+
+// stand makes the API server show of each route what a dispatcher has to say before any delivery.
+func (f *fakes) stand(routes ...*routing.Route) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, r := range routes {
+		zero := int64(0)
+		status := v1alpha1.WebhookSubscriptionStatus{
+			Conditions: conditions(r, delivery.Counts{}),
+			Deliveries: &v1alpha1.DeliveryCounts{Delivered: &zero, Retrying: &zero, Failed: &zero},
+		}
+		carryTransitions(status.Conditions, nil, epoch)
+		f.stands[r.Name] = status
+	}
+}
+
 func TestWritesKeepWithinTheBudget(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -261,13 +306,11 @@ func TestWritesKeepWithinTheBudget(t *testing.T) {
 		w, stop := start(t, f)
 		defer stop()
 		const n = 2000
-		var routes []*routing.Route
-		for i := range n {
-			routes = append(routes, route(fmt.Sprint(i), 1))
-		}
+		routes := many(n)
+		w.Use(table(t))
 		w.Use(table(t, routes...))
 		advance(time.Second)
-		if got := f.takeWrites(); got < conditionsPerSecond || got > 2*conditionsPerSecond+writers {
+		if got := f.takeWrites(); got < newsPerSecond || got > 2*newsPerSecond+newsWriters {
 			t.Errorf("%d conditions written in the first second", got)
 		}
 		advance(10 * time.Second)
@@ -286,13 +329,172 @@ func TestWritesKeepWithinTheBudget(t *testing.T) {
 			}
 			advance(time.Second)
 		}
-		if got := f.takeWrites(); got > 21*countsPerSecond || got < 15*countsPerSecond {
+		if got := f.takeWrites(); got > 22*n/60 || got < 15*n/60 {
 			t.Errorf("%d counts written in 20 s", got)
 		}
 		f.set(w, routes[5].Key, func(c *delivery.Counts) { c.FailuresInARow = 10 })
 		advance(time.Second)
 		if got := f.condition("5", "EndpointHealthy"); got.Reason != "CircuitOpen" {
 			t.Errorf("a change of health waited behind counts: %+v", got)
+		}
+		if f.reads+f.lists != 0 {
+			t.Errorf("%d reads and %d lists for subscriptions that are new", f.reads, f.lists)
+		}
+	})
+}
+
+// TestARestartAsksForPages: after a restart with nothing changed nothing is written, and no subscription is asked for.
+func TestARestartAsksForPages(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakes()
+		routes := many(5000)
+		f.stand(routes...)
+		w, stop := start(t, f)
+		defer stop()
+		w.Recall(table(t, routes...))
+		w.Use(table(t, routes...))
+		for shard := range delivery.Shards {
+			w.Taken(shard)
+		}
+		advance(time.Minute)
+		if f.takeWrites() != 0 || f.reads != 0 || f.lists != 1 {
+			t.Errorf("%d writes, %d reads, %d lists after a restart", f.writes, f.reads, f.lists)
+		}
+	})
+}
+
+// TestNewsComesFirst: what came or changed while a dispatcher starts does not wait for what is asked about the rest.
+func TestNewsComesFirst(t *testing.T) {
+	t.Parallel()
+	for name, unlisted := range map[string]error{
+		"listed":     nil,
+		"may not":    apierrors.NewForbidden(schema.GroupResource{}, "", errors.New("no")),
+		"list fails": errors.New("the API server is busy"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakes()
+				f.unlisted = unlisted
+				routes := many(20_000)
+				f.stand(routes...)
+				w, stop := start(t, f)
+				defer stop()
+				w.Recall(table(t, routes...))
+				while := append(slices.Clone(routes), route("while it was down", 1))
+				w.Use(table(t, while...))
+				w.Taken(0)
+				later := append(slices.Clone(while), route("later", 1))
+				later[7] = route("7", 2)
+				w.Use(table(t, later...))
+				advance(time.Second)
+				for _, name := range []string{"while it was down", "later", "7"} {
+					if c := f.condition(name, "Programmed"); c.Status != "True" || name == "7" && c.ObservedGeneration != 2 {
+						t.Errorf("%s waits: %+v", name, c)
+					}
+				}
+				if f.takeWrites() != 3 || f.reads > 1+upkeepMost*2 {
+					t.Errorf("%d reads within a second", f.reads)
+				}
+			})
+		})
+	}
+}
+
+// TestSurveyFindsWhatIsWrong: what an earlier dispatcher did not come to write is written.
+func TestSurveyFindsWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakes()
+		routes := many(1000)
+		f.stand(routes...)
+		w, stop := start(t, f)
+		defer stop()
+		f.counts[routes[1].Key] = delivery.Counts{FailuresInARow: 10}
+		f.counts[routes[2].Key] = delivery.Counts{Failed: 3}
+		w.Use(table(t, routes...))
+		advance(5 * time.Second)
+		if got := f.takeWrites(); got != 2 || f.condition("1", "EndpointHealthy").Reason != "CircuitOpen" || *f.stands["2"].Deliveries.Failed != 3 {
+			t.Errorf("%d writes: %+v, %+v", got, f.stands["1"], f.stands["2"])
+		}
+	})
+}
+
+// TestFlappingIsBounded: endpoints that change between health and failure all the time are not written all the time, and
+// what they are in the end is.
+func TestFlappingIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakes()
+		w, stop := start(t, f)
+		defer stop()
+		routes := many(1000)
+		f.stand(routes...)
+		w.Use(table(t, routes...))
+		advance(time.Second)
+		flap := func(seconds int) {
+			for i := range seconds {
+				for _, r := range routes {
+					f.set(w, r.Key, func(c *delivery.Counts) {
+						c.Delivered++
+						c.LastDelivered = epoch.Add(time.Duration(c.Delivered) * time.Second)
+						c.FailuresInARow = i % 2
+					})
+				}
+				advance(time.Second)
+			}
+		}
+		flap(15)
+		f.takeWrites()
+		flap(120)
+		if got := f.takeWrites(); got > 120*30 {
+			t.Errorf("%d writes a second", got/120)
+		}
+		f.set(w, routes[0].Key, func(c *delivery.Counts) { c.FailuresInARow = 10 })
+		advance(2 * writePause)
+		if c := f.condition("0", "EndpointHealthy"); c.Reason != "CircuitOpen" {
+			t.Errorf("the last word is %+v", c)
+		}
+	})
+}
+
+// TestBiggestLiesFirst: after a burst the counts that are most wrong are written first.
+func TestBiggestLiesFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakes()
+		w, stop := start(t, f)
+		defer stop()
+		routes := many(3000)
+		healthy := func(c *delivery.Counts) { c.Delivered, c.LastDelivered = 1000, epoch }
+		w.Use(table(t))
+		w.Use(table(t, routes...))
+		for _, r := range routes {
+			f.set(w, r.Key, healthy)
+		}
+		advance(time.Minute)
+		for i, r := range routes {
+			f.set(w, r.Key, func(c *delivery.Counts) {
+				if c.Delivered++; i%30 == 0 {
+					c.Delivered += 500
+				}
+			})
+		}
+		advance(10 * time.Second)
+		for i := 0; i < len(routes); i += 30 {
+			if got := *f.stands[fmt.Sprint(i)].Deliveries.Delivered; got != 1501 {
+				t.Errorf("%d shows %d, want 1501: it is 50 %% wrong, others 0.1 %%", i, got)
+			}
+		}
+		if got := f.takeWrites(); got < 100 {
+			t.Error(got)
+		}
+		advance(upkeepRound)
+		for i := range routes {
+			if got := *f.stands[fmt.Sprint(i)].Deliveries.Delivered; got < 1001 {
+				t.Fatalf("%d shows %d after %v", i, got, upkeepRound)
+			}
 		}
 	})
 }
