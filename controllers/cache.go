@@ -44,6 +44,7 @@ func stripped(in any) (any, error) {
 	object.SetAnnotations(nil)
 	if sub, ok := in.(*v1alpha1.WebhookSubscription); ok {
 		sub.Status.Deliveries, sub.Status.Retrying = nil, nil
+		shareTexts(sub)
 	}
 	return in, nil
 }

@@ -125,6 +125,7 @@ func authorize(environment *envtest.Environment) error {
 		return err
 	}
 	managerConfig = user.Config()
+	managerConfig.Wrap(asked.wrap)
 	return nil
 }
 

@@ -102,7 +102,7 @@ func (t *Table) paced(ctx context.Context, to storage) error {
 	before, start := t.written, time.Now()
 	err := t.flush(ctx, to)
 	if t.written != before {
-		t.next = time.Now().Add(min(max(flushInterval, time.Since(start)), flushPause))
+		t.next = time.Now().Add(max(min(max(flushInterval, time.Since(start)), flushPause), t.pause(time.Now())))
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -22,6 +23,8 @@ type fakeStorage struct {
 	secrets map[string]stored
 	writes  []string
 	removed []string
+	reads   int
+	lists   int
 	fail    map[string]error // by name
 	version int
 	onWrite func(name string) // before a write
@@ -31,7 +34,21 @@ func newFakeStorage() *fakeStorage {
 	return &fakeStorage{secrets: make(map[string]stored), fail: make(map[string]error)}
 }
 
-func (f *fakeStorage) read(_ context.Context, name, _ string) (*stored, error) {
+func (f *fakeStorage) list(_ context.Context, each func(string, *stored)) error {
+	f.lists++
+	for _, name := range sorted(f.secrets) {
+		if err := f.fail[name]; err != nil {
+			return err
+		}
+		if secret := f.secrets[name]; !secret.misplaced {
+			each(name, &secret)
+		}
+	}
+	return nil
+}
+
+func (f *fakeStorage) read(_ context.Context, name string) (*stored, error) {
+	f.reads++
 	if err := f.fail[name]; err != nil {
 		return nil, err
 	}
@@ -42,7 +59,7 @@ func (f *fakeStorage) read(_ context.Context, name, _ string) (*stored, error) {
 	return &secret, nil
 }
 
-func (f *fakeStorage) write(_ context.Context, name, _ string, data []byte) (string, error) {
+func (f *fakeStorage) write(_ context.Context, name string, wanted content) (string, error) {
 	if f.onWrite != nil {
 		f.onWrite(name)
 	}
@@ -51,7 +68,7 @@ func (f *fakeStorage) write(_ context.Context, name, _ string, data []byte) (str
 	}
 	f.version++
 	version := strconv.Itoa(f.version)
-	f.secrets[name] = stored{resourceVersion: version, data: data}
+	f.secrets[name] = stored{resourceVersion: version, content: wanted}
 	f.writes = append(f.writes, name)
 	return version, nil
 }
@@ -74,7 +91,7 @@ func (f *fakeStorage) content(t *testing.T) []string {
 	}
 	found := []string{}
 	for i, hash := range index.Shards {
-		data := f.secrets[shardName(i)].data
+		data := f.secrets[cmp.Or(index.Layout, routing.Small).ShardName("main", i)].data
 		if routing.Hash(data) != hash {
 			t.Fatalf("shard %d is not what the index names", i)
 		}

@@ -26,9 +26,14 @@ func (t *Table) flush(ctx context.Context, to storage) error {
 	if err := t.verify(ctx, to); err != nil {
 		return err
 	}
+	t.grow()
 	var emptied []int
 	defer func() { t.rewrite(emptied) }() // those that an error kept from being removed
-	for i := range t.shards {
+	for _, i := range t.due() {
+		if !t.moving && t.pause(time.Now()) > 0 {
+			t.changed() // the rest is for the next flush
+			break
+		}
 		taken, ok := t.take(i)
 		if !ok {
 			continue
@@ -50,7 +55,7 @@ func (t *Table) flush(ctx context.Context, to storage) error {
 		}
 		emptied = emptied[1:]
 	}
-	return nil
+	return t.removeLeftovers(ctx, to)
 }
 
 // take returns what is to be written of a shard, and false if nothing is.
@@ -83,7 +88,7 @@ func (t *Table) rewrite(shards []int) {
 }
 
 func (t *Table) writeShard(ctx context.Context, to storage, taken snapshot) error {
-	data, err := t.encode(taken)
+	data, entries, err := t.encode(taken)
 	if err != nil {
 		t.giveBack(taken)
 		return err
@@ -96,25 +101,28 @@ func (t *Table) writeShard(ctx context.Context, to storage, taken snapshot) erro
 	if same {
 		return nil
 	}
-	version, err := to.write(ctx, routing.ShardName(t.dispatcher.Name, taken.shard), routing.ShardKey, data)
+	name := t.layout.ShardName(t.dispatcher.Name, taken.shard)
+	version, err := to.write(ctx, name, content{data: data, sources: routing.EncodeSources(data, entries)})
 	if err != nil {
 		t.giveBack(taken)
 		return err
 	}
 	shardWrites.WithLabelValues(t.dispatcher.Namespace, t.dispatcher.Name).Inc()
-	t.written++
+	t.spend(len(data))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.written, s.force = writtenSecret{resourceVersion: version, hash: hash}, false
+	delete(t.leftovers, name)
 	return nil
 }
 
-// encode returns the shard's bytes. If its entries do not all fit, it leaves changes away until they do, and has the
-// subscriptions looked at that this concerns.
-func (t *Table) encode(taken snapshot) ([]byte, error) {
-	data, err := t.encodeShard(slices.Collect(maps.Values(taken.entries)))
+// encode returns the shard's bytes, and the entries in them. If its entries do not all fit, it leaves changes out until they
+// do, and has the subscriptions looked at that this concerns.
+func (t *Table) encode(taken snapshot) (data []byte, entries []*routing.Entry, err error) {
+	entries = slices.Collect(maps.Values(taken.entries))
+	data, err = t.encodeShard(entries)
 	if !errors.Is(err, routing.ErrShardFull) {
-		return data, err
+		return data, entries, err
 	}
 	grown := make([]string, 0, len(taken.before))
 	for _, identity := range sorted(taken.before) {
@@ -122,30 +130,32 @@ func (t *Table) encode(taken snapshot) ([]byte, error) {
 			grown = append(grown, identity)
 		}
 	}
-	with := func(n int) ([]byte, error) {
-		entries := maps.Clone(taken.entries)
+	with := func(n int) ([]byte, []*routing.Entry, error) {
+		some := maps.Clone(taken.entries)
 		for _, identity := range grown[n:] {
-			if delete(entries, identity); taken.before[identity] != nil {
-				entries[identity] = taken.before[identity]
+			if delete(some, identity); taken.before[identity] != nil {
+				some[identity] = taken.before[identity]
 			}
 		}
-		return t.encodeShard(slices.Collect(maps.Values(entries)))
+		list := slices.Collect(maps.Values(some))
+		data, err := t.encodeShard(list)
+		return data, list, err
 	}
 	fits, most := 0, len(grown)
-	if data, err = with(0); err != nil {
-		return nil, fmt.Errorf("encode shard %d without what changed: %w", taken.shard, err)
+	if data, entries, err = with(0); err != nil {
+		return nil, nil, fmt.Errorf("encode shard %d without what changed: %w", taken.shard, err)
 	}
 	for fits < most-1 {
 		middle := (fits + most) / 2
-		attempt, err := with(middle)
+		attempt, some, err := with(middle)
 		if err != nil {
 			most = middle
 			continue
 		}
-		fits, data = middle, attempt
+		fits, data, entries = middle, attempt, some
 	}
 	t.refuse(taken, grown[fits:])
-	return data, nil
+	return data, entries, nil
 }
 
 // refuse takes changes back that do not fit.
@@ -172,7 +182,7 @@ func (t *Table) refuse(taken snapshot, identities []string) {
 func (t *Table) writeIndex(ctx context.Context, to storage, emptied []int) error {
 	t.mu.Lock()
 	next, complete := t.nextIndex(emptied)
-	needed := complete && (t.index.force || !maps.Equal(next.Shards, t.index.Shards))
+	needed := complete && (t.index.force || t.moving || !maps.Equal(next.Shards, t.index.Shards))
 	t.mu.Unlock()
 	if !needed {
 		return nil
@@ -181,15 +191,16 @@ func (t *Table) writeIndex(ctx context.Context, to storage, emptied []int) error
 	if err != nil {
 		return err
 	}
-	version, err := to.write(ctx, routing.IndexName(t.dispatcher.Name), routing.IndexKey, data)
+	version, err := to.write(ctx, routing.IndexName(t.dispatcher.Name), content{data: data})
 	if err != nil {
 		return err
 	}
 	indexWrites.WithLabelValues(t.dispatcher.Namespace, t.dispatcher.Name).Inc()
-	t.written++
+	t.spend(len(data))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.index = writtenIndex{writtenSecret: writtenSecret{resourceVersion: version, hash: routing.Hash(data)}, Index: next}
+	t.moving = false
 	return nil
 }
 
@@ -199,9 +210,10 @@ func (t *Table) nextIndex(emptied []int) (routing.Index, bool) {
 	next := routing.Index{
 		// The time keeps revisions growing even if the index was lost.
 		Revision: max(t.index.Revision+1, time.Now().Unix()),
+		Layout:   t.layout,
 		Shards:   make(map[int]string),
 	}
-	complete := true
+	complete := !t.moving || t.moved()
 	for i := range t.shards {
 		s := &t.shards[i]
 		switch {
@@ -224,13 +236,32 @@ func (t *Table) removeShard(ctx context.Context, to storage, i int) error {
 	exists := s.written.resourceVersion != ""
 	t.mu.Unlock()
 	if exists {
-		if err := to.remove(ctx, routing.ShardName(t.dispatcher.Name, i)); err != nil {
+		if err := to.remove(ctx, t.layout.ShardName(t.dispatcher.Name, i)); err != nil {
 			return err
 		}
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.written, s.force = writtenSecret{}, false
+	return nil
+}
+
+// removeLeftovers removes Secrets that no index names, once there is one.
+func (t *Table) removeLeftovers(ctx context.Context, to storage) error {
+	t.mu.Lock()
+	names := sorted(t.leftovers)
+	if t.moving || t.index.hash == "" {
+		names = nil
+	}
+	t.mu.Unlock()
+	for _, name := range names {
+		if err := to.remove(ctx, name); err != nil {
+			return err
+		}
+		t.mu.Lock()
+		delete(t.leftovers, name)
+		t.mu.Unlock()
+	}
 	return nil
 }
 
@@ -253,12 +284,8 @@ func (t *Table) verifyOne(ctx context.Context, from storage, name, seen string) 
 	t.mu.Unlock()
 	var found *stored
 	if !known {
-		key := routing.ShardKey
-		if name == routing.IndexName(t.dispatcher.Name) {
-			key = routing.IndexKey
-		}
 		var err error
-		if found, err = from.read(ctx, name, key); err != nil {
+		if found, err = from.read(ctx, name); err != nil {
 			return err
 		}
 	}
@@ -285,14 +312,13 @@ func (t *Table) compare(name string, found *stored) {
 		t.index.force = t.index.force || !intact(t.index.writtenSecret)
 		return
 	}
-	for i := range t.shards {
-		s := &t.shards[i]
-		if name != routing.ShardName(t.dispatcher.Name, i) || intact(s.written) {
-			continue
-		}
-		s.force = true
-		if found != nil {
-			s.written.resourceVersion = found.resourceVersion
-		}
+	i, isShard := t.numbers[name]
+	if !isShard || intact(t.shards[i].written) {
+		return
+	}
+	s := &t.shards[i]
+	s.force = true
+	if found != nil {
+		s.written.resourceVersion = found.resourceVersion
 	}
 }

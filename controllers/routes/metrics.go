@@ -18,17 +18,21 @@ var (
 		Name: "eventflow_routing_table_index_writes_total",
 		Help: "Indexes of a dispatcher's routing table that were written.",
 	}, dispatcherLabels)
+	bytesWritten = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "eventflow_routing_table_written_bytes_total",
+		Help: "Bytes of a dispatcher's routing table that were written.",
+	}, dispatcherLabels)
 
 	dispatcherLabels = []string{"dispatcher_namespace", "dispatcher"}
 )
 
-func init() { metrics.Registry.MustRegister(entries, shardWrites, indexWrites) }
+func init() { metrics.Registry.MustRegister(entries, shardWrites, indexWrites, bytesWritten) }
 
 // forgetMetrics drops the series of a dispatcher that is gone.
 func forgetMetrics(namespace, name string) {
 	for _, vector := range []interface {
 		DeleteLabelValues(values ...string) bool
-	}{entries, shardWrites, indexWrites} {
+	}{entries, shardWrites, indexWrites, bytesWritten} {
 		vector.DeleteLabelValues(namespace, name)
 	}
 }

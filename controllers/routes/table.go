@@ -16,17 +16,28 @@ type Table struct {
 	dispatcher client.ObjectKey
 
 	mu     sync.Mutex
-	shards [routing.Shards]shard
-	byName map[client.ObjectKey]string // identities, also of what was not taken
-	usages map[string]usage            // by namespace
-	index  writtenIndex
+	layout routing.Layout
+	shards []shard
+	// numbers are those of the shards, by the names of their Secrets.
+	numbers map[string]int
+	awaited int                         // shards that wait for subscriptions
+	byName  map[client.ObjectKey]string // identities, also of what was not taken
+	usages  map[string]usage            // by namespace
+	index   writtenIndex
 	// suspects are Secrets that may not be as they were written, with their resource versions.
 	suspects map[string]string
+	// leftovers are Secrets of shards that no index names; they are removed behind the next one.
+	leftovers map[string]struct{}
+	// moving is set from when the table was divided anew until an index says so.
+	moving bool
 
 	// What only the one who flushes uses:
 	next    time.Time // the earliest time of the next flush
 	written int       // Secrets written so far
+	// What may be written now.
+	secretsLeft, bytesLeft allowance
 
+	manyEntries int                                    // manyEntries, or fewer
 	encodeShard func([]*routing.Entry) ([]byte, error) // routing.EncodeShard, or one with less room
 
 	changed func()                    // something is to be written
@@ -77,18 +88,15 @@ func newTable(dispatcher client.ObjectKey, changed func(), review func(...client
 		byName:      make(map[client.ObjectKey]string),
 		usages:      make(map[string]usage),
 		suspects:    make(map[string]string),
+		leftovers:   make(map[string]struct{}),
+		secretsLeft: newAllowance(secretsAtOnce, secretsPerSecond),
+		bytesLeft:   newAllowance(bytesAtOnce, bytesPerMinute/60),
+		manyEntries: manyEntries,
 		encodeShard: routing.EncodeShard,
 		changed:     changed,
 		review:      review,
 	}
-	for i := range t.shards {
-		t.shards[i] = shard{
-			entries: make(map[string]*routing.Entry),
-			before:  make(map[string]*routing.Entry),
-			full:    make(map[string]misfit),
-			rooms:   make(map[string]int64),
-		}
-	}
+	t.divide(routing.Small)
 	return t
 }
 
@@ -96,14 +104,14 @@ func newTable(dispatcher client.ObjectKey, changed func(), review func(...client
 func (t *Table) Get(identity string) *routing.Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.shards[routing.ShardOf(identity)].entries[identity]
+	return t.shardOf(identity).entries[identity]
 }
 
 // Misfit tells whether an entry of the given generation was found not to fit.
 func (t *Table) Misfit(identity string, generation int64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	misfit, found := t.shards[routing.ShardOf(identity)].full[identity]
+	misfit, found := t.shardOf(identity).full[identity]
 	return found && misfit.generation == generation
 }
 
@@ -127,7 +135,7 @@ func (t *Table) Put(entry *routing.Entry, limits Limits) error {
 	key := client.ObjectKey{Namespace: entry.Namespace, Name: entry.Name}
 	t.see(key)
 	t.drop(key, entry.Identity)
-	s := &t.shards[routing.ShardOf(entry.Identity)]
+	s := t.shardOf(entry.Identity)
 	if entry.Waiting == "" {
 		if err := t.admit(s, entry, limits); err != nil {
 			return err
@@ -136,7 +144,10 @@ func (t *Table) Put(entry *routing.Entry, limits Limits) error {
 		delete(s.full, entry.Identity)
 	}
 	before := s.entries[entry.Identity]
-	if reflect.DeepEqual(before, entry) {
+	if sameEntry(before, entry) {
+		if before.Sources != entry.Sources { // it is written when the shard is, for other reasons
+			s.entries[entry.Identity] = entry
+		}
 		return nil
 	}
 	t.byName[key] = entry.Identity
@@ -146,6 +157,30 @@ func (t *Table) Put(entry *routing.Entry, limits Limits) error {
 		t.retry(s, entry.Namespace)
 	}
 	return nil
+}
+
+// sameEntry reports whether two entries are equal but for what they were compiled from. The first may be nil.
+func sameEntry(before, entry *routing.Entry) bool {
+	if before == nil {
+		return false
+	}
+	shown := *entry
+	shown.Sources = before.Sources
+	return reflect.DeepEqual(before, &shown)
+}
+
+// Keep reports whether the table has an accepted entry that was compiled from the given sources, and returns it. Then the
+// subscription of the given name counts as looked at.
+func (t *Table) Keep(key client.ObjectKey, identity string, generation int64, sources routing.SourcesDigest) *routing.Entry {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	entry := t.shardOf(identity).entries[identity]
+	if entry == nil || entry.Waiting != "" || entry.Generation != generation || entry.Sources != sources || sources == (routing.SourcesDigest{}) {
+		return nil
+	}
+	t.see(key)
+	t.drop(key, identity)
+	return entry
 }
 
 // Clear takes out of the table what an earlier subscription of the given name left: any entry but that of the given
@@ -163,7 +198,7 @@ func (t *Table) drop(key client.ObjectKey, identity string) {
 		return
 	}
 	delete(t.byName, key)
-	s := &t.shards[routing.ShardOf(old)]
+	s := t.shardOf(old)
 	delete(s.full, old)
 	if s.entries[old] == nil {
 		return // it was never taken
@@ -175,6 +210,9 @@ func (t *Table) drop(key client.ObjectKey, identity string) {
 
 // see notes that a subscription was looked at since the table was loaded.
 func (t *Table) see(key client.ObjectKey) {
+	if t.awaited == 0 {
+		return
+	}
 	for i := range t.shards {
 		s := &t.shards[i]
 		if _, found := s.unseen[key]; !found {
@@ -183,6 +221,7 @@ func (t *Table) see(key client.ObjectKey) {
 		delete(s.unseen, key)
 		if len(s.unseen) == 0 {
 			s.unseen, s.force = nil, true
+			t.awaited--
 			t.changed()
 		}
 	}
@@ -192,6 +231,9 @@ func (t *Table) see(key client.ObjectKey) {
 func (t *Table) suspect(name, resourceVersion string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if _, isShard := t.numbers[name]; !isShard && name != routing.IndexName(t.dispatcher.Name) {
+		return false // none that counts
+	}
 	if resourceVersion != "" && t.writtenAs(name).resourceVersion == resourceVersion {
 		delete(t.suspects, name)
 		return false
@@ -205,10 +247,8 @@ func (t *Table) writtenAs(name string) writtenSecret {
 	if name == routing.IndexName(t.dispatcher.Name) {
 		return t.index.writtenSecret
 	}
-	for i := range t.shards {
-		if name == routing.ShardName(t.dispatcher.Name, i) {
-			return t.shards[i].written
-		}
+	if i, found := t.numbers[name]; found {
+		return t.shards[i].written
 	}
 	return writtenSecret{}
 }

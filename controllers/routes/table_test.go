@@ -161,7 +161,7 @@ func TestLoadFindsWhatWasWritten(t *testing.T) {
 func TestDamagedShardWaitsForItsSubscriptions(t *testing.T) {
 	t.Parallel()
 	lost, other := inShard(3, 2, 0), inShard(7, 1, 0)[0]
-	garbage := stored{resourceVersion: "x", data: []byte("garbage")}
+	garbage := stored{resourceVersion: "x", content: content{data: []byte("garbage")}}
 	tests := map[string]func(map[string]stored){
 		"shard missing": func(s map[string]stored) { delete(s, shardName(3)) },
 		"shard garbled": func(s map[string]stored) { s[shardName(3)] = garbage },
@@ -264,7 +264,7 @@ func TestSuspects(t *testing.T) {
 		"our own write":        {func(*fakeStorage) {}, shardName(3), "2", nil},
 		"touched, not changed": {func(*fakeStorage) {}, shardName(3), "99", nil},
 		"changed": {func(f *fakeStorage) {
-			f.secrets[shardName(3)] = stored{resourceVersion: "99", data: []byte("x")}
+			f.secrets[shardName(3)] = stored{resourceVersion: "99", content: content{data: []byte("x")}}
 		}, shardName(3), "99", []string{shardName(3)}},
 		"label lost": {func(f *fakeStorage) {
 			secret := f.secrets[shardName(3)]
@@ -300,7 +300,7 @@ func TestShardMadeBySomeoneElseIsRemoved(t *testing.T) {
 	t.Parallel()
 	b := open(t, newFakeStorage())
 	b.mustFlush(t)
-	b.storage.secrets[shardName(5)] = stored{resourceVersion: "99", data: []byte("x")}
+	b.storage.secrets[shardName(5)] = stored{resourceVersion: "99", content: content{data: []byte("x")}}
 	b.suspect(shardName(5), "99")
 	b.mustFlush(t)
 	if _, found := b.storage.secrets[shardName(5)]; found {

@@ -33,6 +33,7 @@ type Reconciler struct {
 	Tables *routes.Tables
 
 	decided             sync.Map // client.ObjectKey → decision
+	awaits              awaits
 	secrets, configMaps *valueReader
 }
 
@@ -67,6 +68,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if sub.Spec.TLS.CAConfigMapRef != nil {
 		result.RequeueAfter = configMapsChecked
 	}
+	if wait := r.awaits.put(sub, v, time.Now()); wait > 0 {
+		result.RequeueAfter = wait
+		return result, nil
+	}
 	return result, r.updateStatus(ctx, sub, v)
 }
 
@@ -86,6 +91,7 @@ func (r *Reconciler) gone(ctx context.Context, key client.ObjectKey) error {
 
 func (r *Reconciler) forget(key client.ObjectKey) {
 	r.decided.Delete(key)
+	r.awaits.forget(key)
 	r.Tables.Clear(key, nil)
 }
 
@@ -101,7 +107,10 @@ func (r *Reconciler) decide(ctx context.Context, sub *v1alpha1.WebhookSubscripti
 	}
 	home := client.ObjectKey{Namespace: sub.Spec.DispatcherRef.Namespace, Name: sub.Spec.DispatcherRef.Name}
 	r.Tables.Clear(key, &home)
-	v, err := r.place(ctx, sub, in)
+	v, kept := keep(sub, in)
+	if !kept {
+		v, err = r.place(ctx, sub, in)
+	}
 	if err != nil {
 		return verdict{}, err
 	}
@@ -112,6 +121,19 @@ func (r *Reconciler) decide(ctx context.Context, sub *v1alpha1.WebhookSubscripti
 	return v, nil
 }
 
+// keep finds the verdict on a subscription whose entry in the table was compiled from what is there now, by an earlier
+// manager: its Secrets need not be read.
+func keep(sub *v1alpha1.WebhookSubscription, in circumstances) (verdict, bool) {
+	if in.table == nil || !in.selected {
+		return verdict{}, false
+	}
+	entry := in.table.Keep(client.ObjectKeyFromObject(sub), routing.Identity(sub), routing.Generation(sub), in.sources)
+	if entry == nil {
+		return verdict{}, false
+	}
+	return verdict{endpoint: entry.Origin()}, true
+}
+
 // place compiles a subscription and puts it into its table; if it is not accepted, its last valid entry stays there.
 func (r *Reconciler) place(ctx context.Context, sub *v1alpha1.WebhookSubscription, in circumstances) (verdict, error) {
 	entry, rejection, err := r.compile(ctx, sub, in)
@@ -120,6 +142,7 @@ func (r *Reconciler) place(ctx context.Context, sub *v1alpha1.WebhookSubscriptio
 	}
 	if entry != nil {
 		in.granted.apply(entry)
+		entry.Sources = in.sources
 		err := in.table.Put(entry, in.granted.limits(sub))
 		if err == nil {
 			return verdict{endpoint: entry.Origin()}, nil

@@ -3,6 +3,7 @@ package subscription
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,16 +20,20 @@ import (
 
 // inputs is all that a verdict follows from. Equal inputs make equal verdicts.
 type inputs struct {
-	subscription         types.UID // another one may have taken its name
-	generation           int64
-	dispatcher           types.UID // "" if there is none
-	dispatcherGeneration int64
-	selected             bool
-	terms                string // their fingerprint
-	secrets              string // names and resource versions, as far as the cache knows
-	table                *routes.Table
-	misfit               bool
+	subscription types.UID // another one may have taken its name
+	generation   int64
+	dispatcher   types.UID // "" if there is none
+	selected     bool
+	// sources stands for the spec, what the dispatcher allows, the namespace's terms, and the versions of all Secrets and
+	// ConfigMaps, as far as the cache knows: for what an entry is compiled from.
+	sources routing.SourcesDigest
+	table   *routes.Table
+	misfit  bool
 }
+
+// compilation is part of every digest of sources: it is raised when the same sources are compiled to another entry, so that
+// the manager that does so compiles all of them anew. TestCompilationIsPinned says when.
+const compilation = "1"
 
 // circumstances are the inputs, and what they are of.
 type circumstances struct {
@@ -47,15 +52,18 @@ func (r *Reconciler) gather(ctx context.Context, sub *v1alpha1.WebhookSubscripti
 	} else if err != nil || !d.DeletionTimestamp.IsZero() {
 		return in, nil
 	}
-	in.dispatcher, in.inputs.dispatcher, in.dispatcherGeneration = d, d.UID, d.Generation
+	in.dispatcher, in.inputs.dispatcher = d, d.UID
 	var err error
 	if in.selected, in.granted, err = r.standing(ctx, d, sub.Namespace); err != nil {
 		return in, err
 	}
-	in.terms = in.granted.fingerprint()
-	if in.secrets, err = r.secretVersions(ctx, sub); err != nil {
+	versions, err := r.secretVersions(ctx, sub)
+	if err != nil {
 		return in, err
 	}
+	in.sources = routing.NewSourcesDigest(compilation, string(sub.UID), strconv.FormatInt(sub.Generation, 10),
+		strings.Join(d.Spec.EventResources, " "), strconv.FormatBool(d.Spec.Egress.AllowHTTP != nil && *d.Spec.Egress.AllowHTTP),
+		in.granted.fingerprint(), versions)
 	if in.table, err = r.Tables.Of(ctx, d); err != nil {
 		return in, err
 	}

@@ -27,8 +27,9 @@ import (
 // secretField indexes subscriptions by the names of the Secrets that they name.
 const secretField = "spec.secrets"
 
-// concurrency is how many subscriptions are reconciled at once: most of the time goes into waiting for the API server.
-const concurrency = 8
+// concurrency is how many subscriptions are reconciled at once: most of the time goes into waiting for the API server. What
+// they may ask of it is bounded by the requests of the whole manager.
+const concurrency = 32
 
 // SetupWithManager starts the reconciler with the manager.
 func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {

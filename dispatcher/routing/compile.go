@@ -96,6 +96,7 @@ func Hold(previous *Entry, generation int64, reason string) *Entry {
 	held.Waiting = reason
 	held.Room = previous.Cost()
 	held.URL, held.Header, held.Keys, held.CA = "", nil, nil, ""
+	held.Sources = SourcesDigest{}
 	return &held
 }
 

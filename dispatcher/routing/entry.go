@@ -59,6 +59,8 @@ type Entry struct {
 	Room int `json:"room,omitzero"`
 	// Source is the file that the manifest stands in, "" if it came from an API server.
 	Source string `json:"source,omitempty"`
+	// Sources stands for what the entry was compiled from. It is written beside the entries, for the manager alone.
+	Sources SourcesDigest `json:"-"`
 }
 
 // Quota is what one tenant may use of a dispatcher; 0 is no limit of the tenant's own.

@@ -2,6 +2,7 @@ package routing
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
@@ -14,12 +15,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 	jsonv1 "github.com/go-json-experiment/json/v1"
-
-	"github.com/clinikapi/eventflow/api/event"
 )
-
-// Shards is how many parts a routing table is divided into. Empty ones are not written.
-const Shards = 64
 
 // The keys of the Secrets that hold a routing table.
 const (
@@ -37,7 +33,7 @@ const (
 	MaxShardBytes = 1 << 20
 	// maxShardText bounds a shard's text, so that few bytes cannot decompress to more than memory holds.
 	maxShardText = 32 << 20
-	// maxIndexBytes bounds an index; one is about 5 KiB.
+	// maxIndexBytes bounds an index; one is about 5 KiB, or 20.
 	maxIndexBytes = 64 << 10
 )
 
@@ -47,22 +43,15 @@ var encoding = json.JoinOptions(json.Deterministic(true), json.RejectUnknownMemb
 // ErrShardFull says that a shard has no room for its entries.
 var ErrShardFull = errors.New("the routing table's shard is full")
 
-// ShardOf is the shard, 0 to Shards-1, that holds the subscription with the given identity.
-func ShardOf(identity string) int {
-	key := event.NewSubscriptionKey(identity)
-	return int(key[len(key)-1]) % Shards
-}
-
 // IndexName is the name of the Secret that holds a dispatcher's index.
 func IndexName(dispatcher string) string { return dispatcher + "-routes" }
-
-// ShardName is the name of the Secret that holds a dispatcher's shard i, such as "default-routes-07".
-func ShardName(dispatcher string, i int) string { return fmt.Sprintf("%s-routes-%02d", dispatcher, i) }
 
 // Index says of which shards a routing table consists.
 type Index struct {
 	// Revision grows with every change.
 	Revision int64
+	// Layout is how the table is divided; 0 stands for Small.
+	Layout Layout
 	// Shards holds the Hash of each shard that is not empty.
 	Shards map[int]string
 }
@@ -71,12 +60,16 @@ type Index struct {
 type indexText struct {
 	Format   int               `json:"format"`
 	Revision int64             `json:"revision"`
+	Layout   Layout            `json:"layout,omitzero"` // of a Small table none: earlier versions read it
 	Shards   map[string]string `json:"shards"`
 }
 
 // Encode returns the index as the Secret holds it. Equal indexes give equal bytes.
 func (x *Index) Encode() ([]byte, error) {
 	text := indexText{Format: format, Revision: x.Revision, Shards: make(map[string]string, len(x.Shards))}
+	if x.Layout != Small {
+		text.Layout = x.Layout
+	}
 	for i, hash := range x.Shards {
 		text.Shards[fmt.Sprintf("%02d", i)] = hash
 	}
@@ -110,10 +103,13 @@ func decodeIndex(b []byte) (*Index, error) {
 	if text.Revision < 1 {
 		return nil, errors.New("no revision")
 	}
-	x := &Index{Revision: text.Revision, Shards: make(map[int]string, len(text.Shards))}
+	x := &Index{Revision: text.Revision, Layout: cmp.Or(text.Layout, Small), Shards: make(map[int]string, len(text.Shards))}
+	if !slices.Contains(layouts, x.Layout) {
+		return nil, fmt.Errorf("layout %d is not known", text.Layout)
+	}
 	for name, hash := range text.Shards {
 		i, err := strconv.Atoi(name)
-		if err != nil || i < 0 || i >= Shards || fmt.Sprintf("%02d", i) != name {
+		if err != nil || i < 0 || i >= int(x.Layout) || fmt.Sprintf("%02d", i) != name {
 			return nil, fmt.Errorf("%q is not a shard", name)
 		}
 		if sum, err := hex.DecodeString(hash); err != nil || len(sum) != sha256.Size || strings.ToLower(hash) != hash {
@@ -139,8 +135,7 @@ type shardText struct {
 // EncodeShard returns a shard as the Secret holds it: gzip-compressed JSON, the entries sorted by identity. The same
 // entries in any order give the same bytes. It fails with ErrShardFull if they are more than a Secret takes.
 func EncodeShard(entries []*Entry) ([]byte, error) {
-	sorted := slices.SortedFunc(slices.Values(entries), func(a, b *Entry) int { return strings.Compare(a.Identity, b.Identity) })
-	text, err := json.Marshal(shardText{Format: format, Entries: sorted}, encoding)
+	text, err := json.Marshal(shardText{Format: format, Entries: sortedEntries(entries)}, encoding)
 	if err != nil {
 		return nil, fmt.Errorf("encode a shard of the routing table: %w", err)
 	}
@@ -150,9 +145,9 @@ func EncodeShard(entries []*Entry) ([]byte, error) {
 	if err := errors.Join(err, w.Close()); err != nil {
 		return nil, fmt.Errorf("compress a shard of the routing table: %w", err)
 	}
-	if out.Len() > MaxShardBytes || len(text) > maxShardText {
+	if room := MaxShardBytes - sourcesBytes(len(entries)); out.Len() > room || len(text) > maxShardText {
 		return nil, fmt.Errorf("%w: its %d subscriptions take %d bytes, %d fit; delete subscriptions, or spread them over several WebhookDispatchers",
-			ErrShardFull, len(entries), out.Len(), MaxShardBytes)
+			ErrShardFull, len(entries), out.Len(), room)
 	}
 	return out.Bytes(), nil
 }
@@ -216,12 +211,22 @@ func decompress(b []byte) ([]byte, error) {
 
 // EncodeTable returns a whole table as it is written down: its index, and the shards that are not empty.
 func EncodeTable(revision int64, entries []*Entry) (*Index, map[int][]byte, error) {
+	for _, layout := range layouts {
+		index, shards, err := encodeTable(layout, revision, entries)
+		if !errors.Is(err, ErrShardFull) || layout == Large {
+			return index, shards, err
+		}
+	}
+	return nil, nil, ErrShardFull
+}
+
+func encodeTable(layout Layout, revision int64, entries []*Entry) (*Index, map[int][]byte, error) {
 	divided := make(map[int][]*Entry)
 	for _, entry := range entries {
-		i := ShardOf(entry.Identity)
+		i := layout.ShardOf(entry.Identity)
 		divided[i] = append(divided[i], entry)
 	}
-	index, shards := &Index{Revision: revision, Shards: make(map[int]string, len(divided))}, make(map[int][]byte, len(divided))
+	index, shards := &Index{Revision: revision, Layout: layout, Shards: make(map[int]string, len(divided))}, make(map[int][]byte, len(divided))
 	for i, part := range divided {
 		b, err := EncodeShard(part)
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -50,9 +51,9 @@ type Config struct {
 // Source reads the routing table from a cluster. It is a routing.Source.
 type Source struct {
 	cfg     Config
-	shards  [routing.Shards]shard
-	current *routing.Index // of the table that was delivered last; nil before the first of the API server's
-	saved   bool           // that table is on disk
+	shards  map[string]shard // by the name of their Secret: those of the last table, and what was got for the next
+	current *routing.Index   // of the table that was delivered last; nil before the first of the API server's
+	saved   bool             // that table is on disk
 }
 
 // shard is a shard as it was read last.
@@ -62,7 +63,7 @@ type shard struct {
 }
 
 // New returns the source of the given dispatcher's table.
-func New(cfg Config) *Source { return &Source{cfg: cfg} }
+func New(cfg Config) *Source { return &Source{cfg: cfg, shards: make(map[string]shard)} }
 
 // errAhead says that a shard is not the one that the index names: the manager is writing them just now.
 var errAhead = errors.New("a shard is not the one that the index names")
@@ -105,14 +106,14 @@ func (s *Source) load(deliver func(*routing.Table)) {
 	}
 	for i, blob := range blobs {
 		if err == nil {
-			s.shards[i], err = decode(blob)
+			s.shards[s.name(index, i)], err = decode(blob)
 		}
 	}
 	if err == nil {
 		err = s.deliver(deliver, index.Revision, true)
 	}
 	if err != nil {
-		s.shards = [routing.Shards]shard{}
+		clear(s.shards)
 		s.cfg.Log.Error(err, "Last good routing table ignored")
 	}
 }
@@ -222,8 +223,8 @@ func (s *Source) apply(ctx context.Context, secret *corev1.Secret, deliver func(
 
 func (s *Source) deliver(deliver func(*routing.Table), revision int64, stale bool) error {
 	var routes []*routing.Route
-	for i := range s.shards {
-		routes = append(routes, s.shards[i].routes...)
+	for _, name := range slices.Sorted(maps.Keys(s.shards)) {
+		routes = append(routes, s.shards[name].routes...)
 	}
 	table, err := routing.NewTable(routes)
 	if err != nil {
@@ -244,7 +245,7 @@ func (s *Source) save(ctx context.Context, index *routing.Index, blobs map[int][
 		if blob, ok := blobs[i]; ok {
 			return blob, nil
 		}
-		return s.get(ctx, i) // an earlier table's save failed
+		return s.get(ctx, s.name(index, i)) // an earlier table's save failed
 	})
 	s.saved = err == nil
 	if err != nil {

@@ -1,5 +1,5 @@
 // Package cluster is the source of a routing table that the manager writes: Secrets in the dispatcher's namespace, one
-// index and up to 64 shards.
+// index and up to 64 shards, or 256 of a large table.
 //
 //	list and watch the index ──► get the shards whose hash changed ──► routing.Table
 //	          ▲                                   │ a shard is ahead of the index, an error,

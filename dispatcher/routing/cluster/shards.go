@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,16 +15,20 @@ import (
 // update makes s.shards those that the index names, and returns what it got for that. What it got is kept if it fails
 // for others: the next index is likely to name it.
 func (s *Source) update(ctx context.Context, index *routing.Index) (blobs map[int][]byte, err error) {
-	var wanted []int
+	var wanted []string
+	numbers := make(map[string]int, len(index.Shards))
 	for i, hash := range index.Shards {
-		if s.shards[i].hash != hash {
-			wanted = append(wanted, i)
+		name := s.name(index, i)
+		numbers[name] = i
+		if s.shards[name].hash != hash {
+			wanted = append(wanted, name)
 		}
 	}
 	blobs = make(map[int][]byte, len(wanted))
-	for i, result := range s.getAll(ctx, wanted) {
+	for name, result := range s.getAll(ctx, wanted) {
+		i := numbers[name]
 		if result.err == nil {
-			s.shards[i], blobs[i] = result.shard, result.blob
+			s.shards[name], blobs[i] = result.shard, result.blob
 			if result.hash != index.Shards[i] {
 				result.err = errAhead
 			}
@@ -35,12 +40,17 @@ func (s *Source) update(ctx context.Context, index *routing.Index) (blobs map[in
 	if err != nil {
 		return nil, err
 	}
-	for i := range s.shards {
-		if index.Shards[i] == "" {
-			s.shards[i] = shard{}
+	for name := range s.shards {
+		if _, found := numbers[name]; !found {
+			delete(s.shards, name)
 		}
 	}
 	return blobs, nil
+}
+
+// name is that of the Secret of an index's shard.
+func (s *Source) name(index *routing.Index, i int) string {
+	return cmp.Or(index.Layout, routing.Small).ShardName(s.cfg.Dispatcher, i)
 }
 
 // result is what came of getting one shard.
@@ -51,21 +61,21 @@ type result struct {
 }
 
 // getAll gets the wanted shards, a few at a time.
-func (s *Source) getAll(ctx context.Context, wanted []int) map[int]*result {
-	results := make(map[int]*result, len(wanted))
+func (s *Source) getAll(ctx context.Context, wanted []string) map[string]*result {
+	results := make(map[string]*result, len(wanted))
 	var running sync.WaitGroup
 	slots := make(chan struct{}, parallelGets)
-	for _, i := range wanted {
+	for _, name := range wanted {
 		into := &result{}
-		results[i] = into
+		results[name] = into
 		slots <- struct{}{}
 		running.Go(func() {
 			defer func() { <-slots }()
-			if into.blob, into.err = s.get(ctx, i); into.err == nil {
+			if into.blob, into.err = s.get(ctx, name); into.err == nil {
 				into.shard, into.err = decode(into.blob)
 			}
 			if into.err != nil {
-				into.err = fmt.Errorf("read shard %d: %w", i, into.err)
+				into.err = fmt.Errorf("read a shard: %w", into.err)
 			}
 		})
 	}
@@ -73,12 +83,12 @@ func (s *Source) getAll(ctx context.Context, wanted []int) map[int]*result {
 	return results
 }
 
-func (s *Source) get(ctx context.Context, i int) ([]byte, error) {
+func (s *Source) get(ctx context.Context, name string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	secret, err := s.cfg.Secrets.Get(ctx, routing.ShardName(s.cfg.Dispatcher, i), metav1.GetOptions{})
+	secret, err := s.cfg.Secrets.Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("get Secret %s: %w", routing.ShardName(s.cfg.Dispatcher, i), err)
+		return nil, fmt.Errorf("get Secret %s: %w", name, err)
 	}
 	return secret.Data[routing.ShardKey], nil
 }

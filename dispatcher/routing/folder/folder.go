@@ -110,10 +110,10 @@ func (s *Source) load() {
 		return
 	}
 	entries := make(map[string]*routing.Entry)
-	for i := 0; i < routing.Shards && err == nil; i++ {
+	for _, shard := range shards {
 		var decoded []*routing.Entry
-		if shards[i] != nil {
-			decoded, err = routing.DecodeShard(shards[i])
+		if err == nil {
+			decoded, err = routing.DecodeShard(shard)
 		}
 		for _, entry := range decoded {
 			entries[entry.Identity] = entry

@@ -1,0 +1,68 @@
+package subscription
+
+import (
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
+)
+
+// waitingFor is a subscription of a generation, and what the dispatcher said last: of which generation, and whether it has it.
+func waitingFor(name string, generation, said int64, status metav1.ConditionStatus) *v1alpha1.WebhookSubscription {
+	sub := &v1alpha1.WebhookSubscription{ObjectMeta: metav1.ObjectMeta{Namespace: "clinic", Name: name, UID: types.UID(name), Generation: generation}}
+	if said > 0 {
+		sub.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionProgrammed, Status: status, ObservedGeneration: said}}
+	}
+	return sub
+}
+
+// TestAwaits: a status is written once its dispatcher has said what it does, or takes longer than it should.
+func TestAwaits(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2026, 1, 15, 9, 15, 0, 0, time.UTC)
+	ok, refused := verdict{}, verdict{rejection: &routing.Rejection{}}
+	type step struct {
+		after time.Duration
+		sub   *v1alpha1.WebhookSubscription
+		v     verdict
+		want  time.Duration
+	}
+	tests := map[string][]step{
+		"new":                  {{0, waitingFor("a", 1, 0, ""), ok, programmedWithin}, {time.Second, waitingFor("a", 1, 1, metav1.ConditionTrue), ok, 0}},
+		"changed":              {{0, waitingFor("a", 2, 1, metav1.ConditionTrue), ok, programmedWithin}, {time.Second, waitingFor("a", 2, 2, metav1.ConditionTrue), ok, 0}},
+		"mended":               {{0, waitingFor("a", 1, 1, metav1.ConditionFalse), ok, programmedWithin}},
+		"refused":              {{0, waitingFor("a", 1, 0, ""), refused, 0}},
+		"nothing new":          {{0, waitingFor("a", 1, 1, metav1.ConditionTrue), ok, 0}},
+		"no dispatcher":        {{0, waitingFor("a", 1, 0, ""), ok, programmedWithin}, {programmedWithin, waitingFor("a", 1, 0, ""), ok, 0}},
+		"looked at in between": {{0, waitingFor("a", 1, 0, ""), ok, programmedWithin}, {time.Second, waitingFor("a", 1, 0, ""), ok, programmedWithin - time.Second}},
+		"changed again":        {{0, waitingFor("a", 1, 0, ""), ok, programmedWithin}, {programmedWithin, waitingFor("a", 2, 0, ""), ok, programmedWithin}},
+		"a dispatcher that is busy": {
+			{0, waitingFor("a", 1, 0, ""), ok, programmedWithin},
+			{0, waitingFor("b", 1, 0, ""), ok, programmedWithin},
+			{4 * time.Second, waitingFor("b", 1, 1, metav1.ConditionTrue), ok, 0},
+			{programmedWithin, waitingFor("a", 1, 0, ""), ok, programmedBusy},
+			{programmedWithin + programmedBusy, waitingFor("a", 1, 0, ""), ok, 0}, // it has stopped since
+		},
+		"one that never comes to it": {
+			{0, waitingFor("a", 1, 0, ""), ok, programmedWithin},
+			{0, waitingFor("b", 1, 0, ""), ok, programmedWithin},
+			{programmedAtLast, waitingFor("b", 1, 1, metav1.ConditionTrue), ok, 0},
+			{programmedAtLast, waitingFor("a", 1, 0, ""), ok, 0},
+		},
+	}
+	for name, steps := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var a awaits
+			for i, s := range steps {
+				if got := a.put(s.sub, s.v, start.Add(s.after)); got != s.want {
+					t.Errorf("step %d: wait %v, want %v", i, got, s.want)
+				}
+			}
+		})
+	}
+}
