@@ -38,7 +38,7 @@ const (
 // Run works until ctx ends. It returns an error if the manager cannot start, or loses its lease.
 func Run(ctx context.Context, cluster *rest.Config, o Options) error {
 	o.complete()
-	limitMemory(o.Logger)
+	limitMemory()
 	cluster = rest.CopyConfig(cluster)
 	cluster.QPS, cluster.Burst = requestsPerSecond, requestsBurst
 	mgr, err := ctrl.NewManager(cluster, managerOptions(o))

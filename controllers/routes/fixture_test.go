@@ -36,10 +36,12 @@ func newFakeStorage() *fakeStorage {
 
 func (f *fakeStorage) list(_ context.Context, each func(string, *stored)) error {
 	f.lists++
-	for _, name := range sorted(f.secrets) {
-		if err := f.fail[name]; err != nil {
+	for name, err := range f.fail {
+		if name != indexName {
 			return err
 		}
+	}
+	for _, name := range sorted(f.secrets) {
 		if secret := f.secrets[name]; !secret.misplaced {
 			each(name, &secret)
 		}

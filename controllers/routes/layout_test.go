@@ -234,7 +234,7 @@ func TestFlushIsBounded(t *testing.T) {
 		entries := population(10_000, 1)
 		b.secretsLeft.left = 10
 		b.put(t, entries...)
-		quiet := inShard(63, 1, 0)[0]
+		quiet := newEntry("quiet")
 		quiet.Namespace = "quiet"
 		b.put(t, quiet)
 		b.changes = 0

@@ -15,7 +15,7 @@ import (
 )
 
 // pinned is what the subscription of TestCompilationIsPinned was compiled to by the present compilation.
-const pinned = "unpinned"
+const pinned = "1:25820ac6cdc9ed8a"
 
 // TestCompilationIsPinned: a manager keeps an entry that an earlier one compiled from the same sources. One that would compile
 // it otherwise must not. If this test fails, raise compilation, and pin the new hash.
@@ -25,7 +25,7 @@ func TestCompilationIsPinned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	limit, attempts := int32(7), int32(3)
+	attempts := int32(3)
 	sub := &v1alpha1.WebhookSubscription{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "clinic", Name: "hook", UID: "6e2d6a06-5a3b-4f0e-9a11-000000000001", Generation: 4},
 		Spec: v1alpha1.WebhookSubscriptionSpec{
@@ -41,7 +41,7 @@ func TestCompilationIsPinned(t *testing.T) {
 			},
 			Timeout:  metav1.Duration{Duration: 5 * time.Second},
 			Retry:    v1alpha1.Retry{MaxAttempts: &attempts},
-			Delivery: v1alpha1.Delivery{MaxInFlight: &limit},
+			Delivery: v1alpha1.Delivery{MaxInFlight: 7},
 		},
 	}
 	values := map[string][]byte{

@@ -14,7 +14,7 @@ import (
 // savedTable is an index and the shards it names.
 func savedTable(t testing.TB, revision int64, texts map[int]string) (*Index, map[int][]byte) {
 	t.Helper()
-	index, shards := &Index{Revision: revision, Shards: map[int]string{}}, map[int][]byte{}
+	index, shards := &Index{Revision: revision, Layout: Small, Shards: map[int]string{}}, map[int][]byte{}
 	for i, text := range texts {
 		shards[i] = []byte(text)
 		index.Shards[i] = Hash(shards[i])

@@ -169,7 +169,7 @@ func TestDecodeShardKeepsValuesOutOfErrors(t *testing.T) {
 
 func TestIndexRoundTrip(t *testing.T) {
 	t.Parallel()
-	want := &Index{Revision: 17, Shards: map[int]string{0: Hash([]byte("a")), 7: Hash([]byte("b")), 63: Hash([]byte("c"))}}
+	want := &Index{Revision: 17, Layout: Small, Shards: map[int]string{0: Hash([]byte("a")), 7: Hash([]byte("b")), 63: Hash([]byte("c"))}}
 	b, err := want.Encode()
 	if err != nil {
 		t.Fatal(err)

@@ -67,6 +67,9 @@ func (s shown) same(other shown) bool {
 
 // wait is how long the next write for deliveries has to wait.
 func (s shown) wait(now time.Time) time.Duration {
+	if !s.next.After(now) { // as of one that was never written
+		return 0
+	}
 	return max(0, s.next.Sub(now)-(writesAtOnce-1)*writePause)
 }
 

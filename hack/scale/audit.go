@@ -28,9 +28,6 @@ type request struct {
 	Failed                                bool
 }
 
-// read reports whether it changes nothing.
-func (r request) read() bool { return r.Verb == "get" || r.Verb == "list" }
-
 // write reports whether it is to change something that lasts. Reviews and tokens are created, and do not.
 func (r request) write() bool {
 	switch r.Verb {

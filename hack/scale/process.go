@@ -146,10 +146,10 @@ func (p *process) resident() (now, peak float64) {
 
 // usage is what one process used during a row.
 type usage struct {
-	CPUSeconds       float64
-	ResidentMiB      float64
-	ResidentPeakMiB  float64
-	cpuBefore, cpuAt time.Duration
+	CPUSeconds      float64
+	ResidentMiB     float64
+	ResidentPeakMiB float64
+	cpuBefore       time.Duration
 }
 
 // until polls check until it is done, an error comes, or the time is over.
