@@ -14,7 +14,7 @@ import (
 const (
 	// programmedWithin is how long a dispatcher may take to say that it has a subscription before the status says that this is
 	// waited for. Usually it takes a second: then the status is written once and not twice.
-	programmedWithin = 5 * time.Second
+	programmedWithin = 10 * time.Second
 	// programmedBusy is the same for a dispatcher that works off many: it has just said so of another one.
 	programmedBusy = 20 * time.Second
 	// programmedAtLast is when the status is written in any case.

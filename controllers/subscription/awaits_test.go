@@ -43,7 +43,7 @@ func TestAwaits(t *testing.T) {
 		"a dispatcher that is busy": {
 			{0, waitingFor("a", 1, 0, ""), ok, programmedWithin},
 			{0, waitingFor("b", 1, 0, ""), ok, programmedWithin},
-			{4 * time.Second, waitingFor("b", 1, 1, metav1.ConditionTrue), ok, 0},
+			{9 * time.Second, waitingFor("b", 1, 1, metav1.ConditionTrue), ok, 0},
 			{programmedWithin, waitingFor("a", 1, 0, ""), ok, programmedBusy},
 			{programmedWithin + programmedBusy, waitingFor("a", 1, 0, ""), ok, 0}, // it has stopped since
 		},

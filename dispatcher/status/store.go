@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -100,6 +101,10 @@ func (r *StoreReporter) write(ctx context.Context, wanted metav1.Condition, usag
 	wanted.ObservedGeneration = before.Generation
 	conditions := []metav1.Condition{wanted}
 	carryTransitions(conditions, before.Status.Conditions, time.Now())
+	stands := meta.FindStatusCondition(before.Status.Conditions, wanted.Type)
+	if stands != nil && sameConditions([]metav1.Condition{*stands}, conditions) && slices.Equal(before.Status.LargestTenants, usage) {
+		return nil // as after a restart
+	}
 	status := map[string]any{"conditions": conditions}
 	if len(usage) > 0 {
 		status["largestTenants"] = usage

@@ -42,11 +42,11 @@ func (s *stage) rowRotate(ctx context.Context) error {
 		}
 	}
 	secret := s.secret(kindRotated, "key")
+	wanted := secret.StringData["key"] // the answer to the update has none
 	start := time.Now()
 	if err := s.api.Update(ctx, secret); err != nil {
 		return err
 	}
-	wanted := secret.StringData["key"]
 	err = until(ctx, newsWithin, 100*time.Millisecond, "the table has the rotated key", func() (bool, error) {
 		n, err := s.rotatedTo(ctx, wanted)
 		return n == s.rotated, errors.Join(err, s.alive())
