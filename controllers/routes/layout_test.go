@@ -268,7 +268,7 @@ func TestBytesAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := open(t, newFakeStorage())
-		b.encodeShard = func(entries []*routing.Entry) ([]byte, error) { return make([]byte, 800<<10), nil }
+		b.encodeShard = func([]*routing.Entry) ([]byte, error) { return make([]byte, 800<<10), nil }
 		entries := population(640, 1)
 		written := 0
 		b.storage.onWrite = func(name string) {

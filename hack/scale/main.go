@@ -97,7 +97,7 @@ func run(ctx context.Context, o options) (err error) {
 		s.result.Error = failure.Error()
 		s.showLogs()
 	}
-	s.result.print(os.Stdout)
+	s.result.show(os.Stdout)
 	if o.json != "" {
 		failure = errors.Join(failure, s.result.save(o.json))
 	}

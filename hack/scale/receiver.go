@@ -44,6 +44,9 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// publisher is for all publishes.
+var publisher = &http.Client{Timeout: 30 * time.Second}
+
 // publish posts one event into a namespace, again while the dispatcher says that it is busy.
 func (s *stage) publish(ctx context.Context, namespace string) error {
 	if err := s.hear(ctx); err != nil {
@@ -56,7 +59,7 @@ func (s *stage) publish(ctx context.Context, namespace string) error {
 			return false, err
 		}
 		request.Header.Set("Content-Type", "application/json")
-		response, err := http.DefaultClient.Do(request)
+		response, err := publisher.Do(request)
 		if err != nil {
 			return false, err
 		}

@@ -80,7 +80,7 @@ func (r *result) missed() (missed []string) {
 	return missed
 }
 
-func (r *result) print(out io.Writer) {
+func (r *result) show(out io.Writer) {
 	fmt.Fprintf(out, "%d subscriptions in %d namespaces, %d cores\n\n", r.Subscriptions, r.Namespaces, r.Cores)
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "row\tfigure\tvalue\tgoal\t")
