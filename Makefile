@@ -29,12 +29,13 @@ help: ## Show this list
 	  /^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: generate
-generate: ## Generate deepcopy functions, CRDs, RBAC and docs/api-reference.md
+generate: ## Generate deepcopy functions, CRDs, RBAC, docs/api-reference.md and docs/states.md
 	$(tool) controller-gen object paths=./api/...
 	$(tool) controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
 	$(tool) controller-gen rbac:roleName=eventflow-manager paths=./controllers/... output:rbac:dir=config/rbac
 	$(tool) crd-ref-docs --log-level=ERROR --source-path=api/v1alpha1 --config=hack/tools/api-reference/config.yaml \
 	  --templates-dir=hack/tools/api-reference --renderer=markdown --output-path=docs/api-reference.md
+	go test -count=1 -run AreDocumented ./controllers/subscription ./controllers/dispatcher ./dispatcher/status -update
 
 .PHONY: lint
 lint: bin/golangci-lint ## Check style, the order of packages and the API's conventions

@@ -88,7 +88,7 @@ func dispatcherCommand() *cobra.Command {
 }
 
 func managerCommand() *cobra.Command {
-	options := controllers.Options{}
+	options := controllers.Options{Version: buildVersion()}
 	logging := logOptions{}
 	kubeconfig := ""
 	command := &cobra.Command{

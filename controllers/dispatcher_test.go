@@ -103,7 +103,9 @@ func TestDispatcherReadyFollowsDeployment(t *testing.T) {
 	pods(t, deployment, 0)
 	become(t, d, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonPending)
 	change(t, d, func(d *v1alpha1.WebhookDispatcher) { d.Spec.Replicas = ptr.To(int32(0)) })
-	become(t, d, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSuspended)
+	become(t, d, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSuspended)
+	become(t, d, v1alpha1.ConditionAvailable, metav1.ConditionFalse, v1alpha1.ReasonSuspended)
+	become(t, d, v1alpha1.ConditionStoreReady, metav1.ConditionUnknown, v1alpha1.ReasonSuspended)
 }
 
 func TestDriftIsRepaired(t *testing.T) {
@@ -237,17 +239,18 @@ func TestStoreGrowsAndNeverShrinks(t *testing.T) {
 	}
 	appears(t, claim, has("2Gi"))
 	change(t, d, func(d *v1alpha1.WebhookDispatcher) { d.Spec.Store.Embedded.Size = resource.MustParse("1Gi") })
-	c := become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonStoreImmutable)
+	c := become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonStoreImmutable)
 	if !strings.Contains(c.Message, "2Gi") {
 		t.Errorf("message %q does not say what to set the size to", c.Message)
 	}
-	become(t, d, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonStoreImmutable)
 	appears(t, claim, has("2Gi"))
+	pods(t, appears(t, in(ns, workload, &appsv1.Deployment{}), exists), 1) // it works all the same
+	become(t, d, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonReady)
 
 	// No volume, no growth: the API server refuses it, and the condition says what it said.
 	change(t, d, func(d *v1alpha1.WebhookDispatcher) { d.Spec.Store.Embedded.Size = resource.MustParse("4Gi") })
-	become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
-	c = become(t, d, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonNotReady)
+	c = become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonStoreImmutable)
+	become(t, d, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonReady)
 	if !strings.Contains(c.Message, "PersistentVolumeClaim") {
 		t.Errorf("message %q does not say what was refused", c.Message)
 	}

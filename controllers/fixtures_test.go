@@ -235,13 +235,14 @@ func absent(t *testing.T, object client.Object) {
 	})
 }
 
-// program says as a dispatcher does that it has a subscription's generation.
+// program says as a dispatcher does that it has a subscription's generation, and how its endpoint is.
 func program(t *testing.T, sub *v1alpha1.WebhookSubscription, conditions ...metav1.Condition) {
 	t.Helper()
 	eventually(t, func(ctx context.Context) error {
 		if err := api.Get(ctx, client.ObjectKeyFromObject(sub), sub); err != nil {
 			return err
 		}
+		sub.Status.ProgrammedGeneration = sub.Generation
 		for _, c := range conditions {
 			c.ObservedGeneration = sub.Generation
 			meta.SetStatusCondition(&sub.Status.Conditions, c)

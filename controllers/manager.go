@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
@@ -16,6 +17,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/controllers/announce"
 	"github.com/clinikapi/eventflow/controllers/dispatcher"
 	"github.com/clinikapi/eventflow/controllers/routes"
 	"github.com/clinikapi/eventflow/controllers/subscription"
@@ -90,8 +92,15 @@ func addControllers(ctx context.Context, mgr ctrl.Manager, o Options, image disp
 	if err := (&routes.Reconciler{Client: mgr.GetClient(), Tables: tables}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("add the controller of routing tables: %w", err)
 	}
-	if err := (&dispatcher.Reconciler{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Image: image}).SetupWithManager(mgr); err != nil {
+	d := &dispatcher.Reconciler{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Image: image}
+	if o.DispatcherImage == "" { // the image is the manager's own
+		d.Version = o.Version
+	}
+	if err := d.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("add the controller of dispatchers: %w", err)
+	}
+	if err := addStatuses(mgr, o, tables); err != nil {
+		return err
 	}
 	if !o.CreateDefaultDispatcher {
 		return nil
@@ -99,6 +108,19 @@ func addControllers(ctx context.Context, mgr ctrl.Manager, o Options, image disp
 	err = mgr.Add(&dispatcher.Default{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Namespace: o.DefaultDispatcherNamespace})
 	if err != nil {
 		return fmt.Errorf("add the default dispatcher: %w", err)
+	}
+	return nil
+}
+
+// addStatuses adds what makes subscriptions follow their dispatchers, and what announces changes.
+func addStatuses(mgr ctrl.Manager, o Options, tables *routes.Tables) error {
+	marks := &subscription.Marks{Client: mgr.GetClient(), Review: &tables.Review, Now: time.Now}
+	if err := marks.SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("add the controller of availability: %w", err)
+	}
+	err := mgr.Add(&announce.Announcer{Cache: mgr.GetCache(), Recorder: mgr.GetEventRecorder(leaseName), Logger: o.Logger.WithName("announce"), Now: time.Now})
+	if err != nil {
+		return fmt.Errorf("add what announces changes: %w", err)
 	}
 	return nil
 }

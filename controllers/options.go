@@ -21,6 +21,8 @@ type Options struct {
 	Namespace string
 	// Pod is the name of the manager's own pod; "" takes it from the environment variable POD_NAME.
 	Pod string
+	// Version of Event Flow that the manager is of; "" if that is not known.
+	Version string
 	// DispatcherImage is what dispatchers run; "" is the image of the manager's own pod.
 	DispatcherImage string
 	// CreateDefaultDispatcher creates the dispatcher "default", once, if there is none at all.

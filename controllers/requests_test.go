@@ -91,7 +91,7 @@ func clinic(t *testing.T, n int) (ns string, subs []*v1alpha1.WebhookSubscriptio
 	}
 	for i, sub := range subs {
 		entry(t, ns, sub.Name, func(*routing.Entry) error { return nil })
-		program(t, subs[i], programmed)
+		program(t, subs[i])
 		become(t, subs[i], v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonReady)
 	}
 	settled(t, ns)
@@ -151,7 +151,7 @@ func TestOneChangeIsFourWrites(t *testing.T) {
 		}
 		return nil
 	})
-	program(t, subs[0], programmed) // the dispatcher's, the fourth
+	program(t, subs[0]) // the dispatcher's, the fourth
 	become(t, subs[0], v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonReady)
 	settled(t, ns)
 	if n, list := asked.of("", ns, ""); n > 3 {

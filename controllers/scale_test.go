@@ -120,5 +120,5 @@ func TestEmbeddedDispatcherDoesNotScale(t *testing.T) {
 	if err := scale(t.Context(), d, 0); err != nil {
 		t.Error(err)
 	}
-	become(t, d, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSuspended)
+	become(t, d, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSuspended)
 }

@@ -16,8 +16,6 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 )
 
-var programmed = metav1.Condition{Type: v1alpha1.ConditionProgrammed, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonProgrammed}
-
 func TestSubscriptionBecomesReady(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
@@ -37,14 +35,19 @@ func TestSubscriptionBecomesReady(t *testing.T) {
 		return nil
 	})
 
-	program(t, sub, programmed)
+	program(t, sub)
 	become(t, sub, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonReady)
-	if !meta.IsStatusConditionTrue(sub.Status.Conditions, v1alpha1.ConditionProgrammed) {
-		t.Error("the manager removed a condition of the dispatcher")
+	become(t, sub, v1alpha1.ConditionProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed)
+	if meta.FindStatusCondition(sub.Status.Conditions, v1alpha1.ConditionReconciling) != nil {
+		t.Errorf("it is Ready, and says that it is in progress: %+v", sub.Status.Conditions)
 	}
 
 	program(t, sub, metav1.Condition{Type: v1alpha1.ConditionEndpointHealthy, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonGone})
 	become(t, sub, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonGone)
+	become(t, sub, v1alpha1.ConditionStalled, metav1.ConditionTrue, v1alpha1.ReasonGone)
+	if meta.FindStatusCondition(sub.Status.Conditions, v1alpha1.ConditionEndpointHealthy) == nil {
+		t.Error("the manager removed a condition of the dispatcher")
+	}
 
 	change(t, sub, func(s *v1alpha1.WebhookSubscription) { s.Spec.Events = []string{"lab.created"} })
 	become(t, sub, v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonPending)

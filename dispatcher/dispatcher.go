@@ -191,6 +191,7 @@ func (d *dispatcher) connect() (kubernetes.Interface, error) {
 		if d.reporter, err = status.NewStoreReporter(config, d.Namespace, d.Name, d.Logger.WithName("status")); err != nil {
 			return nil, err
 		}
+		d.reporter.ShowVersion(d.Version)
 	}
 	clients, err := kubernetes.NewForConfig(config)
 	if err != nil {

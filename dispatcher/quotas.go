@@ -49,30 +49,47 @@ func (d *dispatcher) largest() []v1alpha1.TenantUsage {
 	return usage
 }
 
-// recountPause is how often what is pending is counted anew where other dispatchers change it, too.
-const recountPause = time.Minute
+const (
+	// recountPause is how often what is pending is counted anew.
+	recountPause = time.Minute
+	// countShare is how many times longer than a count the pause after it is at least.
+	countShare = 20
+)
 
-// countPending counts what each tenant has pending: once, or again and again where several dispatchers share the store.
+// countPending counts what is pending again and again: of each tenant, for its quota, once, or each time where other
+// dispatchers share the store; and of each subscription, for its status.
 func (d *dispatcher) countPending(ctx context.Context) {
+	rebase := true
 	for {
-		err := d.quotas.Rebase(func(add func(tenant string, deliveries, bytes int64)) error {
+		began, counts := time.Now(), make(map[event.SubscriptionKey]int64)
+		count := func(add func(tenant string, deliveries, bytes int64)) error {
 			return d.store.Totals(ctx, func(sub event.SubscriptionKey, deliveries, bytes int64) error {
 				if route, ok := d.table.Load().Get(sub); ok { // what a deleted subscription had is about to be cancelled
 					add(route.Tenant, deliveries, bytes)
+					counts[sub] = deliveries
 				}
 				return nil
 			})
-		})
-		if err != nil && ctx.Err() == nil {
-			d.Logger.Error(err, "Counting what is pending failed; trying again", "pause", recountPause)
 		}
-		if err == nil && d.postgresURL == "" {
+		var err error
+		if rebase {
+			err = d.quotas.Rebase(count)
+		} else {
+			err = count(func(string, int64, int64) {})
+		}
+		switch {
+		case err == nil && d.status != nil:
+			rebase = d.postgresURL != ""
+			d.status.Pending(counts)
+		case err == nil && d.postgresURL == "":
 			return
+		case err != nil && ctx.Err() == nil:
+			d.Logger.Error(err, "Counting what is pending failed; trying again", "pause", recountPause)
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(recountPause):
+		case <-time.After(max(recountPause, countShare*time.Since(began))):
 		}
 	}
 }

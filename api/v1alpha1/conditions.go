@@ -1,20 +1,33 @@
 package v1alpha1
 
-// The condition types of a WebhookSubscription. The manager sets Accepted and Ready, the dispatcher Programmed and
-// EndpointHealthy.
+// The condition types. controllers/subscription and controllers/dispatcher decide each of them in one pure function, but
+// for EndpointHealthy, which the dispatcher's process decides. docs/states.md shows all states.
 const (
 	// ConditionAccepted is True if the spec is valid and every Secret it names was found.
 	ConditionAccepted = "Accepted"
-	// ConditionProgrammed is True if every live dispatcher has this generation in its routing table.
+	// ConditionProgrammed is True if every live pod of the dispatcher delivers by this generation of a WebhookSubscription.
 	ConditionProgrammed = "Programmed"
-	// ConditionEndpointHealthy tells how the endpoint answers: Unknown before the first attempt.
+	// ConditionEndpointHealthy says how the endpoint answers: Unknown before the first attempt.
 	ConditionEndpointHealthy = "EndpointHealthy"
-	// ConditionReady is True if an event published now will be delivered: Accepted, Programmed and not Gone. It is
-	// also the one of a WebhookDispatcher that says its pods are up.
+	// ConditionReady of a WebhookSubscription is True if an event published now would be delivered. That of a
+	// WebhookDispatcher is True if it runs as its spec says.
 	ConditionReady = "Ready"
+	// ConditionAvailable of a WebhookDispatcher is True if it takes events and delivers them, whatever its spec says.
+	ConditionAvailable = "Available"
+	// ConditionStoreReady reports whether a WebhookDispatcher's store takes events, as its pods say.
+	ConditionStoreReady = "StoreReady"
 )
 
-// Reasons of Accepted. Each but Accepted itself leaves deliveries waiting until someone mends the cause.
+// The condition types by which kstatus, and so Flux and others, tell an object that is in progress from one that failed.
+// They are set only while they are True, never both, and never while Ready is True.
+const (
+	// ConditionReconciling is True while Ready is expected to become True by itself, or with another object.
+	ConditionReconciling = "Reconciling"
+	// ConditionStalled is True while Ready becomes True only once someone changes something.
+	ConditionStalled = "Stalled"
+)
+
+// Reasons of Accepted. Each but Accepted and StoreImmutable leaves deliveries waiting until someone mends the cause.
 const (
 	ReasonAccepted             = "Accepted"
 	ReasonInvalidSpec          = "InvalidSpec"
@@ -33,28 +46,31 @@ const (
 	ReasonNamespaceNotSelected = "NamespaceNotSelected"
 	ReasonRoutingTableFull     = "RoutingTableFull"
 	ReasonQuotaExceeded        = "QuotaExceeded"
-)
-
-// Reasons of Programmed, EndpointHealthy and Ready.
-const (
-	ReasonProgrammed     = "Programmed"
-	ReasonPending        = "Pending" // the dispatcher has not said yet that it has this generation
-	ReasonNoAttempts     = "NoAttempts"
-	ReasonDelivering     = "Delivering"
-	ReasonLastFailed     = "LastAttemptFailed"
-	ReasonCircuitOpen    = "CircuitOpen" // ten or more attempts in a row failed
-	ReasonGone           = "Gone"        // the endpoint answered 410; a change of the spec, or of a Secret's value, resumes
-	ReasonSuspended      = "Suspended"
-	ReasonReady          = "Ready"
-	ReasonNotReady       = "NotReady"
-	ReasonWaiting        = "Waiting" // not accepted: deliveries wait, events go on matching by the last valid spec
+	// ReasonStoreImmutable is of Accepted=True: spec.store says what the store cannot become, and that is ignored.
 	ReasonStoreImmutable = "StoreImmutable"
 )
 
-// ConditionStoreReady tells whether a WebhookDispatcher's store takes events. Its pods set it: they alone know why not.
-const ConditionStoreReady = "StoreReady"
+// Reasons of Programmed, EndpointHealthy, Available and Ready.
+const (
+	ReasonProgrammed            = "Programmed"
+	ReasonPending               = "Pending" // the dispatcher has not said yet that it has this generation; its pods are starting
+	ReasonNoAttempts            = "NoAttempts"
+	ReasonDelivering            = "Delivering"
+	ReasonLastFailed            = "LastAttemptFailed"
+	ReasonCircuitOpen           = "CircuitOpen" // ten or more attempts in a row failed
+	ReasonGone                  = "Gone"        // the endpoint answered 410; a change of the spec, or of a Secret's value, resumes
+	ReasonSuspended             = "Suspended"
+	ReasonReady                 = "Ready"
+	ReasonNotReady              = "NotReady"
+	ReasonWaiting               = "Waiting" // not accepted: deliveries wait, events go on matching by the last valid spec
+	ReasonAvailable             = "Available"
+	ReasonNoPodReady            = "NoPodReady"
+	ReasonProgressing           = "Progressing"           // pods of another version are to be replaced
+	ReasonDispatcherUnavailable = "DispatcherUnavailable" // the subscription's dispatcher takes and delivers nothing
+	ReasonDispatcherSuspended   = "DispatcherSuspended"   // spec.replicas of the subscription's dispatcher is 0
+)
 
-// Reasons of StoreReady.
+// Reasons of StoreReady, and of what the pods report of their store.
 const (
 	ReasonStoreReady          = "StoreReady"
 	ReasonDatabaseUnreachable = "DatabaseUnreachable" // nobody answers, or the answer is that this user may not
@@ -63,4 +79,8 @@ const (
 	ReasonSchemaNotMigrated   = "SchemaNotMigrated"   // the schema could not be made or brought up to date
 	ReasonStoreFull           = "StoreFull"           // less than the reserve is free
 	ReasonStoreReadOnly       = "StoreReadOnly"       // the database takes no writes, as a standby does
+	ReasonStoreLocked         = "StoreLocked"         // another process has the embedded store open
+	ReasonStoreDamaged        = "StoreDamaged"        // a file or a record of the embedded store cannot be read
+	ReasonStoreNewer          = "StoreNewer"          // a newer Event Flow wrote the embedded store
+	ReasonStoreNotOpen        = "StoreNotOpen"        // the embedded store cannot be opened for another reason, such as permissions
 )

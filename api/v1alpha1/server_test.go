@@ -16,11 +16,13 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/test/kit/states"
 )
 
 // TestTransitions changes stored objects.
@@ -180,8 +182,9 @@ func TestColumns(t *testing.T) {
 	dispatcher.SetNamespace(namespace)
 	for o, status := range map[*unstructured.Unstructured]string{
 		subscription: "status: {endpoint: 'https://billing.example.com', conditions: [" + fmt.Sprintf(condition, "Accepted") + ", " + fmt.Sprintf(condition, "Ready") +
-			"], deliveries: {delivered: 12, retrying: 3, failed: 1, lastDeliveredTime: '2026-01-15T09:15:00Z'}}",
-		dispatcher: "status: {subscriptions: 7, publishURL: 'http://dispatcher', conditions: [" + fmt.Sprintf(condition, "Ready") + "]}",
+			", {type: EndpointHealthy, status: 'False', reason: CircuitOpen, message: '', lastTransitionTime: '2026-01-15T09:15:00Z'}" +
+			"], deliveries: {pending: 1000, delivered: 12, retrying: 3, failed: 1, lastDeliveredTime: '2026-01-15T09:15:00Z', lastFailure: {time: '2026-01-15T09:15:00Z', reason: Timeout}}}",
+		dispatcher: "status: {subscriptions: 7, version: v1.2.3, publishURL: 'http://dispatcher', conditions: [" + fmt.Sprintf(condition, "Ready") + "]}",
 	} {
 		if err := apiServer.Create(t.Context(), o); err != nil {
 			t.Fatal(err)
@@ -198,22 +201,22 @@ func TestColumns(t *testing.T) {
 	}{
 		"subscription": {
 			get:        []string{"whsub"},
-			wantHeader: "NAME READY REASON DELIVERED RETRYING FAILED LAST DELIVERED AGE",
-			wantCells:  []string{"billing-sync", "True", "Ready", "12", "3", "1"},
+			wantHeader: "NAME READY REASON ENDPOINT PENDING FAILED LAST DELIVERY AGE",
+			wantCells:  []string{"billing-sync", "True", "Ready", "False", "1000", "1"},
 		},
 		"subscription, wide": {
 			get:        []string{"webhooksubscriptions", "-o", "wide"},
-			wantHeader: "NAME READY REASON DELIVERED RETRYING FAILED LAST DELIVERED AGE ENDPOINT EVENTS",
-			wantCells:  []string{"https://billing.example.com", `["encounter.updated","appointment.*"]`},
+			wantHeader: "NAME READY REASON ENDPOINT PENDING FAILED LAST DELIVERY AGE HEALTH LAST FAILURE DELIVERED RETRYING URL EVENTS",
+			wantCells:  []string{"CircuitOpen", "Timeout", "12", "3", "https://billing.example.com", `["encounter.updated","appointment.*"]`},
 		},
 		"dispatcher": {
 			get:        []string{"whdisp"},
-			wantHeader: "NAME READY REASON REPLICAS SUBSCRIPTIONS AGE",
-			wantCells:  []string{"default", "True", "Ready", "7"},
+			wantHeader: "NAME READY REASON AVAILABLE REPLICAS SUBSCRIPTIONS VERSION AGE",
+			wantCells:  []string{"default", "True", "Ready", "7", "v1.2.3"},
 		},
 		"all of the product": {
 			get:        []string{"eventflow"},
-			wantHeader: "NAME READY REASON REPLICAS SUBSCRIPTIONS AGE",
+			wantHeader: "NAME READY REASON AVAILABLE REPLICAS SUBSCRIPTIONS VERSION AGE",
 			wantCells:  []string{"webhookdispatcher.webhooks.clinikapi.com/default", "webhooksubscription.webhooks.clinikapi.com/billing-sync"},
 		},
 	} {
@@ -266,4 +269,71 @@ func write(t *testing.T, name, content string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// TestColumnsFit: the widest line of kubectl get fits on a terminal, and leaves room for one more number.
+func TestColumnsFit(t *testing.T) {
+	t.Parallel()
+	namespace := "wide"
+	if output, err := kubectl(t, "create", "namespace", namespace); err != nil {
+		t.Fatal(output)
+	}
+	subscription := object(t, "WebhookSubscription", "spec: {events: [encounter.updated]}")
+	subscription.SetNamespace(namespace)
+	subscription.SetName("appointment-reminder")
+	if err := apiServer.Create(t.Context(), subscription); err != nil {
+		t.Fatal(err)
+	}
+	merge(subscription.Object, parse(t, "status: {conditions: ["+
+		"{type: Ready, status: Unknown, reason: DispatcherUnavailable, message: '', lastTransitionTime: '2026-01-15T09:15:00Z'},"+
+		"{type: EndpointHealthy, status: Unknown, reason: NoAttempts, message: '', lastTransitionTime: '2026-01-15T09:15:00Z'}],"+
+		"deliveries: {pending: 10000000, failed: 100000, lastDeliveredTime: '2024-01-15T09:15:00Z'}}"))
+	if err := apiServer.Status().Update(t.Context(), subscription); err != nil {
+		t.Fatal(err)
+	}
+	output, err := kubectl(t, "get", "whsub", "-n", namespace)
+	if err != nil {
+		t.Fatal(output)
+	}
+	for line := range strings.Lines(output) {
+		if n := len(strings.TrimRight(line, "\n ")); n > 120-len("   SCHEDULED") {
+			t.Errorf("a line of %d characters:\n%s", n, line)
+		}
+	}
+}
+
+// TestWhatNobodyHasSeenIsInProgress: the API server itself says that no generation was observed, and goes on saying so when
+// another writer than the manager is first.
+func TestWhatNobodyHasSeenIsInProgress(t *testing.T) {
+	t.Parallel()
+	namespace := "unseen"
+	if output, err := kubectl(t, "create", "namespace", namespace); err != nil {
+		t.Fatal(output)
+	}
+	for kind, status := range map[string]string{"WebhookSubscription": "{programmedGeneration: 1}", "WebhookDispatcher": "{subscriptions: 0}"} {
+		spec := "{}"
+		if kind == "WebhookSubscription" {
+			spec = "spec: {events: [encounter.updated]}"
+		}
+		o := object(t, kind, spec)
+		o.SetNamespace(namespace)
+		if err := apiServer.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		for _, when := range []string{"created", "written by another"} {
+			if err := apiServer.Get(t.Context(), client.ObjectKeyFromObject(o), o); err != nil {
+				t.Fatal(err)
+			}
+			if got, _, _ := unstructured.NestedInt64(o.Object, "status", "observedGeneration"); got != -1 {
+				t.Errorf("%s, %s: observedGeneration %d, want -1", kind, when, got)
+			}
+			if got := states.Kstatus(t, o); got != "InProgress" {
+				t.Errorf("%s, %s: kstatus says %s", kind, when, got)
+			}
+			patch := "apiVersion: webhooks.clinikapi.com/v1alpha1\nkind: " + kind + "\nstatus: " + status
+			if err := apiServer.Status().Patch(t.Context(), o, client.RawPatch(types.ApplyPatchType, []byte(patch)), client.FieldOwner("eventflow-dispatcher")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }

@@ -180,8 +180,8 @@ func cidrRules(path string) rule {
 
 var dispatcherStatusRules = map[string]rule{
 	"observedGeneration": {
-		good: []string{"status: {observedGeneration: 1}"},
-		bad:  map[string]string{"status: {observedGeneration: 0}": "status.observedGeneration … should be greater than or equal to 1"},
+		good: []string{"status: {observedGeneration: 1}", "status: {observedGeneration: -1}"},
+		bad:  map[string]string{"status: {observedGeneration: -2}": "status.observedGeneration … should be greater than or equal to -1"},
 	},
 	"conditions": conditionRules,
 	"largestTenants": {
@@ -197,6 +197,21 @@ var dispatcherStatusRules = map[string]rule{
 			"status: {largestTenants: [{namespace: " + strings.Repeat("x", 64) + ", pendingDeliveries: 1, pendingBytes: 1}]}":                          "status.largestTenants[0].namespace … may not be more than 63 bytes",
 			"status: {largestTenants: [{namespace: a, pendingDeliveries: 1, pendingBytes: 0}]}":                                                        "status.largestTenants[0].pendingBytes … should be greater than or equal to 1",
 			"status: {largestTenants: [{namespace: a, pendingDeliveries: 0, pendingBytes: 1}]}":                                                        "status.largestTenants[0].pendingDeliveries … should be greater than or equal to 1",
+		},
+	},
+	"version": {
+		good: []string{"status: {version: v1.2.3}"},
+		bad: map[string]string{
+			"status: {version: ''}": "status.version … should be at least 1 chars long",
+			fmt.Sprintf("status: {version: %s}", strings.Repeat("x", 129)): "status.version … may not be more than 128 bytes",
+		},
+	},
+	"store": {
+		good: []string{"status: {store: {reason: StoreReady}}"},
+		bad: map[string]string{
+			"status: {store: {}}":           "status.store.reason: Required value",
+			"status: {store: {reason: ''}}": "status.store.reason … should be at least 1 chars long",
+			fmt.Sprintf("status: {store: {reason: %s}}", strings.Repeat("x", 65)): "status.store.reason … may not be more than 64 bytes",
 		},
 	},
 	"publishURL": {

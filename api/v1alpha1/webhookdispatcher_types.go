@@ -364,17 +364,29 @@ type PodTemplate struct {
 
 // WebhookDispatcherStatus is the observed state of a WebhookDispatcher.
 type WebhookDispatcherStatus struct {
-	// observedGeneration is the generation of the spec that the manager saw last.
+	// observedGeneration is the generation of the spec that the manager saw last; -1 while it has seen none.
 	// +optional
-	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:default=-1
+	// +kubebuilder:validation:Minimum=-1
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions are Accepted and Ready, which the manager sets, and StoreReady, which the pods set.
+	// conditions are Accepted, Available, StoreReady and Ready. Reconciling and Stalled are there only while they are True: the
+	// dispatcher does not run as its spec says yet, or will not until someone changes something.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// version of Event Flow that the pods run, as the one that started last says.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Version string `json:"version,omitempty"`
+
+	// store is what the pods say of their store. The condition StoreReady follows from it.
+	// +optional
+	Store StoreReport `json:"store,omitzero"`
 
 	// publishURL is where pods of the cluster publish events, up to the path.
 	// +optional
@@ -408,6 +420,15 @@ type WebhookDispatcherStatus struct {
 	LargestTenants []TenantUsage `json:"largestTenants,omitempty"`
 }
 
+// StoreReport is what a dispatcher's pods say of their store.
+type StoreReport struct {
+	// reason in one CamelCase word: StoreReady, or why it takes no events, as in the condition StoreReady.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Reason string `json:"reason,omitempty"`
+}
+
 // TenantUsage is what one namespace uses of a dispatcher.
 type TenantUsage struct {
 	// namespace is the tenant's name.
@@ -433,8 +454,10 @@ type TenantUsage struct {
 // +kubebuilder:resource:shortName=whdisp,categories=eventflow
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Available",type=string,JSONPath=`.status.conditions[?(@.type=="Available")].status`
 // +kubebuilder:printcolumn:name="Replicas",type=integer,JSONPath=`.status.replicas`
 // +kubebuilder:printcolumn:name="Subscriptions",type=integer,JSONPath=`.status.subscriptions`
+// +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.version`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:printcolumn:name="Publish URL",type=string,priority=1,JSONPath=`.status.publishURL`
 
@@ -455,6 +478,7 @@ type WebhookDispatcher struct {
 
 	// status is the observed state.
 	// +optional
+	// +kubebuilder:default={}
 	Status WebhookDispatcherStatus `json:"status,omitzero"`
 }
 

@@ -234,8 +234,12 @@ var subscriptionTransitions = map[string]rule{
 
 var subscriptionStatusRules = map[string]rule{
 	"observedGeneration": {
-		good: []string{"status: {observedGeneration: 1}"},
-		bad:  map[string]string{"status: {observedGeneration: 0}": "status.observedGeneration … should be greater than or equal to 1"},
+		good: []string{"status: {observedGeneration: 1}", "status: {observedGeneration: -1}"},
+		bad:  map[string]string{"status: {observedGeneration: -2}": "status.observedGeneration … should be greater than or equal to -1"},
+	},
+	"programmedGeneration": {
+		good: []string{"status: {programmedGeneration: 1}"},
+		bad:  map[string]string{"status: {programmedGeneration: 0}": "status.programmedGeneration … should be greater than or equal to 1"},
 	},
 	"endpoint": {
 		good: []string{"status: {endpoint: 'https://billing.example.com'}"},
@@ -246,8 +250,9 @@ var subscriptionStatusRules = map[string]rule{
 	},
 	"conditions": conditionRules,
 	"deliveries": {
-		good: []string{"status: {deliveries: {delivered: 0, retrying: 0, failed: 0}}"},
+		good: []string{"status: {deliveries: {pending: 0, delivered: 0, retrying: 0, failed: 0}}"},
 		bad: map[string]string{
+			"status: {deliveries: {pending: -1}}":   "status.deliveries.pending … should be greater than or equal to 0",
 			"status: {deliveries: {delivered: -1}}": "status.deliveries.delivered … should be greater than or equal to 0",
 			"status: {deliveries: {retrying: -1}}":  "status.deliveries.retrying … should be greater than or equal to 0",
 			"status: {deliveries: {failed: -1}}":    "status.deliveries.failed … should be greater than or equal to 0",

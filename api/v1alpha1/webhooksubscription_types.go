@@ -308,10 +308,17 @@ type Payload struct {
 
 // WebhookSubscriptionStatus is the observed state of a WebhookSubscription.
 type WebhookSubscriptionStatus struct {
-	// observedGeneration is the generation of the spec that the manager saw last.
+	// observedGeneration is the generation of the spec that the manager saw last; -1 while it has seen none.
+	// +optional
+	// +kubebuilder:default=-1
+	// +kubebuilder:validation:Minimum=-1
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// programmedGeneration is the generation of the spec that every live pod of the dispatcher delivers by, as they say. It is
+	// unset while deliveries wait because the subscription is not accepted.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
-	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	ProgrammedGeneration int64 `json:"programmedGeneration,omitempty"`
 
 	// endpoint is the URL's scheme, host and port: all of it that is ever shown.
 	// +optional
@@ -319,7 +326,9 @@ type WebhookSubscriptionStatus struct {
 	// +kubebuilder:validation:MaxLength=512
 	Endpoint string `json:"endpoint,omitempty"`
 
-	// conditions are Accepted, Programmed, EndpointHealthy and Ready.
+	// conditions are Accepted, Programmed and Ready, which the manager sets, and EndpointHealthy, which the dispatcher sets.
+	// Reconciling and Stalled are there only while they are True: the subscription is not Ready yet, or will not be until
+	// someone changes something.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -340,6 +349,12 @@ type WebhookSubscriptionStatus struct {
 
 // DeliveryCounts sums up a subscription's deliveries.
 type DeliveryCounts struct {
+	// pending counts the deliveries that are still to be made, those that wait because the subscription is suspended or not
+	// accepted, or its endpoint gone, included. It is counted once a minute.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Pending *int64 `json:"pending,omitempty"`
+
 	// delivered counts the deliveries that the endpoint answered with 2xx.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
@@ -423,12 +438,16 @@ type RetryingDelivery struct {
 // +kubebuilder:resource:shortName=whsub,categories=eventflow
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
-// +kubebuilder:printcolumn:name="Delivered",type=integer,JSONPath=`.status.deliveries.delivered`
-// +kubebuilder:printcolumn:name="Retrying",type=integer,JSONPath=`.status.deliveries.retrying`
+// +kubebuilder:printcolumn:name="Endpoint",type=string,JSONPath=`.status.conditions[?(@.type=="EndpointHealthy")].status`
+// +kubebuilder:printcolumn:name="Pending",type=integer,JSONPath=`.status.deliveries.pending`
 // +kubebuilder:printcolumn:name="Failed",type=integer,JSONPath=`.status.deliveries.failed`
-// +kubebuilder:printcolumn:name="Last Delivered",type=date,JSONPath=`.status.deliveries.lastDeliveredTime`
+// +kubebuilder:printcolumn:name="Last Delivery",type=date,JSONPath=`.status.deliveries.lastDeliveredTime`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:printcolumn:name="Endpoint",type=string,priority=1,JSONPath=`.status.endpoint`
+// +kubebuilder:printcolumn:name="Health",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="EndpointHealthy")].reason`
+// +kubebuilder:printcolumn:name="Last Failure",type=string,priority=1,JSONPath=`.status.deliveries.lastFailure.reason`
+// +kubebuilder:printcolumn:name="Delivered",type=integer,priority=1,JSONPath=`.status.deliveries.delivered`
+// +kubebuilder:printcolumn:name="Retrying",type=integer,priority=1,JSONPath=`.status.deliveries.retrying`
+// +kubebuilder:printcolumn:name="URL",type=string,priority=1,JSONPath=`.status.endpoint`
 // +kubebuilder:printcolumn:name="Events",type=string,priority=1,JSONPath=`.spec.events`
 
 // WebhookSubscription is one endpoint and the events it receives. Its namespace is the tenant: only events published
@@ -446,6 +465,7 @@ type WebhookSubscription struct {
 
 	// status is the observed state.
 	// +optional
+	// +kubebuilder:default={}
 	Status WebhookSubscriptionStatus `json:"status,omitzero"`
 }
 

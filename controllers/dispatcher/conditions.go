@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/clinikapi/eventflow/api/event"
@@ -22,37 +22,91 @@ type observation struct {
 	connection connection                    // what the Secrets of a database's connection amount to
 	deployment *appsv1.Deployment            // nil if there is none yet
 	refused    string                        // what the API server said to something that it will not take
+	fixed      string                        // what it said to a change of the claim that it will not take
+	version    string                        // of Event Flow that the pods are to run; "" if that is not known
 }
 
-// accepted tells whether the spec can be carried out.
+// decided are the types of the conditions that decide returns. Those that it leaves out are to be removed.
+var decided = []string{
+	v1alpha1.ConditionAccepted, v1alpha1.ConditionAvailable, v1alpha1.ConditionStoreReady, v1alpha1.ConditionReady,
+	v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled,
+}
+
+// decide is the one place that decides the conditions of a dispatcher.
+func decide(o observation) []metav1.Condition {
+	accepted, store := accepted(o), storeReady(o)
+	available := available(o, store)
+	ready, progress := ready(o, accepted, store)
+	conditions := []metav1.Condition{accepted, available, store, ready}
+	if progress != "" {
+		conditions = append(conditions, condition(progress, metav1.ConditionTrue, ready.Reason, ready.Message))
+	}
+	return conditions
+}
+
+// accepted reports whether the spec can be carried out. What a store cannot become is ignored, and said.
 func accepted(o observation) metav1.Condition {
 	for _, check := range []func(observation) (reason, message string, failed bool){
-		resourcesAreInvalid, selectorIsInvalid, storeWouldShrink, storageClassChanged, connectionMissing,
+		resourcesAreInvalid, selectorIsInvalid, connectionMissing,
 	} {
 		if reason, message, failed := check(o); failed {
 			return condition(v1alpha1.ConditionAccepted, metav1.ConditionFalse, reason, message)
 		}
 	}
-	message := "the spec is valid"
+	reason, message := v1alpha1.ReasonAccepted, "the spec is valid"
+	if ignored := storeIgnores(o); len(ignored) > 0 {
+		reason, message = v1alpha1.ReasonStoreImmutable, "the spec is valid, but for what is ignored: "+strings.Join(ignored, "; ")
+	}
 	if len(o.dispatcher.Spec.Egress.AllowedCIDRs) > 0 {
 		message += "; spec.egress.allowedCIDRs opens its ranges to every tenant: use spec.egress.rules to open them to some namespaces"
 	}
-	return condition(v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted, message)
+	return condition(v1alpha1.ConditionAccepted, metav1.ConditionTrue, reason, message)
 }
 
-// ready tells whether the dispatcher runs as its spec says: events are accepted and delivered.
-func ready(o observation, accepted metav1.Condition) metav1.Condition {
-	if accepted.Status != metav1.ConditionTrue {
-		return condition(v1alpha1.ConditionReady, metav1.ConditionFalse, accepted.Reason, accepted.Message)
+// ready reports whether the dispatcher runs as its spec says. The second result is the condition that tells one in
+// progress from one that failed, "" if it is True.
+func ready(o observation, accepted, store metav1.Condition) (metav1.Condition, string) {
+	is := func(status metav1.ConditionStatus, reason, message string) metav1.Condition {
+		return condition(v1alpha1.ConditionReady, status, reason, message)
 	}
-	for _, check := range []func(observation) (reason, message string, failed bool){
-		somethingRefused, noReplicas, storeNotReady, deploymentMissing, podsRefused, rolloutStuck, rolloutUnderWay,
+	if accepted.Status != metav1.ConditionTrue {
+		return is(metav1.ConditionFalse, accepted.Reason, accepted.Message), progressOf(accepted.Reason)
+	}
+	if reason, message, failed := somethingRefused(o); failed {
+		return is(metav1.ConditionFalse, reason, message), v1alpha1.ConditionStalled
+	}
+	if isSuspended(o) {
+		return is(metav1.ConditionTrue, v1alpha1.ReasonSuspended, suspendedMessage), ""
+	}
+	if store.Status == metav1.ConditionFalse { // before what keeps the pods from becoming ready: it is the cause
+		return is(metav1.ConditionFalse, store.Reason, "the store is not ready: "+store.Message), progressOf(store.Reason)
+	}
+	for _, check := range []struct {
+		failed   func(observation) (reason, message string, failed bool)
+		progress string
+	}{
+		{deploymentMissing, v1alpha1.ConditionReconciling},
+		{podsRefused, v1alpha1.ConditionStalled},
+		{rolloutStuck, v1alpha1.ConditionStalled},
+		{rolloutUnderWay, v1alpha1.ConditionReconciling},
+		{otherVersion, v1alpha1.ConditionReconciling},
 	} {
-		if reason, message, failed := check(o); failed {
-			return condition(v1alpha1.ConditionReady, metav1.ConditionFalse, reason, message)
+		if reason, message, failed := check.failed(o); failed {
+			return is(metav1.ConditionFalse, reason, message), check.progress
 		}
 	}
-	return condition(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonReady, "the dispatcher's pods are up")
+	return is(metav1.ConditionTrue, v1alpha1.ReasonReady, "the dispatcher's pods are up"), ""
+}
+
+// progressOf is Reconciling for what passes by itself or with another object, Stalled for what waits for someone.
+func progressOf(reason string) string {
+	switch reason {
+	case v1alpha1.ReasonSecretNotFound, v1alpha1.ReasonSecretKeyMissing,
+		v1alpha1.ReasonDatabaseUnreachable, v1alpha1.ReasonStoreReadOnly, v1alpha1.ReasonStoreLocked:
+		return v1alpha1.ConditionReconciling
+	default:
+		return v1alpha1.ConditionStalled
+	}
 }
 
 func condition(kind string, status metav1.ConditionStatus, reason, message string) metav1.Condition {
@@ -83,29 +137,24 @@ func selectorIsInvalid(o observation) (string, string, bool) {
 	return "", "", false
 }
 
-func storeWouldShrink(o observation) (string, string, bool) {
+// storeIgnores says what of spec.store an existing claim cannot become.
+func storeIgnores(o observation) (ignored []string) {
 	if o.claim == nil {
-		return "", "", false
+		return nil
 	}
-	size, _ := wantedStore(o.dispatcher)
-	current := claimSize(o.claim)
-	if size.Cmp(current) >= 0 {
-		return "", "", false
+	size, class := wantedStore(o.dispatcher)
+	if current := claimSize(o.claim); size.Cmp(current) < 0 {
+		ignored = append(ignored, fmt.Sprintf("spec.store.embedded.size is %s, but PersistentVolumeClaim %s has %s, and a volume cannot shrink: set the size to %s",
+			size.String(), o.claim.Name, current.String(), current.String()))
 	}
-	return v1alpha1.ReasonStoreImmutable, fmt.Sprintf("spec.store.embedded.size is %s, but PersistentVolumeClaim %s has %s, and a volume cannot shrink: set the size back to %s",
-		size.String(), o.claim.Name, current.String(), current.String()), true
-}
-
-func storageClassChanged(o observation) (string, string, bool) {
-	_, class := wantedStore(o.dispatcher)
-	if o.claim == nil || class == "" {
-		return "", "", false
+	if existing := o.claim.Spec.StorageClassName; class != "" && (existing == nil || *existing != class) {
+		ignored = append(ignored, fmt.Sprintf("spec.store.embedded.storageClassName is %q, but PersistentVolumeClaim %s has another class, which cannot be changed: set it back, or delete the claim and the events on it",
+			class, o.claim.Name))
 	}
-	if existing := o.claim.Spec.StorageClassName; existing != nil && *existing == class {
-		return "", "", false
+	if o.fixed != "" {
+		ignored = append(ignored, "spec.store.embedded.size, because the API server does not let the claim grow: "+o.fixed)
 	}
-	return v1alpha1.ReasonStoreImmutable, fmt.Sprintf("spec.store.embedded.storageClassName is %q, but PersistentVolumeClaim %s has another class, which cannot be changed: set it back, or delete the claim and the events on it",
-		class, o.claim.Name), true
+	return ignored
 }
 
 func connectionMissing(o observation) (string, string, bool) {
@@ -116,18 +165,9 @@ func somethingRefused(o observation) (string, string, bool) {
 	return v1alpha1.ReasonNotReady, o.refused, o.refused != ""
 }
 
-func noReplicas(o observation) (string, string, bool) {
-	return v1alpha1.ReasonSuspended, "spec.replicas is 0: no events are accepted or delivered", replicas(o.dispatcher) == 0
-}
+const suspendedMessage = "spec.replicas is 0: no events are accepted or delivered"
 
-// storeNotReady is what the pods have to say. They go before what keeps them from becoming ready: it is the cause.
-func storeNotReady(o observation) (string, string, bool) {
-	store := meta.FindStatusCondition(o.dispatcher.Status.Conditions, v1alpha1.ConditionStoreReady)
-	if store == nil || store.Status != metav1.ConditionFalse {
-		return "", "", false
-	}
-	return store.Reason, "the store is not ready: " + store.Message, true
-}
+func isSuspended(o observation) bool { return replicas(o.dispatcher) == 0 }
 
 func deploymentMissing(o observation) (string, string, bool) {
 	return v1alpha1.ReasonPending, "the Deployment is being created", o.deployment == nil
@@ -157,6 +197,15 @@ func rolloutUnderWay(o observation) (string, string, bool) {
 		return "", "", false
 	}
 	return v1alpha1.ReasonPending, "waiting for the pods to become ready: " + inspect(o.dispatcher), true
+}
+
+// otherVersion is so after an upgrade of the manager, until the pods that run it have said so.
+func otherVersion(o observation) (string, string, bool) {
+	runs := o.dispatcher.Status.Version
+	if o.version == "" || runs == "" || runs == o.version {
+		return "", "", false
+	}
+	return v1alpha1.ReasonProgressing, fmt.Sprintf("the pods run version %s, and are being replaced with version %s", runs, o.version), true
 }
 
 // inspect is how to see what keeps the pods.

@@ -34,13 +34,9 @@ func observed() observation {
 		},
 		deployment: &appsv1.Deployment{
 			ObjectMeta: metav1.ObjectMeta{Generation: 4},
-			Status:     appsv1.DeploymentStatus{ObservedGeneration: 4, Replicas: 1, UpdatedReplicas: 1, AvailableReplicas: 1},
+			Status:     appsv1.DeploymentStatus{ObservedGeneration: 4, Replicas: 1, UpdatedReplicas: 1, ReadyReplicas: 1, AvailableReplicas: 1},
 		},
 	}
-}
-
-func say(o *observation, kind string, status metav1.ConditionStatus, reason, message string) {
-	o.dispatcher.Status.Conditions = append(o.dispatcher.Status.Conditions, condition(kind, status, reason, message))
 }
 
 func TestConditions(t *testing.T) {
@@ -65,7 +61,7 @@ func TestConditions(t *testing.T) {
 		},
 		"smaller store": {
 			func(o *observation) { o.dispatcher.Spec.Store.Embedded.Size = resource.MustParse("5Gi") },
-			v1alpha1.ReasonStoreImmutable, v1alpha1.ReasonStoreImmutable, "back to 10Gi",
+			v1alpha1.ReasonStoreImmutable, v1alpha1.ReasonReady, "up",
 		},
 		"same class": {
 			func(o *observation) { o.dispatcher.Spec.Store.Embedded.StorageClassName = "fast" },
@@ -73,7 +69,17 @@ func TestConditions(t *testing.T) {
 		},
 		"other class": {
 			func(o *observation) { o.dispatcher.Spec.Store.Embedded.StorageClassName = "slow" },
-			v1alpha1.ReasonStoreImmutable, v1alpha1.ReasonStoreImmutable, `"slow"`,
+			v1alpha1.ReasonStoreImmutable, v1alpha1.ReasonReady, "up",
+		},
+		"a volume that grew by itself": {
+			func(o *observation) {
+				o.claim.Spec.Resources.Requests[corev1.ResourceStorage] = resource.MustParse("20Gi")
+			},
+			v1alpha1.ReasonStoreImmutable, v1alpha1.ReasonReady, "up",
+		},
+		"a class that does not grow": {
+			func(o *observation) { o.fixed = "only dynamically provisioned claims can be resized" },
+			v1alpha1.ReasonStoreImmutable, v1alpha1.ReasonReady, "up",
 		},
 		"resource is no label": {
 			func(o *observation) { o.dispatcher.Spec.EventResources = []string{"Invoice"} },
@@ -93,21 +99,21 @@ func TestConditions(t *testing.T) {
 		},
 		"store is away": {
 			func(o *observation) {
-				say(o, v1alpha1.ConditionStoreReady, metav1.ConditionFalse, v1alpha1.ReasonDatabaseUnreachable, "nobody answers")
+				o.dispatcher.Status.Store.Reason = v1alpha1.ReasonDatabaseUnreachable
 				o.deployment.Status.AvailableReplicas = 0
 			},
-			v1alpha1.ReasonAccepted, v1alpha1.ReasonDatabaseUnreachable, "the store is not ready: nobody answers",
+			v1alpha1.ReasonAccepted, v1alpha1.ReasonDatabaseUnreachable, "the store is not ready: the database does not answer",
 		},
 		"store is away, and no replicas wanted": {
 			func(o *observation) {
-				say(o, v1alpha1.ConditionStoreReady, metav1.ConditionFalse, v1alpha1.ReasonDatabaseUnreachable, "nobody answers")
+				o.dispatcher.Status.Store.Reason = v1alpha1.ReasonDatabaseUnreachable
 				o.dispatcher.Spec.Replicas = ptr.To(int32(0))
 			},
 			v1alpha1.ReasonAccepted, v1alpha1.ReasonSuspended, "replicas",
 		},
 		"store is ready": {
 			func(o *observation) {
-				say(o, v1alpha1.ConditionStoreReady, metav1.ConditionTrue, v1alpha1.ReasonStoreReady, "")
+				o.dispatcher.Status.Store.Reason = v1alpha1.ReasonStoreReady
 			},
 			v1alpha1.ReasonAccepted, v1alpha1.ReasonReady, "up",
 		},
@@ -162,12 +168,36 @@ func TestConditions(t *testing.T) {
 			o := observed()
 			test.edit(&o)
 			a := accepted(o)
-			if a.Reason != test.wantAccepted || (a.Status == metav1.ConditionTrue) != (a.Reason == v1alpha1.ReasonAccepted) {
+			fine := a.Reason == v1alpha1.ReasonAccepted || a.Reason == v1alpha1.ReasonStoreImmutable
+			if a.Reason != test.wantAccepted || (a.Status == metav1.ConditionTrue) != fine {
 				t.Errorf("Accepted=%s (%s), want reason %s", a.Status, a.Reason, test.wantAccepted)
 			}
-			r := ready(o, a)
-			if r.Reason != test.wantReady || (r.Status == metav1.ConditionTrue) != (r.Reason == v1alpha1.ReasonReady) || !strings.Contains(r.Message, test.wantWords) {
+			r, _ := ready(o, a, storeReady(o))
+			fine = r.Reason == v1alpha1.ReasonReady || r.Reason == v1alpha1.ReasonSuspended
+			if r.Reason != test.wantReady || (r.Status == metav1.ConditionTrue) != fine || !strings.Contains(r.Message, test.wantWords) {
 				t.Errorf("Ready=%s (%s) %q, want reason %s and %q", r.Status, r.Reason, r.Message, test.wantReady, test.wantWords)
+			}
+		})
+	}
+}
+
+// TestWhatIsIgnoredIsSaid: a store that cannot become what the spec says works on, and the condition says what is ignored.
+func TestWhatIsIgnoredIsSaid(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		edit func(*observation)
+		want string
+	}{
+		"smaller":     {func(o *observation) { o.dispatcher.Spec.Store.Embedded.Size = resource.MustParse("5Gi") }, "set the size to 10Gi"},
+		"other class": {func(o *observation) { o.dispatcher.Spec.Store.Embedded.StorageClassName = "slow" }, `"slow"`},
+		"fixed class": {func(o *observation) { o.fixed = "only dynamically provisioned claims can be resized" }, "dynamically provisioned"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := observed()
+			test.edit(&o)
+			if a := accepted(o); a.Status != metav1.ConditionTrue || !strings.Contains(a.Message, test.want) || !strings.Contains(a.Message, "ignored") {
+				t.Errorf("Accepted=%s (%s): %s", a.Status, a.Reason, a.Message)
 			}
 		})
 	}

@@ -1,16 +1,17 @@
 package dispatcher
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -41,6 +42,9 @@ import (
 // +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=rolebindings;clusterrolebindings,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=clusterroles,verbs=bind,resourceNames=eventflow-dispatcher-status;eventflow-dispatcher-auth
 
+// growAgain is how long after a claim could not grow it is tried again: its class may allow it by then.
+const growAgain = 5 * time.Minute
+
 // Reconciler reconciles WebhookDispatchers.
 type Reconciler struct {
 	// Client reads from the cache.
@@ -49,6 +53,8 @@ type Reconciler struct {
 	Reader client.Reader
 	// Image is what dispatchers run.
 	Image Image
+	// Version of Event Flow that is in the image; "" if that is not known.
+	Version string
 }
 
 // SetupWithManager starts the reconciler with the manager.
@@ -76,19 +82,11 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Complete(r)
 }
 
-// statusChanged tells whether the pods have something else to say of their store, or their count changed: what was
-// written from an older cache is made good when the cache shows it. The rest of the status is the manager's own.
+// statusChanged reports whether the pods have something else to say, or their count changed: what was written from an older
+// cache is made good when the cache shows it. The rest of the status is the manager's own.
 func statusChanged(e event.UpdateEvent) bool {
 	older, newer := &e.ObjectOld.(*v1alpha1.WebhookDispatcher).Status, &e.ObjectNew.(*v1alpha1.WebhookDispatcher).Status
-	before := meta.FindStatusCondition(older.Conditions, v1alpha1.ConditionStoreReady)
-	after := meta.FindStatusCondition(newer.Conditions, v1alpha1.ConditionStoreReady)
-	if !ptr.Equal(older.Replicas, newer.Replicas) {
-		return true
-	}
-	if before == nil || after == nil {
-		return before != after
-	}
-	return before.Status != after.Status || before.Reason != after.Reason || before.Message != after.Message
+	return older.Store != newer.Store || older.Version != newer.Version || !ptr.Equal(older.Replicas, newer.Replicas)
 }
 
 // Reconcile brings what one WebhookDispatcher becomes, and its status, up to date.
@@ -112,13 +110,17 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if o.deployment, err = r.deployment(ctx, d); err != nil {
 		return reconcile.Result{}, errors.Join(applyErr, err)
 	}
-	return reconcile.Result{}, errors.Join(applyErr, r.updateStatus(ctx, o))
+	result := reconcile.Result{}
+	if o.fixed != "" {
+		result.RequeueAfter = growAgain
+	}
+	return result, errors.Join(applyErr, r.updateStatus(ctx, o))
 }
 
 // observe reads what a dispatcher became, from the API server: an older claim or Deployment that the cache does not show
 // yet must not be taken for none.
 func (r *Reconciler) observe(ctx context.Context, d *v1alpha1.WebhookDispatcher) (observation, error) {
-	o := observation{dispatcher: d}
+	o := observation{dispatcher: d, version: r.Version}
 	var err error
 	if o.claim, err = r.claim(ctx, d); err != nil {
 		return o, err
@@ -175,13 +177,20 @@ func (r *Reconciler) apply(ctx context.Context, o *observation) error {
 		err = fmt.Errorf("apply %s %s: %w", object.kind, object.name, err)
 		if apierrors.IsInvalid(err) && object.replaced != nil {
 			err = errors.Join(err, r.remove(ctx, object.replaced, client.ObjectKey{Namespace: o.dispatcher.Namespace, Name: object.name}))
-		} else if o.refused == "" && (apierrors.IsInvalid(err) || apierrors.IsForbidden(err)) {
-			o.refused = err.Error()
+		} else if isRefusal(err) {
+			if object.kind == "PersistentVolumeClaim" && o.claim != nil { // it cannot grow, and works as it is
+				o.fixed = err.Error()
+				continue
+			}
+			o.refused = cmp.Or(o.refused, err.Error())
 		}
 		errs = append(errs, err)
 	}
 	return errors.Join(append(errs, r.unbind(ctx, o.dispatcher))...)
 }
+
+// isRefusal reports whether the API server will go on saying no.
+func isRefusal(err error) bool { return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) }
 
 // clearRollingUpdate removes what strategy Recreate must not have and apply cannot take away: the parameters of a rolling
 // update, which someone set.
@@ -247,8 +256,7 @@ func (r *Reconciler) remove(ctx context.Context, object client.Object, key clien
 
 func (r *Reconciler) updateStatus(ctx context.Context, o observation) error {
 	d := o.dispatcher
-	acceptedCondition := accepted(o)
-	conditions := status.Conditions(d, d.Status.Conditions, acceptedCondition, ready(o, acceptedCondition))
+	conditions := status.Conditions(d, d.Status.Conditions, decide(o)...)
 	wanted := v1alpha1.WebhookDispatcherStatus{
 		ObservedGeneration: d.Generation,
 		PublishURL:         publishURL(d),
@@ -257,7 +265,7 @@ func (r *Reconciler) updateStatus(ctx context.Context, o observation) error {
 		Conditions:         conditions,
 	}
 	if d.Status.ObservedGeneration == wanted.ObservedGeneration && d.Status.PublishURL == wanted.PublishURL &&
-		ptr.Equal(d.Status.Replicas, wanted.Replicas) && d.Status.Selector == wanted.Selector && status.Contains(d.Status.Conditions, conditions) {
+		ptr.Equal(d.Status.Replicas, wanted.Replicas) && d.Status.Selector == wanted.Selector && status.Stands(d.Status.Conditions, conditions, decided...) {
 		return nil
 	}
 	return status.Apply(ctx, r.Client, d, names.FieldOwner, &wanted)

@@ -4,7 +4,6 @@ import (
 	"sync"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -42,8 +41,7 @@ func (a *awaits) put(sub *v1alpha1.WebhookSubscription, v verdict, now time.Time
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	known, waits := a.waiting[key]
-	programmed := current(sub, v1alpha1.ConditionProgrammed)
-	if v.rejection != nil || programmed != nil && programmed.Status == metav1.ConditionTrue {
+	if v.rejection != nil || sub.Status.ProgrammedGeneration == sub.Generation {
 		if waits && v.rejection == nil {
 			a.note(sub.Spec.DispatcherRef, now)
 		}

@@ -11,12 +11,10 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 )
 
-// waitingFor is a subscription of a generation, and what the dispatcher said last: of which generation, and whether it has it.
-func waitingFor(name string, generation, said int64, status metav1.ConditionStatus) *v1alpha1.WebhookSubscription {
+// waitingFor is a subscription of a generation, and the one that the dispatcher works by; 0 for none.
+func waitingFor(name string, generation, programmed int64) *v1alpha1.WebhookSubscription {
 	sub := &v1alpha1.WebhookSubscription{ObjectMeta: metav1.ObjectMeta{Namespace: "clinic", Name: name, UID: types.UID(name), Generation: generation}}
-	if said > 0 {
-		sub.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionProgrammed, Status: status, ObservedGeneration: said}}
-	}
+	sub.Status.ProgrammedGeneration = programmed
 	return sub
 }
 
@@ -32,26 +30,26 @@ func TestAwaits(t *testing.T) {
 		want  time.Duration
 	}
 	tests := map[string][]step{
-		"new":                  {{0, waitingFor("a", 1, 0, ""), ok, programmedWithin}, {time.Second, waitingFor("a", 1, 1, metav1.ConditionTrue), ok, 0}},
-		"changed":              {{0, waitingFor("a", 2, 1, metav1.ConditionTrue), ok, programmedWithin}, {time.Second, waitingFor("a", 2, 2, metav1.ConditionTrue), ok, 0}},
-		"mended":               {{0, waitingFor("a", 1, 1, metav1.ConditionFalse), ok, programmedWithin}},
-		"refused":              {{0, waitingFor("a", 1, 0, ""), refused, 0}},
-		"nothing new":          {{0, waitingFor("a", 1, 1, metav1.ConditionTrue), ok, 0}},
-		"no dispatcher":        {{0, waitingFor("a", 1, 0, ""), ok, programmedWithin}, {programmedWithin, waitingFor("a", 1, 0, ""), ok, 0}},
-		"looked at in between": {{0, waitingFor("a", 1, 0, ""), ok, programmedWithin}, {time.Second, waitingFor("a", 1, 0, ""), ok, programmedWithin - time.Second}},
-		"changed again":        {{0, waitingFor("a", 1, 0, ""), ok, programmedWithin}, {programmedWithin, waitingFor("a", 2, 0, ""), ok, programmedWithin}},
+		"new":                  {{0, waitingFor("a", 1, 0), ok, programmedWithin}, {time.Second, waitingFor("a", 1, 1), ok, 0}},
+		"changed":              {{0, waitingFor("a", 2, 1), ok, programmedWithin}, {time.Second, waitingFor("a", 2, 2), ok, 0}},
+		"mended":               {{0, waitingFor("a", 1, 0), ok, programmedWithin}},
+		"refused":              {{0, waitingFor("a", 1, 0), refused, 0}},
+		"nothing new":          {{0, waitingFor("a", 1, 1), ok, 0}},
+		"no dispatcher":        {{0, waitingFor("a", 1, 0), ok, programmedWithin}, {programmedWithin, waitingFor("a", 1, 0), ok, 0}},
+		"looked at in between": {{0, waitingFor("a", 1, 0), ok, programmedWithin}, {time.Second, waitingFor("a", 1, 0), ok, programmedWithin - time.Second}},
+		"changed again":        {{0, waitingFor("a", 1, 0), ok, programmedWithin}, {programmedWithin, waitingFor("a", 2, 0), ok, programmedWithin}},
 		"a dispatcher that is busy": {
-			{0, waitingFor("a", 1, 0, ""), ok, programmedWithin},
-			{0, waitingFor("b", 1, 0, ""), ok, programmedWithin},
-			{9 * time.Second, waitingFor("b", 1, 1, metav1.ConditionTrue), ok, 0},
-			{programmedWithin, waitingFor("a", 1, 0, ""), ok, programmedBusy},
-			{programmedWithin + programmedBusy, waitingFor("a", 1, 0, ""), ok, 0}, // it has stopped since
+			{0, waitingFor("a", 1, 0), ok, programmedWithin},
+			{0, waitingFor("b", 1, 0), ok, programmedWithin},
+			{9 * time.Second, waitingFor("b", 1, 1), ok, 0},
+			{programmedWithin, waitingFor("a", 1, 0), ok, programmedBusy},
+			{programmedWithin + programmedBusy, waitingFor("a", 1, 0), ok, 0}, // it has stopped since
 		},
 		"one that never comes to it": {
-			{0, waitingFor("a", 1, 0, ""), ok, programmedWithin},
-			{0, waitingFor("b", 1, 0, ""), ok, programmedWithin},
-			{programmedAtLast, waitingFor("b", 1, 1, metav1.ConditionTrue), ok, 0},
-			{programmedAtLast, waitingFor("a", 1, 0, ""), ok, 0},
+			{0, waitingFor("a", 1, 0), ok, programmedWithin},
+			{0, waitingFor("b", 1, 0), ok, programmedWithin},
+			{programmedAtLast, waitingFor("b", 1, 1), ok, 0},
+			{programmedAtLast, waitingFor("a", 1, 0), ok, 0},
 		},
 	}
 	for name, steps := range tests {

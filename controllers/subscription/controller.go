@@ -131,7 +131,7 @@ func keep(sub *v1alpha1.WebhookSubscription, in circumstances) (verdict, bool) {
 	if entry == nil {
 		return verdict{}, false
 	}
-	return verdict{endpoint: entry.Origin()}, true
+	return verdict{endpoint: entry.Origin(), hint: in.lacking(sub.Namespace, entry.URL)}, true
 }
 
 // place compiles a subscription and puts it into its table; if it is not accepted, its last valid entry stays there.
@@ -145,7 +145,7 @@ func (r *Reconciler) place(ctx context.Context, sub *v1alpha1.WebhookSubscriptio
 		entry.Sources = in.sources
 		err := in.table.Put(entry, in.granted.limits(sub))
 		if err == nil {
-			return verdict{endpoint: entry.Origin()}, nil
+			return verdict{endpoint: entry.Origin(), hint: in.lacking(sub.Namespace, entry.URL)}, nil
 		}
 		refused, ok := errors.AsType[*routing.Rejection](err)
 		if !ok {
@@ -153,6 +153,7 @@ func (r *Reconciler) place(ctx context.Context, sub *v1alpha1.WebhookSubscriptio
 		}
 		rejection = refused
 	}
+	rejection = completed(rejection, in.lacking(sub.Namespace, sub.Spec.URL))
 	if in.table != nil {
 		if err := hold(in, sub, rejection.Reason); err != nil {
 			return verdict{}, err
@@ -211,13 +212,16 @@ func hold(in circumstances, sub *v1alpha1.WebhookSubscription, reason string) er
 
 // updateStatus writes the manager's part of the status, if it is not there already.
 func (r *Reconciler) updateStatus(ctx context.Context, sub *v1alpha1.WebhookSubscription, v verdict) error {
-	acceptedCondition := accepted(v)
+	d, err := r.dispatcherOf(ctx, sub)
+	if err != nil {
+		return err
+	}
 	wanted := v1alpha1.WebhookSubscriptionStatus{
 		ObservedGeneration: sub.Generation,
 		Endpoint:           v.endpoint,
-		Conditions:         status.Conditions(sub, sub.Status.Conditions, acceptedCondition, ready(sub, acceptedCondition)),
+		Conditions:         status.Conditions(sub, sub.Status.Conditions, decide(observe(sub, v, d, time.Now()))...),
 	}
-	if sub.Status.ObservedGeneration == wanted.ObservedGeneration && sub.Status.Endpoint == wanted.Endpoint && status.Contains(sub.Status.Conditions, wanted.Conditions) {
+	if sub.Status.ObservedGeneration == wanted.ObservedGeneration && sub.Status.Endpoint == wanted.Endpoint && status.Stands(sub.Status.Conditions, wanted.Conditions, decided...) {
 		return nil
 	}
 	return status.Apply(ctx, r.Client, sub, names.FieldOwner, &wanted)

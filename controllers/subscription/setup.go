@@ -62,6 +62,7 @@ func matters(e event.UpdateEvent) bool {
 	return before.Generation != after.Generation ||
 		before.DeletionTimestamp.IsZero() != after.DeletionTimestamp.IsZero() ||
 		before.Status.ObservedGeneration != after.Status.ObservedGeneration ||
+		before.Status.ProgrammedGeneration != after.Status.ProgrammedGeneration ||
 		before.Status.Endpoint != after.Status.Endpoint ||
 		len(before.Status.Conditions) != len(after.Status.Conditions) ||
 		!status.Contains(before.Status.Conditions, after.Status.Conditions)

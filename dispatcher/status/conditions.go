@@ -13,23 +13,20 @@ import (
 // failingAfter is how many attempts in a row must fail before an endpoint counts as failing.
 const failingAfter = delivery.BreakerThreshold
 
-// conditions returns what is to be said of a route, given what became of its deliveries. Messages hold nothing that
-// changes while the state does not.
+// conditions returns what is to be said of a route's endpoint, given what became of its deliveries. Messages hold nothing
+// that changes while the state does not.
 func conditions(route *routing.Route, counts delivery.Counts) []metav1.Condition {
-	programmed, healthy := programmed(route), endpointHealthy(route, counts)
-	programmed.Type, healthy.Type = v1alpha1.ConditionProgrammed, v1alpha1.ConditionEndpointHealthy
-	programmed.ObservedGeneration, healthy.ObservedGeneration = route.Generation, route.Generation
-	return []metav1.Condition{programmed, healthy}
+	healthy := endpointHealthy(route, counts)
+	healthy.Type, healthy.ObservedGeneration = v1alpha1.ConditionEndpointHealthy, route.Generation
+	return []metav1.Condition{healthy}
 }
 
-func programmed(route *routing.Route) metav1.Condition {
+// programmed is the generation that the dispatcher delivers by; 0 while deliveries wait.
+func programmed(route *routing.Route) int64 {
 	if route.Endpoint.Target == nil {
-		return metav1.Condition{
-			Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonWaiting,
-			Message: "Not accepted: events go on matching by the last valid spec, and their deliveries wait",
-		}
+		return 0
 	}
-	return metav1.Condition{Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonProgrammed, Message: "In the routing table of every live dispatcher"}
+	return route.Generation
 }
 
 func endpointHealthy(route *routing.Route, counts delivery.Counts) metav1.Condition {

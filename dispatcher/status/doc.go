@@ -1,5 +1,7 @@
-// Package status tells a subscription's readers what the dispatcher knows of it: the conditions Programmed and
-// EndpointHealthy, the delivery counts, and the deliveries that are being retried, in the status subresource.
+// Package status tells a subscription's readers what the dispatcher knows of it: the generation that it
+// delivers by, the condition EndpointHealthy, the delivery counts, and the deliveries that are being retried, in the status
+// subresource. Of the dispatcher itself it says the version, and how its store is. The manager decides the other conditions
+// by that.
 //
 // It looks on from the side: no event waits for it, and while the API server is unavailable it only falls behind. Writes are
 // server-side applies of one field owner, in two queues with a budget each:

@@ -13,24 +13,29 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
-// shown is what the API server shows of a subscription: the conditions, and of all else a digest. There is one for every
-// subscription.
+// shown is what the API server shows of a subscription: the conditions, what else is compared apart, and of the rest a
+// digest. There is one for every subscription.
 type shown struct {
 	conditions []metav1.Condition
 	rest       [16]byte
+	programmed int64     // generation
+	pending    int64     // deliveries; -1 if that is not shown
 	total      int64     // of deliveries that the counts account for
 	next       time.Time // each write for deliveries moves it by writePause
 }
 
 // shownOf returns what a status looks like that this package wrote, or read.
 func shownOf(status v1alpha1.WebhookSubscriptionStatus) shown {
-	s := shown{conditions: status.Conditions}
+	s := shown{conditions: status.Conditions, programmed: status.ProgrammedGeneration, pending: -1}
 	for i := range s.conditions {
 		c := &s.conditions[i]
 		c.Type, c.Reason, c.Message = unique.Make(c.Type).Value(), unique.Make(c.Reason).Value(), unique.Make(c.Message).Value()
 		c.Status = metav1.ConditionStatus(unique.Make(string(c.Status)).Value())
 	}
 	if d := status.Deliveries; d != nil {
+		if d.Pending != nil {
+			s.pending = *d.Pending
+		}
 		for _, n := range []*int64{d.Delivered, d.Retrying, d.Failed} {
 			if n != nil {
 				s.total += *n

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,26 +21,31 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/store/postgres"
 )
 
-func TestStoreReady(t *testing.T) {
+func TestStoreReason(t *testing.T) {
 	t.Parallel()
+	notOpen := func(kind error) error { return fmt.Errorf("open: %w", errors.Join(store.ErrNotOpen, kind)) }
 	for name, test := range map[string]struct {
 		err        error
 		wantReason string
 	}{
-		"ready":        {nil, "StoreReady"},
-		"full":         {fmt.Errorf("append: %w", store.ErrFull), "StoreFull"},
-		"read only":    {fmt.Errorf("append: %w", store.ErrReadOnly), "StoreReadOnly"},
-		"old":          {fmt.Errorf("open: %w", postgres.ErrTooOld), "DatabaseTooOld"},
-		"newer":        {fmt.Errorf("open: %w", postgres.ErrNewerSchema), "SchemaNewer"},
-		"not migrated": {fmt.Errorf("open: %w", postgres.ErrNotMigrated), "SchemaNotMigrated"},
-		"unreachable":  {fmt.Errorf("open: %w", postgres.ErrUnreachable), "DatabaseUnreachable"},
-		"anything":     {errors.New("password=secret"), "DatabaseUnreachable"},
+		"ready":             {nil, "StoreReady"},
+		"full":              {fmt.Errorf("append: %w", store.ErrFull), "StoreFull"},
+		"full at the start": {notOpen(store.ErrFull), "StoreFull"},
+		"read only":         {fmt.Errorf("append: %w", store.ErrReadOnly), "StoreReadOnly"},
+		"locked":            {notOpen(store.ErrLocked), "StoreLocked"},
+		"damaged":           {notOpen(store.ErrDamaged), "StoreDamaged"},
+		"newer program":     {notOpen(store.ErrNewer), "StoreNewer"},
+		"not allowed":       {notOpen(fs.ErrPermission), "StoreNotOpen"},
+		"old":               {fmt.Errorf("open: %w", postgres.ErrTooOld), "DatabaseTooOld"},
+		"newer":             {fmt.Errorf("open: %w", postgres.ErrNewerSchema), "SchemaNewer"},
+		"not migrated":      {fmt.Errorf("open: %w", postgres.ErrNotMigrated), "SchemaNotMigrated"},
+		"unreachable":       {fmt.Errorf("open: %w", postgres.ErrUnreachable), "DatabaseUnreachable"},
+		"anything":          {errors.New("password=secret"), "DatabaseUnreachable"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := storeReady(test.err)
-			if got.Reason != test.wantReason || (got.Status == "True") != (test.err == nil) || got.Message == "" {
-				t.Errorf("got %+v, want %s", got, test.wantReason)
+			if got := storeReason(test.err); got != test.wantReason {
+				t.Errorf("got %s, want %s", got, test.wantReason)
 			}
 		})
 	}
@@ -70,6 +76,7 @@ func TestUsageIsShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &dispatcherServer{}
 		r := &StoreReporter{dispatcher: server, name: "default", logger: logr.Discard()}
+		r.ShowVersion("v1.2.3")
 		pending := int64(0)
 		r.ShowUsage(func() []v1alpha1.TenantUsage {
 			pending++
@@ -82,7 +89,7 @@ func TestUsageIsShown(t *testing.T) {
 			t.Errorf("%d writes in ten minutes, want one a minute", n)
 		}
 		for _, d := range server.applied {
-			if len(d.Status.LargestTenants) != 1 || d.Status.LargestTenants[0].Namespace != "clinic-a" || len(d.Status.Conditions) != 1 {
+			if len(d.Status.LargestTenants) != 1 || d.Status.LargestTenants[0].Namespace != "clinic-a" || d.Status.Store.Reason != v1alpha1.ReasonStoreReady || d.Status.Version != "v1.2.3" {
 				t.Fatalf("applied %+v", d.Status)
 			}
 		}

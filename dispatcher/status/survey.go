@@ -134,11 +134,12 @@ func (w *Writer) found(ctx context.Context, identity string, status v1alpha1.Web
 		w.upkeep.Add(key)
 		return
 	}
-	if !sameConditions(wanted.Conditions, stands.conditions) {
+	if wanted.ProgrammedGeneration != stands.programmed || !sameConditions(wanted.Conditions, stands.conditions) {
 		w.news.Add(key)
 		return
 	}
 	carryTransitions(wanted.Conditions, stands.conditions, time.Now())
+	carryPending(wanted.Deliveries, stands.pending)
 	if !shownOf(wanted).same(stands) {
 		w.upkeep.Add(key)
 	}

@@ -91,6 +91,7 @@ type Writer struct {
 	// surveying is set while what stands of some subscriptions is yet to be found out; survey wakes up who does that.
 	surveying bool
 	survey    chan struct{}
+	pending   pending
 }
 
 // change is what became of a subscription in the table, and when.
@@ -298,7 +299,7 @@ func (w *Writer) file(ctx context.Context, key event.SubscriptionKey) {
 	switch {
 	case !known:
 		w.upkeep.Add(key)
-	case sameConditions(conditions(route, counts), stands.conditions):
+	case programmed(route) == stands.programmed && sameConditions(conditions(route, counts), stands.conditions):
 		w.setLie(key, stands.lie(counts))
 		w.upkeep.AddAfter(key, max(wait, countPause))
 	case wait > 0:
@@ -362,6 +363,7 @@ func (w *Writer) write(ctx context.Context, key event.SubscriptionKey, budget *r
 		return err
 	}
 	carryTransitions(wanted.Conditions, before.conditions, time.Now())
+	carryPending(wanted.Deliveries, before.pending)
 	after := shownOf(wanted)
 	after.next = before.next
 	if !after.same(before) {
@@ -397,7 +399,9 @@ func (w *Writer) wanted(ctx context.Context, route *routing.Route) (v1alpha1.Web
 	if err != nil {
 		return v1alpha1.WebhookSubscriptionStatus{}, fmt.Errorf("read the oldest pending delivery: %w", err)
 	}
-	status := v1alpha1.WebhookSubscriptionStatus{Conditions: conditions(route, counts), Deliveries: deliveryCounts(counts, oldest)}
+	status := v1alpha1.WebhookSubscriptionStatus{
+		ProgrammedGeneration: programmed(route), Conditions: conditions(route, counts), Deliveries: deliveryCounts(counts, oldest, w.pending.of(route.Key)),
+	}
 	if counts.Retrying > 0 {
 		retrying, err := w.store.Retrying(ctx, route.Key, maxRetrying)
 		if err != nil {
@@ -413,9 +417,11 @@ func (w *Writer) wanted(ctx context.Context, route *routing.Route) (v1alpha1.Web
 	return status, nil
 }
 
-func deliveryCounts(counts delivery.Counts, oldest time.Time) *v1alpha1.DeliveryCounts {
-	c := &v1alpha1.DeliveryCounts{Delivered: &counts.Delivered, Retrying: &counts.Retrying, Failed: &counts.Failed}
-	if !oldest.IsZero() {
+func deliveryCounts(counts delivery.Counts, oldest time.Time, pending *int64) *v1alpha1.DeliveryCounts {
+	c := &v1alpha1.DeliveryCounts{Pending: pending, Delivered: &counts.Delivered, Retrying: &counts.Retrying, Failed: &counts.Failed}
+	if oldest.IsZero() {
+		c.Pending = new(int64(0)) // whatever was counted before
+	} else {
 		c.OldestPendingTime = new(seconds(oldest))
 	}
 	if !counts.LastDelivered.IsZero() {
@@ -432,12 +438,10 @@ func seconds(t time.Time) metav1.Time { return metav1.NewTime(t.Truncate(time.Se
 
 // ours is the part of a status that this package writes.
 func ours(s v1alpha1.WebhookSubscriptionStatus) v1alpha1.WebhookSubscriptionStatus {
-	kept := v1alpha1.WebhookSubscriptionStatus{Deliveries: s.Deliveries, Retrying: s.Retrying}
-	for _, wanted := range []string{v1alpha1.ConditionProgrammed, v1alpha1.ConditionEndpointHealthy} {
-		for _, c := range s.Conditions {
-			if c.Type == wanted {
-				kept.Conditions = append(kept.Conditions, c)
-			}
+	kept := v1alpha1.WebhookSubscriptionStatus{ProgrammedGeneration: s.ProgrammedGeneration, Deliveries: s.Deliveries, Retrying: s.Retrying}
+	for _, c := range s.Conditions {
+		if c.Type == v1alpha1.ConditionEndpointHealthy {
+			kept.Conditions = append(kept.Conditions, c)
 		}
 	}
 	return kept

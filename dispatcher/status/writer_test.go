@@ -39,6 +39,7 @@ type fakes struct {
 	unlisted error
 	away     error
 	others   map[int]bool // shards that another process owns
+	oldest   map[event.SubscriptionKey]time.Time
 }
 
 func (f *fakes) owns(key event.SubscriptionKey) bool {
@@ -77,7 +78,7 @@ func (f *fakes) OldestPending(_ context.Context, sub event.SubscriptionKey) (tim
 	if f.counts[sub].Retrying > 0 {
 		return epoch, nil
 	}
-	return time.Time{}, nil
+	return f.oldest[sub], nil
 }
 
 func (f *fakes) Get(_ context.Context, route *routing.Route) (v1alpha1.WebhookSubscriptionStatus, error) {
@@ -133,6 +134,12 @@ func (f *fakes) condition(name, kind string) metav1.Condition {
 	return metav1.Condition{}
 }
 
+func (f *fakes) status(name string) v1alpha1.WebhookSubscriptionStatus {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.stands[name]
+}
+
 func (f *fakes) takeWrites() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -180,30 +187,30 @@ func TestConditions(t *testing.T) {
 	waiting := route("a", 3)
 	waiting.Endpoint.Target = nil
 	for name, test := range map[string]struct {
-		route                          *routing.Route
-		counts                         delivery.Counts
-		wantProgrammed, wantHealthy    metav1.ConditionStatus
-		wantProgReason, wantHealReason string
+		route          *routing.Route
+		counts         delivery.Counts
+		wantProgrammed int64
+		wantHealthy    metav1.ConditionStatus
+		wantReason     string
 	}{
-		"never attempted":    {route("a", 3), delivery.Counts{}, "True", "Unknown", "Programmed", "NoAttempts"},
-		"delivering":         {route("a", 3), delivery.Counts{LastDelivered: epoch}, "True", "True", "Programmed", "Delivering"},
-		"one failed":         {route("a", 3), delivery.Counts{LastDelivered: epoch, FailuresInARow: 1}, "True", "False", "Programmed", "LastAttemptFailed"},
-		"nine failed":        {route("a", 3), delivery.Counts{FailuresInARow: 9}, "True", "False", "Programmed", "LastAttemptFailed"},
-		"ten failed":         {route("a", 3), delivery.Counts{FailuresInARow: 10}, "True", "False", "Programmed", "CircuitOpen"},
-		"gone":               {route("a", 3), delivery.Counts{FailuresInARow: 1, Gone: 3}, "True", "False", "Programmed", "Gone"},
-		"gone, then changed": {route("a", 4), delivery.Counts{FailuresInARow: 1, Gone: 3}, "True", "False", "Programmed", "LastAttemptFailed"},
-		"not accepted":       {waiting, delivery.Counts{LastDelivered: epoch}, "False", "True", "Waiting", "Delivering"},
+		"never attempted":    {route("a", 3), delivery.Counts{}, 3, "Unknown", "NoAttempts"},
+		"delivering":         {route("a", 3), delivery.Counts{LastDelivered: epoch}, 3, "True", "Delivering"},
+		"one failed":         {route("a", 3), delivery.Counts{LastDelivered: epoch, FailuresInARow: 1}, 3, "False", "LastAttemptFailed"},
+		"nine failed":        {route("a", 3), delivery.Counts{FailuresInARow: 9}, 3, "False", "LastAttemptFailed"},
+		"ten failed":         {route("a", 3), delivery.Counts{FailuresInARow: 10}, 3, "False", "CircuitOpen"},
+		"gone":               {route("a", 3), delivery.Counts{FailuresInARow: 1, Gone: 3}, 3, "False", "Gone"},
+		"gone, then changed": {route("a", 4), delivery.Counts{FailuresInARow: 1, Gone: 3}, 4, "False", "LastAttemptFailed"},
+		"not accepted":       {waiting, delivery.Counts{LastDelivered: epoch}, 0, "True", "Delivering"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := conditions(test.route, test.counts)
-			for i, want := range []metav1.Condition{
-				{Type: "Programmed", Status: test.wantProgrammed, Reason: test.wantProgReason, ObservedGeneration: test.route.Generation, Message: got[0].Message},
-				{Type: "EndpointHealthy", Status: test.wantHealthy, Reason: test.wantHealReason, ObservedGeneration: test.route.Generation, Message: got[1].Message},
-			} {
-				if got[i] != want || got[i].Message == "" {
-					t.Errorf("got %+v, want %+v", got[i], want)
-				}
+			got := conditions(test.route, test.counts)[0]
+			want := metav1.Condition{Type: "EndpointHealthy", Status: test.wantHealthy, Reason: test.wantReason, ObservedGeneration: test.route.Generation, Message: got.Message}
+			if got != want || got.Message == "" {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+			if got := programmed(test.route); got != test.wantProgrammed {
+				t.Errorf("programmed with generation %d, want %d", got, test.wantProgrammed)
 			}
 		})
 	}
@@ -217,18 +224,25 @@ func TestProgrammedFollowsTheTable(t *testing.T) {
 		defer stop()
 		w.Use(table(t, route("a", 1), route("b", 1)))
 		advance(time.Second)
-		if f.takeWrites() != 2 || f.condition("a", "Programmed").Status != "True" {
+		if f.takeWrites() != 2 || f.stands["a"].ProgrammedGeneration != 1 {
 			t.Fatalf("not programmed: %+v", f.stands)
 		}
-		since := f.condition("a", "Programmed").LastTransitionTime
+		since := f.condition("a", "EndpointHealthy").LastTransitionTime
 		w.Use(table(t, route("a", 2), route("b", 1)))
 		advance(time.Minute)
 		if n := f.takeWrites(); n != 1 {
 			t.Errorf("%d writes for one changed subscription", n)
 		}
-		c := f.condition("a", "Programmed")
-		if c.ObservedGeneration != 2 || !c.LastTransitionTime.Equal(&since) {
+		c := f.condition("a", "EndpointHealthy")
+		if f.stands["a"].ProgrammedGeneration != 2 || c.ObservedGeneration != 2 || !c.LastTransitionTime.Equal(&since) {
 			t.Errorf("got %+v, want generation 2 and the transition time that stood", c)
+		}
+		waiting := route("a", 2)
+		waiting.Endpoint.Target = nil
+		w.Use(table(t, waiting, route("b", 1)))
+		advance(time.Minute)
+		if got := f.stands["a"].ProgrammedGeneration; got != 0 {
+			t.Errorf("it waits, and is programmed with generation %d", got)
 		}
 	})
 }
@@ -291,8 +305,9 @@ func (f *fakes) stand(routes ...*routing.Route) {
 	for _, r := range routes {
 		zero := int64(0)
 		status := v1alpha1.WebhookSubscriptionStatus{
-			Conditions: conditions(r, delivery.Counts{}),
-			Deliveries: &v1alpha1.DeliveryCounts{Delivered: &zero, Retrying: &zero, Failed: &zero},
+			ProgrammedGeneration: r.Generation,
+			Conditions:           conditions(r, delivery.Counts{}),
+			Deliveries:           &v1alpha1.DeliveryCounts{Pending: &zero, Delivered: &zero, Retrying: &zero, Failed: &zero},
 		}
 		carryTransitions(status.Conditions, nil, epoch)
 		f.stands[r.Name] = status
@@ -389,9 +404,9 @@ func TestNewsComesFirst(t *testing.T) {
 				later[7] = route("7", 2)
 				w.Use(table(t, later...))
 				advance(time.Second)
-				for _, name := range []string{"while it was down", "later", "7"} {
-					if c := f.condition(name, "Programmed"); c.Status != "True" || name == "7" && c.ObservedGeneration != 2 {
-						t.Errorf("%s waits: %+v", name, c)
+				for name, want := range map[string]int64{"while it was down": 1, "later": 1, "7": 2} {
+					if got := f.status(name).ProgrammedGeneration; got != want {
+						t.Errorf("%s waits: generation %d is programmed, want %d", name, got, want)
 					}
 				}
 				if f.takeWrites() != 3 || f.reads > 1+upkeepMost*2 {

@@ -22,6 +22,14 @@ var (
 	// ErrReadOnly: the database takes no writes: its transactions are read-only, or it is a standby. It passes once it
 	// takes some.
 	ErrReadOnly = errors.New("the store is read-only")
+	// ErrNotOpen: the embedded store could not be opened. The three below say why, where that is known, and come with it.
+	ErrNotOpen = errors.New("the store could not be opened")
+	// ErrLocked: another process has it open.
+	ErrLocked = errors.New("another process uses the directory")
+	// ErrDamaged: a file or a record of it cannot be read.
+	ErrDamaged = errors.New("the store is damaged")
+	// ErrNewer: a newer program wrote it.
+	ErrNewer = errors.New("a newer program wrote the store")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("the store is closed")
 )

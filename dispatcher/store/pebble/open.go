@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"syscall"
 	"time"
@@ -28,14 +29,11 @@ var (
 	clockKey  = []byte{spaceMeta, 'c', 'l', 'o', 'c', 'k'}
 )
 
-// ErrLocked means that another process uses the directory.
-var ErrLocked = errors.New("another process uses the directory")
-
 const lockPause = 50 * time.Millisecond
 
 // Open opens the store in dir, which is created if there is none. It fails, in one line, if another process holds the
-// directory for longer than LockWait, if a file is damaged, and if a newer program wrote it. It fails with store.ErrFull,
-// and leaves the directory as it is, if the volume has no room to start in; it may be called again then.
+// directory for longer than LockWait (store.ErrLocked), if a file is damaged (store.ErrDamaged), and if a newer program wrote
+// it (store.ErrNewer); each is store.ErrNotOpen, too. It fails with store.ErrFull, and leaves the directory as it is, if the volume has no room to start in; it may be called again then.
 func Open(dir string, options Options) (*Store, error) {
 	s := &Store{options: options.withDefaults(), dir: dir}
 	s.life.idle = make(chan struct{})
@@ -49,7 +47,7 @@ func Open(dir string, options Options) (*Store, error) {
 	s.closing, s.close = context.WithCancel(context.Background())
 	if err := s.open(); err != nil {
 		s.close()
-		return nil, fmt.Errorf("open store %s: %w", dir, lineError{err})
+		return nil, fmt.Errorf("open store %s: %w", dir, openError{lineError{err}, kindOf(err)})
 	}
 	s.opened.Store(true)
 	s.metrics = newMetrics(s, s.options.Registerer)
@@ -70,6 +68,35 @@ type lineError struct{ error }
 func (e lineError) Error() string { return oneLine(e.error.Error()) }
 
 func (e lineError) Unwrap() error { return e.error }
+
+// openError is why the store could not be opened, and of which kind that is.
+type openError struct {
+	lineError
+	kind error // nil if it is of no special one
+}
+
+func (e openError) Unwrap() []error {
+	all := []error{store.ErrNotOpen, e.lineError}
+	if e.kind != nil {
+		all = append(all, e.kind)
+	}
+	return all
+}
+
+// kindOf is the kind of an error of opening that the engine or a record tells of.
+func kindOf(err error) error {
+	record, isRecord := errors.AsType[*DamagedError](err)
+	switch {
+	case errors.Is(err, store.ErrFull), errors.Is(err, store.ErrNewer), errors.Is(err, store.ErrLocked):
+		return nil // it says so itself
+	case isRecord && record.Version != 0:
+		return store.ErrNewer
+	case isRecord, pebble.IsCorruptionError(err), errors.Is(err, fs.ErrNotExist), errors.Is(err, io.ErrUnexpectedEOF):
+		return store.ErrDamaged
+	default:
+		return nil
+	}
+}
 
 func (s *Store) open() error {
 	if err := s.lockDirectory(); err != nil {
@@ -153,7 +180,7 @@ func (s *Store) lockDirectory() error {
 		select {
 		case <-again.C:
 		case <-timeout.C:
-			return fmt.Errorf("%w (waited %s)", ErrLocked, s.options.LockWait)
+			return fmt.Errorf("%w (waited %s)", store.ErrLocked, s.options.LockWait)
 		}
 	}
 }
@@ -204,7 +231,7 @@ func (s *Store) checkFormat() error {
 		case oldFormat:
 			return s.setFormat()
 		default:
-			return fmt.Errorf("it has format %d: this program reads formats %d and %d", version, oldFormat, format)
+			return fmt.Errorf("it has format %d: this program reads formats %d and %d: %w", version, oldFormat, format, store.ErrNewer)
 		}
 	}
 	it, err := s.db.NewIter(nil)

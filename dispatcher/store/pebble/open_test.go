@@ -12,11 +12,12 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/store"
 	"github.com/clinikapi/eventflow/dispatcher/store/pebble"
 )
 
 // refused expects Open to fail with one line that contains want.
-func refused(t *testing.T, dir string, options pebble.Options, want string) {
+func refused(t *testing.T, dir string, options pebble.Options, want string) error {
 	t.Helper()
 	s, err := pebble.Open(dir, options)
 	if err == nil {
@@ -25,6 +26,7 @@ func refused(t *testing.T, dir string, options pebble.Options, want string) {
 	if line := err.Error(); !strings.Contains(line, want) || !strings.Contains(line, dir) || strings.Contains(line, "\n") {
 		t.Errorf("Open failed with %q, want one line with %q and the directory", line, want)
 	}
+	return err
 }
 
 // write sets a key in the engine's own terms.
@@ -50,18 +52,22 @@ func TestOpenRefuses(t *testing.T) {
 	for name, test := range map[string]struct {
 		key, value []byte
 		want       string
+		wantKind   error
 	}{
-		"a newer format":             {pebble.FormatKey, []byte{1, 0, 0, 3}, "format 3"},
-		"a newer record":             {pebble.FormatKey, []byte{9, 0, 0, 1}, "version 9"},
-		"a damaged format":           {pebble.FormatKey, []byte{1}, "damaged format record"},
-		"another program's database": {[]byte("x"), []byte("y"), "another program"},
+		"a newer format":             {pebble.FormatKey, []byte{1, 0, 0, 3}, "format 3", store.ErrNewer},
+		"a newer record":             {pebble.FormatKey, []byte{9, 0, 0, 1}, "version 9", store.ErrNewer},
+		"a damaged format":           {pebble.FormatKey, []byte{1}, "damaged format record", store.ErrDamaged},
+		"another program's database": {[]byte("x"), []byte("y"), "another program", store.ErrNotOpen},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			fs := vfs.NewMem()
 			write(t, fs, "data", test.key, test.value)
-			refused(t, "data", pebble.Options{FS: fs}, test.want)
-			refused(t, "data", pebble.Options{FS: fs}, test.want) // and leaves nothing locked
+			err := refused(t, "data", pebble.Options{FS: fs}, test.want)
+			if !errors.Is(err, test.wantKind) || !errors.Is(err, store.ErrNotOpen) {
+				t.Errorf("Open failed with %v, want it to be %v", err, test.wantKind)
+			}
+			_ = refused(t, "data", pebble.Options{FS: fs}, test.want) // and leaves nothing locked
 		})
 	}
 }
@@ -74,7 +80,7 @@ func TestOpenWaitsForTheLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = pebble.Open(dir, pebble.Options{LockWait: 10 * time.Millisecond})
-	if !errors.Is(err, pebble.ErrLocked) {
+	if !errors.Is(err, store.ErrLocked) {
 		t.Errorf("Open gave %v, want ErrLocked", err)
 	}
 	opened := make(chan error)
@@ -128,6 +134,8 @@ func TestOpenDamaged(t *testing.T) {
 				if err := s.Close(); err != nil {
 					t.Error(err)
 				}
+			case !errors.Is(err, store.ErrDamaged):
+				t.Errorf("%s: %v is not an error of damage", name, err)
 			case strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), strings.TrimSuffix(name, ".sst")):
 				t.Errorf("%s: the error does not name the file: %v", name, err)
 			}

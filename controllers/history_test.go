@@ -1,0 +1,194 @@
+package controllers_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/controllers"
+)
+
+// world is what the statuses of a history are to follow from. Its zero value is that there is nothing.
+type world struct {
+	namespace  string
+	dispatcher bool
+	replicas   int32
+	pods       int32
+	secret     string // "", "key" or "other": the key that Secret "key" has
+	subs       map[string]*wish
+}
+
+// wish is a subscription as it was applied last.
+type wish struct{ invalid, suspend bool }
+
+// step does one random thing to the world, and to the API server.
+func (w *world) step(t *testing.T, random *rand.Rand) {
+	t.Helper()
+	name := fmt.Sprintf("sub-%d", random.IntN(4))
+	d := in(w.namespace, "main", &v1alpha1.WebhookDispatcher{})
+	switch what := random.IntN(9); {
+	case what < 3 && w.subs[name] == nil, what < 2:
+		w.subs[name] = &wish{invalid: random.IntN(3) == 0, suspend: random.IntN(3) == 0}
+		w.apply(t, name)
+	case what == 2:
+		remove(t, in(w.namespace, name, &v1alpha1.WebhookSubscription{}))
+		delete(w.subs, name)
+	case what == 3:
+		w.secret = []string{"", "current", "other"}[random.IntN(3)]
+		w.applySecret(t)
+	case what == 4 && w.dispatcher:
+		remove(t, d)
+		w.dispatcher = false
+	case what == 4:
+		dispatcher(t, w.namespace)
+		w.dispatcher, w.replicas = true, 1
+	case what == 5 && w.dispatcher:
+		w.replicas = 1 - w.replicas
+		change(t, d, func(d *v1alpha1.WebhookDispatcher) { d.Spec.Replicas = &w.replicas })
+	case what == 6:
+		w.pods = 1 - w.pods
+		w.applyPods(t)
+	case what == 7 && w.subs[name] != nil:
+		program(t, in(w.namespace, name, &v1alpha1.WebhookSubscription{}))
+	default:
+		if err := manager.stop(); err != nil {
+			t.Fatal(err)
+		}
+		manager.start(controllers.Options{})
+	}
+}
+
+func (w *world) apply(t *testing.T, name string) {
+	t.Helper()
+	sub := subscription(w.namespace, name)
+	edit := func(s *v1alpha1.WebhookSubscription) {
+		s.Spec.Events = []string{"patient.*"}
+		if w.subs[name].invalid {
+			s.Spec.Events = []string{"invoice.*"}
+		}
+		s.Spec.Suspend = &w.subs[name].suspend
+	}
+	edit(sub)
+	if err := api.Create(t.Context(), sub); apierrors.IsAlreadyExists(err) {
+		change(t, sub, edit)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) applySecret(t *testing.T) {
+	t.Helper()
+	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "key"}}
+	if err := client.IgnoreNotFound(api.Delete(t.Context(), s)); err != nil {
+		t.Fatal(err)
+	}
+	if w.secret != "" {
+		secret(t, w.namespace, "key", map[string]string{w.secret: signingKey})
+	}
+}
+
+// applyPods says as the Deployment's controller does how many pods run, if there ever was a Deployment.
+func (w *world) applyPods(t *testing.T) {
+	t.Helper()
+	if err := api.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: workload}, &appsv1.Deployment{}); err == nil {
+		pods(t, in(w.namespace, workload, &appsv1.Deployment{}), w.pods)
+	}
+}
+
+// want is the condition Ready that follows from the world, in the words of docs/states.md.
+func (w *world) want(sub *v1alpha1.WebhookSubscription) (metav1.ConditionStatus, string) {
+	wish := w.subs[sub.Name]
+	switch {
+	case !w.dispatcher:
+		return metav1.ConditionFalse, v1alpha1.ReasonDispatcherNotFound
+	case wish.invalid:
+		return metav1.ConditionFalse, v1alpha1.ReasonUnknownResource
+	case w.secret == "":
+		return metav1.ConditionFalse, v1alpha1.ReasonSecretNotFound
+	case w.secret != "current":
+		return metav1.ConditionFalse, v1alpha1.ReasonSecretKeyMissing
+	case w.replicas == 0:
+		return metav1.ConditionFalse, v1alpha1.ReasonDispatcherSuspended
+	case sub.Status.ProgrammedGeneration != sub.Generation:
+		return metav1.ConditionUnknown, v1alpha1.ReasonPending
+	case w.pods == 0:
+		return metav1.ConditionFalse, v1alpha1.ReasonDispatcherUnavailable
+	case wish.suspend:
+		return metav1.ConditionTrue, v1alpha1.ReasonSuspended
+	default:
+		return metav1.ConditionTrue, v1alpha1.ReasonReady
+	}
+}
+
+func (w *world) holds(ctx context.Context) error {
+	for name := range w.subs {
+		sub := &v1alpha1.WebhookSubscription{}
+		if err := api.Get(ctx, client.ObjectKey{Namespace: w.namespace, Name: name}, sub); err != nil {
+			return err
+		}
+		status, reason := w.want(sub)
+		ready := meta.FindStatusCondition(sub.Status.Conditions, v1alpha1.ConditionReady)
+		if ready == nil || ready.Status != status || ready.Reason != reason || ready.ObservedGeneration != sub.Generation || sub.Status.ObservedGeneration != sub.Generation {
+			return fmt.Errorf("%s: want Ready=%s (%s), have %+v", name, status, reason, ready)
+		}
+	}
+	return nil
+}
+
+// TestStatusesFollowFromTheWorld does random things, restarts of the manager among them. In the end each status is what a look
+// at the world says, and a manager that knows nothing of the history changes none. It is not parallel: it stops the manager.
+func TestStatusesFollowFromTheWorld(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	w := &world{namespace: namespace(t), subs: map[string]*wish{}}
+	for range 60 {
+		w.step(t, random)
+	}
+	if w.dispatcher {
+		appears(t, in(w.namespace, workload, &appsv1.Deployment{}), exists)
+	}
+	w.applyPods(t)
+	eventually(t, w.holds)
+	versions := map[string]string{}
+	for name := range w.subs {
+		sub := in(w.namespace, name, &v1alpha1.WebhookSubscription{})
+		if err := api.Get(t.Context(), client.ObjectKeyFromObject(sub), sub); err != nil {
+			t.Fatal(err)
+		}
+		versions[name] = sub.ResourceVersion
+	}
+	if err := manager.stop(); err != nil {
+		t.Fatal(err)
+	}
+	manager.start(controllers.Options{})
+	last := create(t, subscription(w.namespace, "sub-z", func(s *v1alpha1.WebhookSubscription) { s.Spec.Events = []string{"invoice.*"} }))
+	eventually(t, func(ctx context.Context) error { // it is looked at behind the others
+		if err := api.Get(ctx, client.ObjectKeyFromObject(last), last); err != nil {
+			return err
+		}
+		if last.Status.ObservedGeneration != last.Generation {
+			return fmt.Errorf("not seen yet")
+		}
+		return nil
+	})
+	for name, before := range versions {
+		sub := in(w.namespace, name, &v1alpha1.WebhookSubscription{})
+		if err := api.Get(t.Context(), client.ObjectKeyFromObject(sub), sub); err != nil {
+			t.Fatal(err)
+		}
+		if sub.ResourceVersion != before {
+			t.Errorf("a manager that knows nothing of the history wrote %s: %+v", name, sub.Status.Conditions)
+		}
+	}
+}
