@@ -53,8 +53,8 @@ func TestEventsOfSubscriptions(t *testing.T) {
 	}
 }
 
-func texts(events []Event) (all []string) {
-	for _, e := range events {
+func texts(found []Event) (all []string) {
+	for _, e := range found {
 		all = append(all, e.Type+" "+e.Reason)
 	}
 	return all

@@ -129,6 +129,8 @@ func programmed(o observation) metav1.Condition {
 	switch {
 	case o.service == missing:
 		return is(metav1.ConditionFalse, v1alpha1.ReasonDispatcherNotFound, fmt.Sprintf("there is no %s", named(o)))
+	case o.verdict.rejection != nil && o.programmed != 0: // it is delivered as before until the dispatcher says otherwise
+		return is(metav1.ConditionUnknown, v1alpha1.ReasonPending, fmt.Sprintf("not accepted; waiting for %s to hold the deliveries", named(o)))
 	case o.verdict.rejection != nil:
 		return is(metav1.ConditionFalse, v1alpha1.ReasonWaiting, "not accepted: events go on matching by the last valid spec, and their deliveries wait")
 	case o.service == stopped:

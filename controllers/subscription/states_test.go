@@ -42,8 +42,11 @@ func (s state) fits(other state) bool {
 // rows are the table: the first that fits a state holds.
 var rows = []state{
 	{dispatcher: "none"},
+	{spec: "invalid", programmed: "yes"},
 	{spec: "invalid"},
+	{secrets: "missing", programmed: "yes"},
 	{secrets: "missing"},
+	{secrets: "unusable", programmed: "yes"},
 	{secrets: "unusable"},
 	{dispatcher: "`replicas: 0`"},
 	{programmed: "no"},
@@ -192,7 +195,7 @@ func TestStatesAreDocumented(t *testing.T) {
 		}
 		table = append(table, append(cells, outcomes[i]...))
 	}
-	header := []string{"spec", "Secrets", "dispatcher", "works by this generation", "endpoint", "READY", "REASON", "Accepted", "Programmed", "kstatus", "events"}
+	header := []string{"spec", "Secrets", "dispatcher", "delivers by it", "endpoint", "READY", "REASON", "Accepted", "Programmed", "kstatus", "events"}
 	states.Documented(t, document, "subscriptions", states.Table(header, table), *update)
 }
 
