@@ -60,7 +60,7 @@ type Client struct {
 	pool      *pool
 	requests  sync.Pool // of *[]byte
 	userAgent string
-	allowHTTP bool
+	options   Options
 }
 
 // New returns a Client, or an error that names the option at fault.
@@ -79,13 +79,15 @@ func New(o Options) (*Client, error) {
 		return nil, err
 	}
 	maxIdle := orDefault(o.MaxIdleConns, 1024)
-	return &Client{
+	c := &Client{
 		dialer:    newDialer(o, g, maxIdle),
 		pool:      newPool(maxIdle, orDefault(o.IdleConnTimeout, 50*time.Second), orDefault(o.MaxConnAge, time.Minute)),
 		requests:  sync.Pool{New: func() any { return new([]byte) }},
 		userAgent: "EventFlow/" + o.Version,
-		allowHTTP: o.AllowHTTP,
-	}, nil
+		options:   o,
+	}
+	c.pool.allowed = c.dialer.allows
+	return c, nil
 }
 
 func orDefault[T int | time.Duration](value, byDefault T) T {

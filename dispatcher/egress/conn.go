@@ -45,6 +45,10 @@ type conn struct {
 	born     time.Time
 	idleFrom time.Time
 	host     *host // that it was dialled by; nil for an address
+	// rules and plaintext are its target's, and judged the guard that allowed it last.
+	rules     []Rule
+	plaintext bool
+	judged    *guard
 	// release ends what lets the end of an attempt's context cut the attempt off; it returns false if that has happened.
 	release func() bool
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,7 +23,7 @@ const (
 
 // dialer makes the connections, guarded, and reports each failure with its reason.
 type dialer struct {
-	guard *guard
+	guard atomic.Pointer[guard] // of now; see Client.Allow
 	hosts hosts
 	// lookup resolves a name to addresses in the order of preference (RFC 6724).
 	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -36,22 +37,22 @@ type dialer struct {
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 6}
 
 func newDialer(o Options, g *guard, maxSessions int) *dialer {
+	d := &dialer{}
+	d.guard.Store(g)
 	resolver := o.Resolver
 	if resolver == nil {
 		resolver = net.DefaultResolver
 	}
-	return &dialer{
-		guard: g,
-		lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
-			return resolver.LookupNetIP(ctx, "ip", host)
-		},
-		dial: func(ctx context.Context, address netip.AddrPort, rules []Rule) (net.Conn, error) {
-			d := net.Dialer{Control: g.control(rules), KeepAliveConfig: keepAlive}
-			return d.DialContext(ctx, "tcp", address.String())
-		},
-		tls:      &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs, NextProtos: []string{"http/1.1"}},
-		sessions: tls.NewLRUClientSessionCache(maxSessions),
+	d.lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
+		return resolver.LookupNetIP(ctx, "ip", host)
 	}
+	d.dial = func(ctx context.Context, address netip.AddrPort, rules []Rule) (net.Conn, error) {
+		guarded := net.Dialer{Control: d.guard.Load().control(rules), KeepAliveConfig: keepAlive}
+		return guarded.DialContext(ctx, "tcp", address.String())
+	}
+	d.tls = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs, NextProtos: []string{"http/1.1"}}
+	d.sessions = tls.NewLRUClientSessionCache(maxSessions)
+	return d
 }
 
 // connect makes a connection for the target, with TLS if its URL says https.
@@ -73,7 +74,7 @@ func (d *dialer) connect(ctx context.Context, target *preparedTarget, key poolKe
 		}
 	}
 	made := newConn(secured, w, key)
-	made.host = known
+	made.host, made.rules, made.plaintext = known, target.rules, target.plaintext
 	return made, nil
 }
 

@@ -28,7 +28,7 @@ func (c *Client) Send(ctx context.Context, r Request) Result {
 	switch {
 	case err != nil:
 		result.Reason = ReasonRequestInvalid
-	case target.plaintext && !c.allowHTTP:
+	case target.plaintext && !c.dialer.guard.Load().plaintext:
 		result.Reason = ReasonHTTPNotAllowed
 	default:
 		c.attempt(ctx, &r, target, &result)

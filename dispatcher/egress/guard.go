@@ -42,6 +42,7 @@ type Rule struct {
 type guard struct {
 	denied, allowed []netip.Prefix
 	ports           map[uint16]bool // below 1024, allowed for all
+	plaintext       bool            // http is allowed
 	special         *ssrf.Guardian
 	own             func() []netip.Addr
 	ownPorts        func() []uint16
@@ -53,9 +54,9 @@ const firstFreePort = 1024
 
 func newGuard(o Options) (*guard, error) {
 	g := &guard{
-		special: ssrf.New(ssrf.WithAnyPort()),
-		ports:   map[uint16]bool{80: true, 443: true},
-		own:     o.OwnAddresses, ownPorts: o.OwnPorts, more: o.Denied,
+		special: ssrf.New(ssrf.WithAnyPort()), plaintext: o.AllowHTTP,
+		ports: map[uint16]bool{80: true, 443: true},
+		own:   o.OwnAddresses, ownPorts: o.OwnPorts, more: o.Denied,
 	}
 	if g.own == nil {
 		g.own = interfaces.addresses

@@ -21,6 +21,8 @@ type poolKey struct {
 type pool struct {
 	limit        int
 	timeout, age time.Duration
+	// allowed reports whether a connection may still be used; nil if all may.
+	allowed func(*conn) bool
 
 	mu      sync.Mutex
 	closed  bool
@@ -50,7 +52,31 @@ func (p *pool) get(key poolKey) *conn {
 
 // current reports whether c is young enough, and its name still has its address.
 func (p *pool) current(c *conn) bool {
-	return time.Since(c.born) < p.age && c.host.has(c)
+	return time.Since(c.born) < p.age && c.host.has(c) && p.allows(c)
+}
+
+func (p *pool) allows(c *conn) bool { return p.allowed == nil || p.allowed(c) }
+
+// review closes what is not allowed any more. Connections in use are closed when they come back.
+func (p *pool) review() {
+	for _, c := range p.forbidden() {
+		_ = c.Close()
+	}
+}
+
+// forbidden takes out what is not allowed any more.
+func (p *pool) forbidden() (all []*conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for e := p.order.Front(); e != nil; {
+		c := e.Value.(*conn)
+		e = e.Next()
+		if !p.allows(c) {
+			p.remove(c)
+			all = append(all, c)
+		}
+	}
+	return all
 }
 
 func (p *pool) take(key poolKey) *conn {
@@ -104,7 +130,7 @@ func (p *pool) put(c *conn) {
 func (p *pool) add(c *conn) (replaced *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
+	if p.closed || !p.allows(c) { // asked under the lock: review may have been here since
 		return c
 	}
 	if p.order.Len() >= p.limit {
