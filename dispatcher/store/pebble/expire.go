@@ -21,7 +21,8 @@ func (s *Store) Expire(now time.Time) error {
 	s.expiring.Lock()
 	defer s.expiring.Unlock()
 	ns := s.latest(nanos(now))
-	if last, ok := endedBefore(ns, s.options.Retention.Failed, day); ok {
+	retention := s.retention.Load()
+	if last, ok := endedBefore(ns, retention.Failed, day); ok {
 		dropped, err := s.drop(&s.failed, last, spaceFailed, spaceFailedEvent)
 		if err != nil {
 			return err
@@ -30,7 +31,7 @@ func (s *Store) Expire(now time.Time) error {
 			s.sweeping.forget()
 		}
 	}
-	if last, ok := endedBefore(ns, s.options.Retention.Delivered, hour); ok {
+	if last, ok := endedBefore(ns, retention.Delivered, hour); ok {
 		if _, err := s.drop(&s.delivered, last, spaceDelivered, spaceLate); err != nil {
 			return err
 		}
@@ -40,6 +41,12 @@ func (s *Store) Expire(now time.Time) error {
 		}
 	}
 	return s.forget(ns)
+}
+
+// Retain makes the store keep finished deliveries for as long as the arguments say from now on; see Retention. What was
+// dropped before does not come back.
+func (s *Store) Retain(delivered, failed time.Duration) {
+	s.retention.Store(&Retention{Delivered: delivered, Failed: failed})
 }
 
 // endedBefore returns the newest bucket that ended at least the given time ago.
@@ -135,7 +142,7 @@ func (s *Store) dropOldestHour() (bool, error) {
 	}
 	oldest := live[0]
 	s.options.Logger.Info("Space is short: delivered deliveries are dropped before their time",
-		"hour", moment(uint64(oldest)*hour).UTC().Format(time.RFC3339), "retention", s.options.Retention.Delivered.String())
+		"hour", moment(uint64(oldest)*hour).UTC().Format(time.RFC3339), "retention", s.retention.Load().Delivered.String())
 	now := s.latest(s.now())
 	if _, err := s.drop(&s.delivered, oldest, spaceDelivered, spaceLate); err != nil {
 		return false, err

@@ -33,11 +33,19 @@ const lockPause = 50 * time.Millisecond
 
 // Open opens the store in dir, which is created if there is none. It fails, in one line, if another process holds the
 // directory for longer than LockWait (store.ErrLocked), if a file is damaged (store.ErrDamaged), and if a newer program wrote
-// it (store.ErrNewer); each is store.ErrNotOpen, too. It fails with store.ErrFull, and leaves the directory as it is, if the volume has no room to start in; it may be called again then.
+// it (store.ErrNewer); each is store.ErrNotOpen, too. It fails with store.ErrFull, and leaves the directory as it is, if
+// the volume has no room to start in; it may be called again then.
 func Open(dir string, options Options) (*Store, error) {
+	return OpenContext(context.Background(), dir, options)
+}
+
+// OpenContext is Open, and gives up waiting for another process once ctx ends, with ctx's error. What is then being read
+// or written is finished first.
+func OpenContext(ctx context.Context, dir string, options Options) (*Store, error) {
 	s := &Store{options: options.withDefaults(), dir: dir}
 	s.life.idle = make(chan struct{})
 	s.outcomes.waiting = make(chan struct{}, 1)
+	s.retention.Store(&s.options.Retention)
 	s.claims.held = map[identity]*claim{}
 	s.subscriptions.known = map[event.SubscriptionKey]subscription{}
 	s.subscriptions.namespaces = map[string]map[event.SubscriptionKey]string{}
@@ -45,7 +53,7 @@ func Open(dir string, options Options) (*Store, error) {
 	s.sweeping.atOnce = keysAtOnce
 	s.tidying, s.counted = make(chan struct{}, 1), make(chan struct{})
 	s.closing, s.close = context.WithCancel(context.Background())
-	if err := s.open(); err != nil {
+	if err := s.open(ctx); err != nil {
 		s.close()
 		return nil, fmt.Errorf("open store %s: %w", dir, openError{lineError{err}, kindOf(err)})
 	}
@@ -98,16 +106,21 @@ func kindOf(err error) error {
 	}
 }
 
-func (s *Store) open() error {
-	if err := s.lockDirectory(); err != nil {
+func (s *Store) open(ctx context.Context) error {
+	if err := s.lockDirectory(ctx); err != nil {
 		return err
 	}
-	if err := s.prepare(); err != nil {
+	err := s.prepare()
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
 		return errors.Join(err, s.unlock())
 	}
 	engine := s.engineOptions()
 	engine.Lock = s.lock
-	db, err := openEngine(s.dir, engine)
+	var db *pebble.DB
+	db, err = openEngine(s.dir, engine)
 	if file := s.reading.Load(); err != nil && file != nil {
 		err = fmt.Errorf("%w (the last file read was %s)", err, *file)
 	}
@@ -157,7 +170,7 @@ func openEngine(dir string, options *pebble.Options) (db *pebble.DB, err error) 
 
 // lockDirectory waits until no other process holds the directory. One that does not exist yet nobody holds; the engine
 // creates and locks it.
-func (s *Store) lockDirectory() error {
+func (s *Store) lockDirectory(ctx context.Context) error {
 	if _, err := s.options.FS.Stat(s.dir); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
@@ -179,6 +192,8 @@ func (s *Store) lockDirectory() error {
 		}
 		select {
 		case <-again.C:
+		case <-ctx.Done():
+			return ctx.Err()
 		case <-timeout.C:
 			return fmt.Errorf("%w (waited %s)", store.ErrLocked, s.options.LockWait)
 		}

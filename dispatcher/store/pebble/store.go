@@ -54,6 +54,7 @@ type Store struct {
 	dropping                  sync.RWMutex
 	events, delivered, failed buckets
 	ids                       buckets
+	retention                 atomic.Pointer[Retention]
 	idFilter                  idFilter
 	expiring                  sync.Mutex
 	// horizon is the time, in Unix nanoseconds, before which events are dropped unless something refers to them. It is

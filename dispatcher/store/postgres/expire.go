@@ -41,7 +41,8 @@ func (s *Store) Expire(ctx context.Context, now time.Time) error {
 		return explain(ctx, err)
 	}
 	ns := max(nanos(now), s.clock.newest())
-	last, ok := endedBefore(ns, s.options.Retention.Delivered, hour)
+	retention := s.retention.Load()
+	last, ok := endedBefore(ns, retention.Delivered, hour)
 	var dropped []period
 	if ok {
 		dropped = append(dropped, periodsUntil(all, kindDelivered, last)...)
@@ -53,7 +54,7 @@ func (s *Store) Expire(ctx context.Context, now time.Time) error {
 			dropped = append(dropped, periodsUntil(all, kindEvents, last-1)...)
 		}
 	}
-	if last, ok := endedBefore(ns, s.options.Retention.Failed, day); ok {
+	if last, ok := endedBefore(ns, retention.Failed, day); ok {
 		dropped = append(dropped, periodsUntil(all, kindFailed, last)...)
 		dropped = append(dropped, periodsUntil(all, kindFailedEvents, last)...)
 	}
@@ -68,6 +69,12 @@ func (s *Store) Expire(ctx context.Context, now time.Time) error {
 	}
 	s.forget(ctx)
 	return explain(ctx, err)
+}
+
+// Retain makes the store keep finished deliveries for as long as the arguments say from now on; see Retention. What was
+// dropped before does not come back.
+func (s *Store) Retain(delivered, failed time.Duration) {
+	s.retention.Store(&Retention{Delivered: delivered, Failed: failed})
 }
 
 // endedBefore returns the newest bucket that ended at least the given time ago.

@@ -103,10 +103,10 @@ func (m *membership) rest(ctx context.Context, d time.Duration) bool {
 func (s *Store) safety() time.Duration { return s.options.LeaseDuration / 4 }
 
 const (
-	renewMember = `INSERT INTO eventflow.members (id, expires, revision) SELECT $1, ` + databaseNow + ` + $2, $3
-ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, revision = excluded.revision`
+	renewMember = `INSERT INTO eventflow.members (id, expires, revision, settings) SELECT $1, ` + databaseNow + ` + $2, $3, $4
+ON CONFLICT (id) DO UPDATE SET expires = excluded.expires, revision = excluded.revision, settings = excluded.settings`
 
-	selectMembers = `SELECT id, revision, expires FROM eventflow.members WHERE expires > ` + databaseNow + ` ORDER BY id`
+	selectMembers = `SELECT id, revision, settings, expires FROM eventflow.members WHERE expires > ` + databaseNow + ` ORDER BY id`
 
 	selectLeases = `SELECT l.shard, l.epoch, coalesce(l.owner, '') = $1, l.owner IS NULL OR m.id IS NULL FROM eventflow.leases AS l
 LEFT JOIN eventflow.members AS m ON m.id = l.owner AND m.expires > ` + databaseNow + ` ORDER BY l.shard`
@@ -145,7 +145,8 @@ func (m *membership) beat(ctx context.Context) (enough bool, err error) {
 	var members []member
 	var leases []leaseRow
 	b := &pgx.Batch{}
-	b.Queue(s.sql(renewMember), s.options.Identity, s.options.LeaseDuration.Nanoseconds(), s.ownership.revision())
+	revision, settings := s.ownership.says()
+	b.Queue(s.sql(renewMember), s.options.Identity, s.options.LeaseDuration.Nanoseconds(), revision, settings)
 	b.Queue(s.sql(selectMembers))
 	b.Queue(s.sql(selectLeases), s.options.Identity)
 	results := s.control.SendBatch(ctx, b)
@@ -174,6 +175,7 @@ func (m *membership) beat(ctx context.Context) (enough bool, err error) {
 type member struct {
 	id       string
 	revision int64
+	settings int64
 	expires  int64
 }
 
@@ -212,7 +214,7 @@ func readMembers(results pgx.BatchResults) ([]member, error) {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (m member, err error) {
-		err = row.Scan(&m.id, &m.revision, &m.expires)
+		err = row.Scan(&m.id, &m.revision, &m.settings, &m.expires)
 		return m, err
 	})
 }

@@ -15,7 +15,9 @@ type ownership struct {
 	peers  bool          // whether there are other members
 	// announced is the revision of the routing table that this process works by, slowest the oldest that a member does.
 	announced, slowest int64
-	leaving            bool
+	// settings is the generation of the settings that this process works by, oldest the oldest that a member does.
+	settings, oldest int64
+	leaving          bool
 }
 
 // Announce tells the other dispatchers by which revision of the routing table this one works.
@@ -30,6 +32,21 @@ func (s *Store) Slowest() int64 {
 	s.ownership.Lock()
 	defer s.ownership.Unlock()
 	return s.ownership.slowest
+}
+
+// AnnounceSettings tells the other dispatchers by which generation of the settings this one works.
+func (s *Store) AnnounceSettings(generation int64) {
+	s.ownership.Lock()
+	defer s.ownership.Unlock()
+	s.ownership.settings = generation
+}
+
+// OldestSettings is the oldest generation that a live dispatcher works by, as far as this one knows; 0 if one of them does
+// not say.
+func (s *Store) OldestSettings() int64 {
+	s.ownership.Lock()
+	defer s.ownership.Unlock()
+	return s.ownership.oldest
 }
 
 // epoch of the shard's lease, and false if this process has none, or is giving it back.
@@ -69,19 +86,23 @@ func (o *ownership) shards() []int {
 func (o *ownership) setMembers(members []member) {
 	o.Lock()
 	defer o.Unlock()
-	o.peers, o.slowest = len(members) > 1, o.announced
+	o.peers, o.slowest, o.oldest = len(members) > 1, o.announced, o.settings
 	for _, m := range members {
 		o.slowest = min(o.slowest, m.revision)
+		if m.revision != leaving {
+			o.oldest = min(o.oldest, m.settings)
+		}
 	}
 }
 
-func (o *ownership) revision() int64 {
+// says is what this process tells the other members.
+func (o *ownership) says() (revision, settings int64) {
 	o.Lock()
 	defer o.Unlock()
 	if o.leaving {
-		return leaving
+		return leaving, o.settings
 	}
-	return o.announced
+	return o.announced, o.settings
 }
 
 func (o *ownership) setLeaving(is bool) {

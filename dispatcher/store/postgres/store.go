@@ -45,6 +45,7 @@ type Store struct {
 	large     chan struct{} // holds something for each large call on its way
 	events    chan *eventRead
 	periods   periods
+	retention atomic.Pointer[Retention]
 	known     knownSubscriptions
 	ownership ownership
 	texts     sync.Map // statements with their tables' names filled in
@@ -65,6 +66,7 @@ func Open(ctx context.Context, options Options) (*Store, error) {
 	}
 	s := &Store{options: options, calls: make(chan *call, maxWaiting), large: make(chan struct{}, committers-1), events: make(chan *eventRead)}
 	s.life.idle = make(chan struct{})
+	s.retention.Store(&options.Retention)
 	s.closing, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.ending, s.end = context.WithCancel(s.closing)
 	if err := s.open(ctx, config); err != nil {

@@ -22,6 +22,7 @@ var retentionTests = map[string]func(*fixture){
 	"NothingToDrop":    func(f *fixture) { f.expire(); f.reopen(); f.expire() },
 	"AcrossRestart":    testRetentionReopened,
 	"CountsAreForLife": testRetentionCounts,
+	"Changed":          testRetentionChanged,
 }
 
 // kept tells whether the delivery is known, and checks that all that may be asked of it agrees.
@@ -59,6 +60,34 @@ func (f *fixture) lasts(d event.DeliveryID, least, bucket time.Duration) {
 	f.expire()
 	if f.kept(d) {
 		f.Errorf("kept for more than %s and a bucket", least)
+	}
+}
+
+// testRetentionChanged: another retention takes effect while the store is open, and brings back nothing.
+func testRetentionChanged(f *fixture) {
+	retain := f.Store.(interface {
+		Retain(delivered, failed time.Duration)
+	}).Retain
+	sub := subscription(clinicA, "a")
+	first, second := f.one(sub), f.one(sub)
+	delivered, failed := first.ID, second.ID
+	f.record(f.delivered(first), f.failed(second))
+	retain(100*time.Hour, 1000*time.Hour)
+	f.clock.advance(keepDelivered + 3*time.Hour)
+	f.expire()
+	if !f.kept(delivered) || !f.kept(failed) {
+		f.Fatal("dropped by the retention that the store was opened with")
+	}
+	retain(time.Hour, 1000*time.Hour)
+	f.expire()
+	if f.kept(delivered) || !f.kept(failed) {
+		f.Errorf("kept %t and %t, want the failed one alone", f.kept(delivered), f.kept(failed))
+	}
+	retain(100*time.Hour, time.Hour)
+	f.clock.advance(48 * time.Hour)
+	f.expire()
+	if f.kept(delivered) || f.kept(failed) {
+		f.Errorf("kept %t and %t, want neither", f.kept(delivered), f.kept(failed))
 	}
 }
 
