@@ -166,7 +166,29 @@ func (e *Engine) Use(endpoints Endpoints, complete bool) {
 		e.refit(l)
 		e.arrange(l)
 	}
-	for r := range e.serve { // a tenant's quota may have changed
+	e.requota()
+}
+
+// Limit makes tenantInFlight the bound of each tenant's attempts under way where its endpoints say nothing else, from now
+// on; see Options.TenantInFlight. Attempts under way beyond a lower bound go on.
+func (e *Engine) Limit(tenantInFlight int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.TenantInFlight == tenantInFlight {
+		return
+	}
+	e.TenantInFlight = tenantInFlight
+	for _, l := range e.lanes {
+		if l.endpoint != nil {
+			e.assign(l, l.endpoint)
+		}
+	}
+	e.requota()
+}
+
+// requota looks again at the tenants whose quota may have changed.
+func (e *Engine) requota() {
+	for r := range e.serve {
 		e.serve[r].unparkAll()
 		for _, t := range e.tenants {
 			e.serve[r].recheck(t, &e.places)

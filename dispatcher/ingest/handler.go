@@ -49,6 +49,9 @@ type Options struct {
 	// at once. If it is nil, a namespace's name is its tenant, and a publish to one without subscriptions is accepted and
 	// causes no delivery.
 	Tenant func(ctx context.Context, namespace, remote string) (tenant string, known bool, err error)
+	// Terms, if it is set, returns the Catalog and MaxEventBytes of now, in place of those of the same names here. A publish
+	// is read by those of the moment at which its body has arrived.
+	Terms func() (catalog *event.Catalog, maxEventBytes int)
 	// Quota admits what publishes cause; nil admits all.
 	Quota *quota.Keeper
 	// MaxEventBytes bounds one event's JSON, up to 8 MiB; 0 means 1 MiB.

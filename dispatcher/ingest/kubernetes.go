@@ -39,6 +39,8 @@ type KubernetesOptions struct {
 	// OutageGrace is how long the API server's last yes holds while it cannot be reached: 0 to MaxOutageGrace. With 0 no
 	// yes holds for longer than 10 s.
 	OutageGrace time.Duration
+	// CurrentGrace, if it is set, returns the outage grace of now, in place of OutageGrace.
+	CurrentGrace func() time.Duration
 	// Registerer gets the metrics; it may be nil.
 	Registerer prometheus.Registerer
 }
@@ -117,6 +119,14 @@ func NewKubernetes(client kubernetes.Interface, options KubernetesOptions) (*Kub
 	return k, nil
 }
 
+// outageGrace is that of now.
+func (k *Kubernetes) outageGrace() time.Duration {
+	if k.options.CurrentGrace != nil {
+		return k.options.CurrentGrace()
+	}
+	return k.options.OutageGrace
+}
+
 // Authorize asks first whose token it is, and then whether that user has access; see Authorizer.
 func (k *Kubernetes) Authorize(ctx context.Context, authorization, source string, access Access) error {
 	token, ok := bearerToken(authorization)
@@ -179,7 +189,7 @@ func (k *Kubernetes) authenticate(ctx context.Context, hash tokenHash, token, so
 // knownToken returns what is known of a token, and what it is worth.
 func (k *Kubernetes) knownToken(hash tokenHash) (knownToken, standing) {
 	if known, ok := k.tokens.get(hash); ok {
-		if s := known.standing(time.Now(), k.options.OutageGrace); s != unasked {
+		if s := known.standing(time.Now(), k.outageGrace()); s != unasked {
 			return known, s
 		}
 	}
@@ -221,7 +231,7 @@ func (k *Kubernetes) learnToken(hash tokenHash, known knownToken, token string, 
 		k.tokens.drop(hash)
 		k.refusals.Add(hash, nil, deniedTTL)
 	case prolong:
-		known.life = known.prolonged(now, k.options.OutageGrace)
+		known.life = known.prolonged(now, k.outageGrace())
 		k.tokens.put(hash, tenantOf(known.user), known)
 	case nothing:
 	}
@@ -287,7 +297,7 @@ func (k *Kubernetes) permit(ctx context.Context, g grant, user *authenticationv1
 func (k *Kubernetes) knownGrant(g grant, user *authenticationv1.UserInfo) (knownGrant, standing) {
 	now := time.Now()
 	if known, ok := k.grants.get(g); ok && known.user == user {
-		if s := known.standing(now, k.options.OutageGrace); s != unasked {
+		if s := known.standing(now, k.outageGrace()); s != unasked {
 			return known, s
 		}
 	}
@@ -307,7 +317,7 @@ func (k *Kubernetes) learnGrant(g grant, known knownGrant, user *authenticationv
 		k.grants.drop(g)
 		k.denials.put(g, tenantOf(user), denial{now.Add(deniedTTL), user})
 	case prolong:
-		known.life = known.prolonged(now, k.options.OutageGrace)
+		known.life = known.prolonged(now, k.outageGrace())
 		k.grants.put(g, tenantOf(user), known)
 	case nothing:
 	}

@@ -38,6 +38,9 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, c call) (statu
 	if err := h.receive(w, r, c.tenant, &s.body, maxRequestBytes); err != nil {
 		return 0, err
 	}
+	if h.options.Terms != nil {
+		s.parser.catalog, s.parser.maxEvent = h.options.Terms()
+	}
 	batch, err := s.parse(r.Header, mediaType)
 	if err != nil {
 		return 0, err
