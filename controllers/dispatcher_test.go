@@ -80,9 +80,9 @@ func TestDispatcherBecomesWorkload(t *testing.T) {
 		t.Errorf("the claim is owned, or has access modes %v", claim.Spec.AccessModes)
 	}
 	role := appears(t, in(ns, workload, &rbacv1.Role{}), exists)
-	if rules := role.Rules; len(rules) != 3 || len(rules[0].ResourceNames) != 1 || len(rules[1].ResourceNames) != len(routing.ShardNames("main")) ||
+	if rules := role.Rules; len(rules) != 3 || len(rules[0].ResourceNames) != 2 || len(rules[1].ResourceNames) != len(routing.ShardNames("main")) ||
 		!slices.Equal(rules[2].Resources, []string{"webhookdispatchers/status"}) || !slices.Equal(rules[2].ResourceNames, []string{d.Name}) {
-		t.Errorf("the Role allows more than the Secrets of the table and the dispatcher's status: %+v", rules)
+		t.Errorf("the Role allows more than the Secrets of the table and the settings, and the dispatcher's status: %+v", rules)
 	}
 	appears(t, in(ns, workload, &policyv1.PodDisruptionBudget{}), func(b *policyv1.PodDisruptionBudget) error {
 		if b.Spec.MaxUnavailable == nil || b.Spec.MaxUnavailable.IntValue() != 1 {

@@ -20,6 +20,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/limits"
 	"github.com/clinikapi/eventflow/dispatcher/quota"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
+	"github.com/clinikapi/eventflow/dispatcher/settings"
 	"github.com/clinikapi/eventflow/dispatcher/status"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 	"github.com/clinikapi/eventflow/dispatcher/store/pebble"
@@ -33,16 +34,23 @@ const (
 	connectWait = 15 * time.Second
 	// shutdownTimeout is how long requests that are under way at the stop may take.
 	shutdownTimeout = 5 * time.Second
+	// stopTimeout is how long the stop may take after DrainDelay: requests, then attempts (20 s), then what they leave. With
+	// the default delay it ends before the 40 s after which Kubernetes kills the process.
+	stopTimeout = 33 * time.Second
+	// openTimeout is how long the opening of the store may go on after the signal to stop.
+	openTimeout = 2 * time.Second
 )
 
 // dispatcher is one data plane: the steps of an event's way, put together.
 type dispatcher struct {
 	Options
-	settings
+	understood
 	limits      limits.Limits
 	memory      *budget.Budget // bytes, by namespace
 	registry    *prometheus.Registry
 	store       store.Store
+	sender      *egress.Client
+	clients     kubernetes.Interface // nil without Kubernetes
 	engine      *delivery.Engine
 	api         *ingest.Handler
 	source      routing.Source
@@ -59,38 +67,93 @@ type dispatcher struct {
 	ready   atomic.Bool
 	loaded  chan struct{} // closed once there is a table
 	loading sync.Once
+
+	live     atomic.Pointer[inForce]
+	settled  chan struct{} // closed once there are settings
+	settling sync.Once
 }
 
 // Run runs a dispatcher until ctx ends, and then stops it so that nothing is lost: it fails /readyz and goes on accepting
 // for DrainDelay, finishes the requests and attempts under way, and leaves the rest in the store. It returns an error if
-// it could not start or go on.
+// it could not start or go on. It returns within DrainDelay and stopTimeout after ctx ended, whatever then hangs: what was
+// acknowledged is in the store, as after a crash.
 func Run(ctx context.Context, options Options) error {
-	settings, err := options.check()
+	d, err := newDispatcher(options)
 	if err != nil {
 		return err
 	}
-	shares := options.limits(limits.Derive(limits.Detect()))
-	shares.Apply()
-	d := &dispatcher{Options: options, limits: shares, memory: budget.New(shares.MemoryBudget), settings: settings, registry: newRegistry(), loaded: make(chan struct{}), failed: make(chan error, 1)}
-	d.quotas = quota.New(d.quotaOf, time.Now)
-	d.guarded = newGuarded()
-	d.register()
 	ops, err := d.listenOps(ctx)
 	if err != nil {
 		return fmt.Errorf("--ops-listen: %w", err)
 	}
 	defer ops.close()
-	if err := d.open(ctx); err != nil {
+	ended, err := within(ctx, openTimeout, func() error { return d.open(ctx) })
+	if !ended || err != nil {
 		if ctx.Err() != nil {
-			return nil // stopped before it could start
+			d.Logger.Info("Stopped before the store was open")
+			return nil
 		}
 		return err
 	}
+	ended, err = within(ctx, d.DrainDelay+stopTimeout, func() error { return d.serve(ctx, ops) })
+	if !ended {
+		return fmt.Errorf("stop within %v: a part still runs; what was acknowledged is safe", d.DrainDelay+stopTimeout)
+	}
+	return err
+}
+
+// newDispatcher returns a dispatcher that has opened nothing yet.
+func newDispatcher(options Options) (*dispatcher, error) {
+	meant, err := options.check()
+	if err != nil {
+		return nil, err
+	}
+	shares := options.limits(limits.Derive(limits.Detect()))
+	shares.Apply()
+	d := &dispatcher{
+		Options: options, understood: meant, limits: shares, memory: budget.New(shares.MemoryBudget), registry: newRegistry(),
+		loaded: make(chan struct{}), settled: make(chan struct{}), failed: make(chan error, 1),
+	}
+	d.live.Store(meant.start)
+	if d.Settings != settingsKubernetes {
+		d.settling.Do(func() { close(d.settled) })
+	}
+	d.quotas = quota.New(d.quotaOf, time.Now)
+	d.guarded = newGuarded()
+	d.register()
+	return d, nil
+}
+
+// within calls f, reports whether it ended, and returns its error. Once ctx has ended, it waits for f no longer than patience:
+// some of what f does, such as the recovery of a store, does not end with a context.
+func within(ctx context.Context, patience time.Duration, f func() error) (ended bool, err error) {
+	result := make(chan error, 1)
+	go func() { result <- f() }()
+	select {
+	case err := <-result:
+		return true, err
+	case <-ctx.Done():
+	}
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case err := <-result:
+		return true, err
+	case <-late.C:
+		return false, nil
+	}
+}
+
+// serve accepts and delivers until ctx ends, and closes what is open.
+func (d *dispatcher) serve(ctx context.Context, ops *server) error {
 	defer func() {
 		if err := d.store.Close(); err != nil {
 			d.Logger.Error(err, "Closing the store failed; what was acknowledged is safe")
 		}
 	}()
+	if ctx.Err() != nil {
+		return nil
+	}
 	api, err := d.listenAPI(ctx)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
@@ -107,12 +170,13 @@ func newRegistry() *prometheus.Registry {
 
 // open opens the store and makes the parts that work on it.
 func (d *dispatcher) open(ctx context.Context) error {
-	clients, err := d.connect()
-	if err != nil {
+	var err error
+	if d.clients, err = d.connect(); err != nil {
 		return err
 	}
-	sender, err := egress.New(egress.Options{
-		Version: d.Version, AllowHTTP: d.EgressAllowHTTP, AllowedCIDRs: d.allow, DeniedCIDRs: d.deny, AllowedPorts: d.allowPorts(),
+	start := d.start.Egress
+	d.sender, err = egress.New(egress.Options{
+		Version: d.Version, AllowHTTP: start.AllowHTTP, AllowedCIDRs: start.AllowedCIDRs, DeniedCIDRs: start.DeniedCIDRs, AllowedPorts: start.AllowedPorts,
 		OwnPorts: d.guarded.ports, Denied: d.guarded.addresses, MaxIdleConns: d.limits.IdleConnections,
 	})
 	if err != nil {
@@ -122,12 +186,12 @@ func (d *dispatcher) open(ctx context.Context) error {
 		return err
 	}
 	d.engine = delivery.New(delivery.Options{
-		Store: d.store, Sender: sender, Logger: d.Logger.WithName("delivery"), Registerer: d.registry,
+		Store: d.store, Sender: d.sender, Logger: d.Logger.WithName("delivery"), Registerer: d.registry,
 		Changed: d.changed, Taken: d.taken, MaxInFlight: d.limits.Places, Memory: d.memory, Now: d.store.Now,
-		TenantInFlight: d.Quota.AttemptsInFlight,
+		TenantInFlight: d.start.Quota.AttemptsInFlight,
 		Finished:       func(tenant string, deliveries, bytes int64) { d.quotas.Add(tenant, -deliveries, -bytes) },
 	})
-	d.source, d.namespaces = d.newSource(clients), newNamespaces(clients)
+	d.source, d.namespaces = d.newSource(d.clients), newNamespaces(d.clients)
 	if err = d.openAPI(); err != nil {
 		return errors.Join(err, d.store.Close())
 	}
@@ -163,15 +227,19 @@ func (d *dispatcher) waitForStore(ctx context.Context) (store.Store, error) {
 // openStore opens the store that the options name.
 func (d *dispatcher) openStore(ctx context.Context) (store.Store, error) {
 	logger := d.Logger.WithName("store")
+	delivered, failed := d.start.Delivered, d.start.Failed
+	if d.Settings == settingsKubernetes { // until it is known what may go, nothing does
+		delivered, failed = settings.MaxRetention, settings.MaxRetention
+	}
 	if d.postgresURL != "" {
 		return postgres.Open(ctx, postgres.Options{
 			URL: d.postgresURL, Logger: logger, Registerer: d.registry, ConnectWait: connectWait,
-			Retention: postgres.Retention{Delivered: d.RetentionDelivered, Failed: d.RetentionFailed},
+			Retention: postgres.Retention{Delivered: delivered, Failed: failed},
 		})
 	}
-	return pebble.Open(d.pebbleDir, pebble.Options{
+	return pebble.OpenContext(ctx, d.pebbleDir, pebble.Options{
 		Logger: logger, Registerer: d.registry, LockWait: lockWait, Now: steadyClock(), MaxOpenFiles: d.limits.StoreFiles,
-		Retention: pebble.Retention{Delivered: d.RetentionDelivered, Failed: d.RetentionFailed},
+		Retention: pebble.Retention{Delivered: delivered, Failed: failed},
 	})
 }
 
@@ -215,8 +283,8 @@ func (d *dispatcher) openAPI() error {
 		}
 	}
 	d.api, err = ingest.New(ingest.Options{
-		Store: d.store, Routes: d.table.Load, Accept: d.engine.Accept, Resume: d.engine.Resume, Memory: d.memory, Catalog: d.catalog, Authorizer: authorizer,
-		Tenant: d.tenant, Quota: d.quotas, MaxEventBytes: d.MaxEventBytes, Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
+		Store: d.store, Routes: d.routes, Accept: d.engine.Accept, Resume: d.engine.Resume, Memory: d.memory, Catalog: d.start.catalog, Authorizer: authorizer,
+		Tenant: d.tenant, Quota: d.quotas, Terms: d.terms, Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
 	})
 	return err
 }
@@ -250,21 +318,25 @@ func (d *dispatcher) run(ctx context.Context, api, ops *server) error {
 		reporting.Wait()
 	}()
 	d.guarded.listen(api.listener.Addr(), ops.listener.Addr())
+	source.Go(func() { d.follow(sourceCtx) })
 	source.Go(func() { d.report(d.source.Run(sourceCtx, d.use)) })
 	reporting.Go(func() { d.guarded.run(statusCtx, d.guardedNames()) })
 	if d.status != nil {
 		reporting.Go(func() { d.status.Run(statusCtx) })
 		d.reporter.ShowUsage(d.largest)
+		d.reporter.ShowSettings(d.settingsGeneration)
 		reporting.Go(func() { d.reporter.Run(statusCtx, d.store.Ready) })
 		reporting.Go(func() { d.programming.run(statusCtx) })
 	}
 
-	select {
-	case <-d.loaded:
-	case err := <-d.failed:
-		return err
-	case <-ctx.Done():
-		return nil
+	for _, there := range []<-chan struct{}{d.settled, d.loaded} {
+		select {
+		case <-there:
+		case err := <-d.failed:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
 	}
 	engine.Go(func() { d.report(d.engine.Run(engineCtx)) })
 	reporting.Go(func() { d.countPending(statusCtx) })

@@ -15,10 +15,13 @@ const (
 	maxTables = 16
 )
 
-// fleet is a store that several dispatchers share: it knows by which revision of the routing table each works.
+// fleet is a store that several dispatchers share: it knows by which revision of the routing table, and which
+// generation of the settings, each works.
 type fleet interface {
 	Announce(revision int64)
 	Slowest() int64
+	AnnounceSettings(generation int64)
+	OldestSettings() int64
 }
 
 // programming holds tables back until every live dispatcher works by them: only then is a subscription programmed.

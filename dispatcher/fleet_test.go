@@ -15,6 +15,8 @@ type others struct{ announced, slowest atomic.Int64 }
 
 func (o *others) Announce(revision int64) { o.announced.Store(revision) }
 func (o *others) Slowest() int64          { return min(o.announced.Load(), o.slowest.Load()) }
+func (o *others) AnnounceSettings(int64)  {}
+func (o *others) OldestSettings() int64   { return 0 }
 
 func TestATableIsProgrammedOnceEveryDispatcherHasIt(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
+	"github.com/clinikapi/eventflow/dispatcher/settings"
 )
 
 // Options are what a dispatcher is told on its command line.
@@ -62,6 +64,9 @@ type Options struct {
 	// DrainDelay is how long a stopping dispatcher accepts events while its clients and Services learn that it stops.
 	DrainDelay time.Duration
 
+	// Settings is "kubernetes" if the settings that may change while the dispatcher runs come from its Secret in the cluster,
+	// in place of the options that say the same; "" if they are those options.
+	Settings string
 	// Version is sent as the User-Agent's.
 	Version string
 	Logger  logr.Logger
@@ -74,7 +79,9 @@ const (
 	routesKubernetes = "kubernetes"
 	authKubernetes   = "kubernetes"
 	authNone         = "none"
-	storePebble      = "pebble:"
+	// settingsKubernetes is the same word for Settings.
+	settingsKubernetes = "kubernetes"
+	storePebble        = "pebble:"
 )
 
 // storePostgres are how a PostgreSQL connection string begins.
@@ -84,6 +91,7 @@ var storePostgres = []string{"postgres://", "postgresql://"}
 func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Routes, "routes", "", "where subscriptions come from: kubernetes, or a folder of WebhookSubscription and Secret manifests (required)")
 	flags.StringVar(&o.Store, "store", "", "where events are kept: pebble:DIR, or postgres://USER:PASSWORD@HOST/DATABASE, which is better given as EVENTFLOW_STORE (required)")
+	flags.StringVar(&o.Settings, "settings", "", "kubernetes follows the settings that the manager writes for the dispatcher, in place of the flags for egress, events, quotas, retention and the outage grace")
 	flags.StringVar(&o.StateDir, "state-dir", "", "folder that keeps the last good routing table; without, beside the embedded store")
 	flags.StringVar(&o.Listen, "listen", ":8080", "address of the publish API")
 	flags.StringVar(&o.OpsListen, "ops-listen", ":8081", "address of /healthz, /readyz and /metrics")
@@ -143,17 +151,16 @@ func (o *Options) checkLimits() error {
 	return nil
 }
 
-// settings are options that were understood.
-type settings struct {
-	catalog     *event.Catalog
-	pebbleDir   string // or
+// understood are options that were understood.
+type understood struct {
+	start       *inForce // the settings to start with
+	pebbleDir   string   // or
 	postgresURL string
-	allow, deny []netip.Prefix
 }
 
-// check returns the settings, or an error that names the flag to mend.
-func (o *Options) check() (settings, error) {
-	var s settings
+// check returns what the options mean, or an error that names the flag to mend.
+func (o *Options) check() (understood, error) {
+	var s understood
 	switch dir, found := strings.CutPrefix(o.Store, storePebble); {
 	case found && dir != "":
 		s.pebbleDir = dir
@@ -173,8 +180,8 @@ func (o *Options) check() (settings, error) {
 	if o.IngestAuth != authKubernetes && o.IngestAuth != authNone {
 		return s, fmt.Errorf("--ingest-auth=%q: want kubernetes or none", o.IngestAuth)
 	}
-	if o.OutageGrace < 0 || o.OutageGrace > ingest.MaxOutageGrace {
-		return s, fmt.Errorf("--ingest-outage-grace=%v: want 0s to %v", o.OutageGrace, ingest.MaxOutageGrace)
+	if o.Settings != "" && (o.Settings != settingsKubernetes || o.Routes != routesKubernetes) {
+		return s, fmt.Errorf("--settings=%q: want kubernetes, with --routes=kubernetes, or nothing", o.Settings)
 	}
 	if (o.TLSCertFile == "") != (o.TLSKeyFile == "") {
 		return s, errors.New("--tls-cert-file and --tls-key-file go together")
@@ -182,18 +189,40 @@ func (o *Options) check() (settings, error) {
 	if err := o.checkLimits(); err != nil {
 		return s, err
 	}
-	if o.RetentionDelivered < time.Hour || o.RetentionFailed < time.Hour {
-		return s, errors.New("--retention-delivered and --retention-failed: want at least 1h")
+	var err error
+	s.start, err = o.settings()
+	return s, err
+}
+
+// settings are the settings that the flags give, or an error that names the flag to mend.
+func (o *Options) settings() (*inForce, error) {
+	if o.OutageGrace < 0 || o.OutageGrace > settings.MaxOutageGrace {
+		return nil, fmt.Errorf("--ingest-outage-grace=%v: want 0s to %v", o.OutageGrace, settings.MaxOutageGrace)
+	}
+	if o.RetentionDelivered < settings.MinRetention || o.RetentionFailed < settings.MinRetention {
+		return nil, errors.New("--retention-delivered and --retention-failed: want at least 1h")
+	}
+	s := &inForce{Settings: settings.Settings{
+		MaxEventBytes: cmp.Or(o.MaxEventBytes, settings.Defaults().MaxEventBytes), OutageGrace: o.OutageGrace, Delivered: o.RetentionDelivered, Failed: o.RetentionFailed,
+		Quota: o.Quota, EventResources: o.EventResources, Egress: settings.Egress{AllowHTTP: o.EgressAllowHTTP},
+	}}
+	for _, port := range o.EgressAllowPorts {
+		s.Egress.AllowedPorts = append(s.Egress.AllowedPorts, uint16(port))
 	}
 	var err error
 	if s.catalog, err = event.NewCatalog(o.EventResources...); err != nil {
-		return s, fmt.Errorf("--event-resource: %w", err)
+		return nil, fmt.Errorf("--event-resource: %w", err)
 	}
-	if s.allow, err = prefixes("egress-allow-cidr", o.EgressAllowCIDRs); err != nil {
-		return s, err
+	if s.Egress.AllowedCIDRs, err = prefixes("egress-allow-cidr", o.EgressAllowCIDRs); err != nil {
+		return nil, err
 	}
-	s.deny, err = prefixes("egress-deny-cidr", o.EgressDenyCIDRs)
-	return s, err
+	if s.Egress.DeniedCIDRs, err = prefixes("egress-deny-cidr", o.EgressDenyCIDRs); err != nil {
+		return nil, err
+	}
+	if err := s.Check(); err != nil { // the other flags were checked above
+		return nil, fmt.Errorf("--max-event-bytes: %w", err)
+	}
+	return s, nil
 }
 
 func prefixes(flag string, texts []string) ([]netip.Prefix, error) {

@@ -14,7 +14,7 @@ import (
 
 // quotaOf returns what the tenant may use: what the routing table says of it, or the dispatcher's default.
 func (d *dispatcher) quotaOf(tenant string) quota.Limits {
-	q := &d.Quota
+	q := &d.live.Load().Quota
 	if table := d.table.Load(); table != nil {
 		q = cmp.Or(table.Quota(tenant), q)
 	}

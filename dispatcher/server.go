@@ -27,7 +27,7 @@ func (d *dispatcher) newAuthorizer() (ingest.Authorizer, error) {
 		return nil, fmt.Errorf("make a client for reviews: %w", err)
 	}
 	return ingest.NewKubernetes(clients, ingest.KubernetesOptions{
-		Issuers: d.IngestIssuers, OutageGrace: d.OutageGrace, Registerer: d.registry,
+		Issuers: d.IngestIssuers, CurrentGrace: d.outageGrace, Registerer: d.registry,
 	})
 }
 

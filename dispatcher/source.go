@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"cmp"
 	"path/filepath"
 
 	"k8s.io/client-go/kubernetes"
@@ -20,19 +21,19 @@ func (d *dispatcher) newSource(clients kubernetes.Interface) routing.Source {
 		})
 	}
 	return folder.New(folder.Config{
-		Dir: d.Routes, Policy: routing.Policy{Catalog: d.catalog, AllowHTTP: d.EgressAllowHTTP}, LastGood: lastGood, Log: logger,
+		Dir: d.Routes, Policy: routing.Policy{Catalog: d.start.catalog, AllowHTTP: d.EgressAllowHTTP}, LastGood: lastGood, Log: logger,
 	})
 }
 
 // lastGood keeps the last good table, so that a restart delivers while the API server is away; nil if there is no place
 // for it.
 func (d *dispatcher) lastGood() *routing.LastGood {
-	switch {
-	case d.StateDir != "":
-		return routing.NewLastGood(filepath.Join(d.StateDir, "routes"))
-	case d.pebbleDir != "":
-		return routing.NewLastGood(filepath.Join(d.pebbleDir, "routes"))
-	default:
+	dir := d.stateDir()
+	if dir == "" {
 		return nil
 	}
+	return routing.NewLastGood(filepath.Join(dir, "routes"))
 }
+
+// stateDir is the folder that keeps what was read last; "" if there is none.
+func (d *dispatcher) stateDir() string { return cmp.Or(d.StateDir, d.pebbleDir) }

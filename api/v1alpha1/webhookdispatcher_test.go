@@ -184,6 +184,10 @@ var dispatcherStatusRules = map[string]rule{
 		bad:  map[string]string{"status: {observedGeneration: -2}": "status.observedGeneration … should be greater than or equal to -1"},
 	},
 	"conditions": conditionRules,
+	"settingsGeneration": {
+		good: []string{"status: {settingsGeneration: 1}"},
+		bad:  map[string]string{"status: {settingsGeneration: 0}": "status.settingsGeneration … should be greater than or equal to 1"},
+	},
 	"largestTenants": {
 		good: []string{"status: {largestTenants: [{namespace: clinic-a, pendingDeliveries: 5, pendingBytes: 1000}]}"},
 		bad: map[string]string{

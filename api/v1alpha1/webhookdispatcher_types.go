@@ -28,32 +28,33 @@ type WebhookDispatcherSpec struct {
 	// +kubebuilder:default={}
 	Subscriptions SubscriptionSelector `json:"subscriptions,omitzero"`
 
-	// ingest is how events are accepted.
+	// ingest is how events are accepted. A change of authentication replaces the pods; others take effect while they run.
 	// +optional
 	// +kubebuilder:default={}
 	Ingest Ingest `json:"ingest,omitzero"`
 
-	// egress is what deliveries may reach.
+	// egress is what deliveries may reach. A change takes effect while the pods run.
 	// +optional
 	// +kubebuilder:default={}
 	Egress Egress `json:"egress,omitzero"`
 
-	// retention is how long finished deliveries are kept.
+	// retention is how long finished deliveries are kept. A change takes effect while the pods run.
 	// +optional
 	// +kubebuilder:default={}
 	Retention Retention `json:"retention,omitzero"`
 
 	// quotas are what each tenant, which is a namespace, may use of this dispatcher. Without, tenants share what there is:
-	// one may take as much as is free.
+	// one may take as much as is free. A change takes effect while the pods run.
 	// +optional
 	Quotas Quotas `json:"quotas,omitzero"`
 
 	// limits bound what one pod of the dispatcher takes. What is not set follows from its container's memory and file
-	// descriptors.
+	// descriptors. A change replaces the pods.
 	// +optional
 	Limits Limits `json:"limits,omitzero"`
 
-	// eventResources are a site's own resources, added to the 14 that every dispatcher knows.
+	// eventResources are a site's own resources, added to the 14 that every dispatcher knows. A change takes effect while the
+	// pods run.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -63,7 +64,7 @@ type WebhookDispatcherSpec struct {
 	// +kubebuilder:validation:items:XValidation:rule="!format.dns1123Label().validate(self).hasValue()",message="must be lower-case letters, digits and inner dashes, such as lab-order"
 	EventResources []string `json:"eventResources,omitempty"`
 
-	// template is laid over the dispatcher's pods.
+	// template is laid over the dispatcher's pods. A change replaces them.
 	// +optional
 	Template PodTemplate `json:"template,omitzero"`
 }
@@ -369,6 +370,12 @@ type WebhookDispatcherStatus struct {
 	// +kubebuilder:default=-1
 	// +kubebuilder:validation:Minimum=-1
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// settingsGeneration is the generation of the spec whose settings every pod works by: the fields that take effect without
+	// a restart. The pods set it.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	SettingsGeneration int64 `json:"settingsGeneration,omitempty"`
 
 	// conditions are Accepted, Available, StoreReady and Ready. Reconciling and Stalled are there only while they are True: the
 	// dispatcher does not run as its spec says yet, or will not until someone changes something.

@@ -8,6 +8,7 @@ import (
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/controllers/names"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
+	"github.com/clinikapi/eventflow/dispatcher/settings"
 )
 
 // What a dispatcher's ServiceAccount is bound to, cluster-wide. Subscriptions are in every namespace, and so are those
@@ -45,7 +46,7 @@ func clusterRoles(d *v1alpha1.WebhookDispatcher) []string {
 	return []string{names.StatusRole, names.AuthRole}
 }
 
-// role names the Secrets of this dispatcher's table alone. Those are all it can read: nobody else's, and no others. In
+// role names the Secrets of this dispatcher's table and settings alone. Those are all it can read: nobody else's, and no others. In
 // the dispatcher's status it says how its store is.
 func role(d *v1alpha1.WebhookDispatcher) *rbacv1ac.RoleApplyConfiguration {
 	secrets := func() *rbacv1ac.PolicyRuleApplyConfiguration {
@@ -55,7 +56,7 @@ func role(d *v1alpha1.WebhookDispatcher) *rbacv1ac.RoleApplyConfiguration {
 		WithLabels(labels(d)).
 		WithOwnerReferences(owner(d)).
 		WithRules(
-			secrets().WithVerbs("get", "list", "watch").WithResourceNames(routing.IndexName(d.Name)),
+			secrets().WithVerbs("get", "list", "watch").WithResourceNames(routing.IndexName(d.Name), settings.SecretName(d.Name)),
 			secrets().WithVerbs("get").WithResourceNames(routing.ShardNames(d.Name)...),
 			rbacv1ac.PolicyRule().
 				WithAPIGroups(v1alpha1.GroupVersion.Group).

@@ -12,51 +12,23 @@ const (
 	opsPort  = 8081
 )
 
-// arguments is the command line of a dispatcher's container.
+// arguments is the command line of a dispatcher's container: what only a restart can change. All else is in its settings.
 func arguments(d *v1alpha1.WebhookDispatcher) []string {
 	args := []string{
 		"dispatcher",
 		"--dispatcher-name=" + d.Name,
 		"--dispatcher-namespace=" + d.Namespace,
 		"--routes=kubernetes",
+		"--settings=kubernetes",
 		"--listen=:" + strconv.Itoa(httpPort),
 		"--ops-listen=:" + strconv.Itoa(opsPort),
 		"--ingest-auth=" + ingestAuth(d),
 	}
 	args = append(args, storeArguments(d)...)
-	spec := &d.Spec
-	if n := spec.Ingest.MaxEventBytes; n > 0 {
-		args = append(args, "--max-event-bytes="+strconv.Itoa(int(n)))
-	}
-	if grace := spec.Ingest.OutageGrace; grace != nil {
-		args = append(args, "--ingest-outage-grace="+grace.Duration.String())
-	}
-	args = append(args, limitArguments(spec)...)
-	if d := spec.Retention.Delivered.Duration; d > 0 {
-		args = append(args, "--retention-delivered="+d.String())
-	}
-	if d := spec.Retention.Failed.Duration; d > 0 {
-		args = append(args, "--retention-failed="+d.String())
-	}
-	if allow := spec.Egress.AllowHTTP; allow != nil && *allow {
-		args = append(args, "--egress-allow-http")
-	}
-	for _, port := range spec.Egress.AllowedPorts {
-		args = append(args, "--egress-allow-port="+strconv.Itoa(int(port)))
-	}
-	for _, cidr := range spec.Egress.AllowedCIDRs {
-		args = append(args, "--egress-allow-cidr="+cidr)
-	}
-	for _, cidr := range spec.Egress.DeniedCIDRs {
-		args = append(args, "--egress-deny-cidr="+cidr)
-	}
-	for _, resource := range spec.EventResources {
-		args = append(args, "--event-resource="+resource)
-	}
-	return args
+	return append(args, limitArguments(&d.Spec)...)
 }
 
-// limitArguments are the limits that are set. What an override says for some tenants stands in the routing table.
+// limitArguments are the limits that are set.
 func limitArguments(spec *v1alpha1.WebhookDispatcherSpec) (args []string) {
 	for _, limit := range []struct {
 		flag  string
@@ -65,11 +37,6 @@ func limitArguments(spec *v1alpha1.WebhookDispatcherSpec) (args []string) {
 		{"max-in-flight", int64(spec.Limits.AttemptsInFlight)},
 		{"max-connections", int64(spec.Limits.Connections)},
 		{"max-memory", spec.Limits.Memory.Value()},
-		{"quota-events-per-second", int64(spec.Quotas.EventsPerSecond)},
-		{"quota-events-burst", int64(spec.Quotas.EventsBurst)},
-		{"quota-pending-bytes", spec.Quotas.PendingBytes.Value()},
-		{"quota-pending-deliveries", spec.Quotas.PendingDeliveries},
-		{"quota-attempts-in-flight", int64(spec.Quotas.AttemptsInFlight)},
 	} {
 		if limit.value > 0 {
 			args = append(args, "--"+limit.flag+"="+strconv.FormatInt(limit.value, 10))

@@ -47,7 +47,7 @@ func decide(o observation) []metav1.Condition {
 // accepted reports whether the spec can be carried out. What a store cannot become is ignored, and said.
 func accepted(o observation) metav1.Condition {
 	for _, check := range []func(observation) (reason, message string, failed bool){
-		resourcesAreInvalid, selectorIsInvalid, connectionMissing,
+		resourcesAreInvalid, settingsAreInvalid, selectorIsInvalid, connectionMissing,
 	} {
 		if reason, message, failed := check(o); failed {
 			return condition(v1alpha1.ConditionAccepted, metav1.ConditionFalse, reason, message)
@@ -89,6 +89,7 @@ func ready(o observation, accepted, store metav1.Condition) (metav1.Condition, s
 		{podsRefused, v1alpha1.ConditionStalled},
 		{rolloutStuck, v1alpha1.ConditionStalled},
 		{rolloutUnderWay, v1alpha1.ConditionReconciling},
+		{settingsBehind, v1alpha1.ConditionReconciling},
 		{otherVersion, v1alpha1.ConditionReconciling},
 	} {
 		if reason, message, failed := check.failed(o); failed {
@@ -116,6 +117,14 @@ func condition(kind string, status metav1.ConditionStatus, reason, message strin
 func resourcesAreInvalid(o observation) (string, string, bool) {
 	if _, err := event.NewCatalog(o.dispatcher.Spec.EventResources...); err != nil {
 		return v1alpha1.ReasonInvalidSpec, fmt.Sprintf("spec.eventResources: %v", err), true
+	}
+	return "", "", false
+}
+
+// settingsAreInvalid is a spec by which no pod could work: it passed a schema of another version.
+func settingsAreInvalid(o observation) (string, string, bool) {
+	if err := settingsOf(o.dispatcher).Check(); err != nil {
+		return v1alpha1.ReasonInvalidSpec, fmt.Sprintf("the spec cannot be worked by: %v", err), true
 	}
 	return "", "", false
 }
@@ -206,6 +215,13 @@ func otherVersion(o observation) (string, string, bool) {
 		return "", "", false
 	}
 	return v1alpha1.ReasonProgressing, fmt.Sprintf("the pods run version %s, and are being replaced with version %s", runs, o.version), true
+}
+
+// settingsBehind is a change of the spec that the pods have not taken over yet. Pods that never said what they took over
+// are of an earlier version, and about to be replaced.
+func settingsBehind(o observation) (string, string, bool) {
+	inForce := o.dispatcher.Status.SettingsGeneration
+	return v1alpha1.ReasonPending, "waiting for the pods to take the change over: " + inspect(o.dispatcher), inForce != 0 && inForce < o.dispatcher.Generation
 }
 
 // inspect is how to see what keeps the pods.

@@ -224,7 +224,7 @@ func TestArguments(t *testing.T) {
 	t.Parallel()
 	base := []string{
 		"dispatcher", "--dispatcher-name=main", "--dispatcher-namespace=eventflow-system",
-		"--routes=kubernetes", "--listen=:8080", "--ops-listen=:8081",
+		"--routes=kubernetes", "--settings=kubernetes", "--listen=:8080", "--ops-listen=:8081",
 	}
 	tests := map[string]struct {
 		spec v1alpha1.WebhookDispatcherSpec
@@ -259,12 +259,8 @@ func TestArguments(t *testing.T) {
 				EventResources: []string{"claim", "invoice"},
 			},
 			[]string{
-				"--ingest-auth=none", "--store=pebble:/data", "--max-event-bytes=2048", "--ingest-outage-grace=0s",
+				"--ingest-auth=none", "--store=pebble:/data",
 				"--max-in-flight=4096", "--max-connections=2000", "--max-memory=1073741824",
-				"--quota-events-per-second=100", "--quota-events-burst=500", "--quota-pending-bytes=1073741824",
-				"--quota-pending-deliveries=100000", "--quota-attempts-in-flight=64", "--retention-delivered=24h0m0s", "--retention-failed=720h0m0s",
-				"--egress-allow-http", "--egress-allow-port=25", "--egress-allow-port=853", "--egress-allow-cidr=10.96.0.0/12", "--egress-allow-cidr=fd00::/8", "--egress-deny-cidr=10.96.0.1/32",
-				"--event-resource=claim", "--event-resource=invoice",
 			},
 		},
 		"http not allowed":              {v1alpha1.WebhookDispatcherSpec{Egress: v1alpha1.Egress{AllowHTTP: ptr.To(false)}}, []string{"--ingest-auth=kubernetes", "--store=pebble:/data"}},

@@ -131,6 +131,9 @@ func (r *Reconciler) connecting(ctx context.Context, secret client.Object) []rec
 		return nil
 	}
 	var requests []reconcile.Request
+	if key, ok := holdsSettings(secret); ok { // someone may have changed or deleted it
+		requests = append(requests, reconcile.Request{NamespacedName: key})
+	}
 	for i := range list.Items {
 		if connects(&list.Items[i], secret.GetName()) {
 			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})

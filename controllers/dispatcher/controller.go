@@ -86,7 +86,8 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 // cache is made good when the cache shows it. The rest of the status is the manager's own.
 func statusChanged(e event.UpdateEvent) bool {
 	older, newer := &e.ObjectOld.(*v1alpha1.WebhookDispatcher).Status, &e.ObjectNew.(*v1alpha1.WebhookDispatcher).Status
-	return older.Store != newer.Store || older.Version != newer.Version || !ptr.Equal(older.Replicas, newer.Replicas)
+	return older.Store != newer.Store || older.Version != newer.Version || older.SettingsGeneration != newer.SettingsGeneration ||
+		!ptr.Equal(older.Replicas, newer.Replicas)
 }
 
 // Reconcile brings what one WebhookDispatcher becomes, and its status, up to date.

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/controllers/names"
+	"github.com/clinikapi/eventflow/dispatcher/settings"
 )
 
 // object is something that a dispatcher becomes.
@@ -28,6 +30,9 @@ func objects(o observation, image Image) ([]object, error) {
 	name := names.Workload(d.Name)
 	result := []object{{kind: "ServiceAccount", name: name, configuration: serviceAccount(d)}}
 	result = append(result, access(d)...)
+	if document, err := settingsOf(d).Encode(); err == nil { // else the pods keep those before, and Accepted says why
+		result = append(result, object{kind: "Secret", name: settings.SecretName(d.Name), configuration: settingsSecret(d, document)})
+	}
 	if d.Spec.Store.Postgres == nil {
 		result = append(result, object{kind: "PersistentVolumeClaim", name: names.Claim(d.Name), configuration: persistentVolumeClaim(d, o.claim)})
 	}
@@ -94,6 +99,8 @@ func podDisruptionBudget(d *v1alpha1.WebhookDispatcher) *policyv1ac.PodDisruptio
 		WithOwnerReferences(owner(d)).
 		WithSpec(policyv1ac.PodDisruptionBudgetSpec().
 			WithMaxUnavailable(intstr.FromInt32(1)).
+			// A pod that is not ready delivers nothing: a drain need not wait until it is.
+			WithUnhealthyPodEvictionPolicy(policyv1.AlwaysAllow).
 			WithSelector(metav1ac.LabelSelector().WithMatchLabels(names.Selector(d.Name))))
 }
 

@@ -31,6 +31,8 @@ const (
 	DataPlane = "dispatcher"
 	// RoutingTable is the Secrets that a dispatcher delivers by.
 	RoutingTable = "routing-table"
+	// Settings is the Secret with what a dispatcher takes over while it runs.
+	Settings = "settings"
 )
 
 // The ClusterRoles that a dispatcher's ServiceAccount is bound to; they are installed with the manager.

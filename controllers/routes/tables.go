@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/dispatcher/settings"
 )
 
 // DispatcherField indexes subscriptions by the dispatcher that they name, as Key writes it.
@@ -109,6 +110,9 @@ func (t *Tables) Clear(subscription client.ObjectKey, but *client.ObjectKey) {
 
 // suspect notes that a Secret of a dispatcher's table has a resource version, or is gone if that is "".
 func (t *Tables) suspect(dispatcher client.ObjectKey, name, resourceVersion string) {
+	if name == settings.SecretName(dispatcher.Name) {
+		return // not the table's
+	}
 	t.mu.Lock()
 	l := t.tables[dispatcher]
 	t.mu.Unlock()

@@ -1,6 +1,7 @@
 package status
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,6 +36,10 @@ type StoreReporter struct {
 	usage  func() []v1alpha1.TenantUsage
 	shown  []v1alpha1.TenantUsage
 	showAt time.Time
+	// settings returns the generation of the settings in force, 0 if that is not known; nil if nobody knows. inForce is what of
+	// it was written last.
+	settings func() int64
+	inForce  int64
 }
 
 // maxVersion bounds the version that is written, as the schema does.
@@ -48,6 +53,10 @@ func (r *StoreReporter) ShowUsage(usage func() []v1alpha1.TenantUsage) { r.usage
 
 // ShowVersion makes the reporter write the version of Event Flow that this process is of. It is called before Run and Report.
 func (r *StoreReporter) ShowVersion(version string) { r.version = version }
+
+// ShowSettings makes the reporter write the generation of the settings in force, too, once it is not 0. It is called before
+// Run.
+func (r *StoreReporter) ShowSettings(generation func() int64) { r.settings = generation }
 
 // NewStoreReporter returns the reporter of the WebhookDispatcher with the given name.
 func NewStoreReporter(config *rest.Config, namespace, name string, logger logr.Logger) (*StoreReporter, error) {
@@ -80,31 +89,38 @@ func (r *StoreReporter) Report(ctx context.Context, err error) {
 	if r.usage != nil && !time.Now().Before(r.showAt) {
 		usage = r.usage()
 	}
-	if errors.Is(err, store.ErrClosed) || reason == r.written && slices.Equal(usage, r.shown) {
+	inForce := r.inForce
+	if r.settings != nil {
+		inForce = cmp.Or(r.settings(), inForce) // not known for a moment, when a dispatcher that shares the store starts
+	}
+	if errors.Is(err, store.ErrClosed) || reason == r.written && slices.Equal(usage, r.shown) && inForce == r.inForce {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	if err := r.write(ctx, reason, usage); err != nil {
+	if err := r.write(ctx, reason, usage, inForce); err != nil {
 		r.logger.V(1).Info("Writing the dispatcher's status failed; trying again", "error", err.Error())
 		return
 	}
 	if reason != r.written {
 		r.logger.Info("The state of the store changed", "state", reason)
 	}
-	r.written = reason
+	r.written, r.inForce = reason, inForce
 	if !slices.Equal(usage, r.shown) {
 		r.shown, r.showAt = usage, time.Now().Add(usagePause)
 	}
 }
 
-func (r *StoreReporter) write(ctx context.Context, reason string, usage []v1alpha1.TenantUsage) error {
+func (r *StoreReporter) write(ctx context.Context, reason string, usage []v1alpha1.TenantUsage, inForce int64) error {
 	status := map[string]any{"store": v1alpha1.StoreReport{Reason: reason}}
 	if r.version != "" {
 		status["version"] = r.version[:min(len(r.version), maxVersion)]
 	}
 	if len(usage) > 0 {
 		status["largestTenants"] = usage
+	}
+	if inForce > 0 {
+		status["settingsGeneration"] = inForce
 	}
 	patch, err := json.Marshal(map[string]any{
 		"apiVersion": v1alpha1.GroupVersion.String(), "kind": "WebhookDispatcher",
