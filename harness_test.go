@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -42,15 +43,18 @@ const signingKey = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 // plane is a dispatcher process without a cluster.
 type plane struct {
-	t        *testing.T
-	dir      string // holds the folders routes and store
-	store    string
-	program  string // eventflow, if it is not another build
-	cmd      *exec.Cmd
-	api, ops string
-	ended    chan struct{} // closed once the process is gone and err and log are complete
-	err      error
-	log      bytes.Buffer
+	t       *testing.T
+	dir     string // holds the folders routes and store
+	store   string
+	program string // eventflow, if it is not another build
+	// arguments stand in place of those that name routes and what deliveries may reach; opsAddress is "" for any port.
+	arguments  []string
+	opsAddress string
+	cmd        *exec.Cmd
+	api, ops   string
+	ended      chan struct{} // closed once the process is gone and err and log are complete
+	err        error
+	log        bytes.Buffer
 }
 
 // newPlane starts a dispatcher whose one subscription posts to url.
@@ -97,8 +101,12 @@ func (p *plane) launch() <-chan [2]string {
 	if p.program == "" {
 		p.program = "eventflow"
 	}
-	p.cmd = exec.Command(p.program, "dispatcher", "--routes=routes", "--store="+p.store, "--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0",
-		"--ingest-auth=none", "--egress-allow-http", "--egress-allow-cidr=127.0.0.0/8", "--drain-delay=1s")
+	arguments := p.arguments
+	if arguments == nil {
+		arguments = []string{"--routes=routes", "--ingest-auth=none", "--egress-allow-http", "--egress-allow-cidr=127.0.0.0/8"}
+	}
+	p.cmd = exec.Command(p.program, append([]string{"dispatcher", "--store=" + p.store, "--listen=127.0.0.1:0",
+		"--ops-listen=" + cmp.Or(p.opsAddress, "127.0.0.1:0"), "--drain-delay=1s"}, arguments...)...)
 	p.cmd.Dir = p.dir
 	p.ended = make(chan struct{})
 	p.log.Reset()
