@@ -107,20 +107,6 @@ func TestSettingsArePutBack(t *testing.T) {
 	settingsOf(t, d)
 }
 
-// TestSettingsOfAnInvalidSpecAreNotWritten: the pods go on by those before.
-func TestSettingsOfAnInvalidSpecAreNotWritten(t *testing.T) {
-	t.Parallel()
-	ns := namespace(t)
-	d := dispatcher(t, ns)
-	before := settingsOf(t, d)
-	change(t, d, func(d *v1alpha1.WebhookDispatcher) { d.Spec.EventResources = []string{"patient"} }) // one that every dispatcher has
-	become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonInvalidSpec)
-	secret := appears(t, in(ns, settings.SecretName(d.Name), &corev1.Secret{}), exists)
-	if now, err := settings.Decode(secret.Data[settings.Key]); err != nil || now.Generation != before.Generation {
-		t.Errorf("the settings are %+v (%v)", now, err)
-	}
-}
-
 // TestCrashingPodsAreEvicted: a drain gets through to pods that are not ready, and waits for others that are.
 func TestCrashingPodsAreEvicted(t *testing.T) {
 	t.Parallel()

@@ -161,3 +161,24 @@ func encoded(t *testing.T, d *v1alpha1.WebhookDispatcher) []byte {
 	}
 	return text
 }
+
+// TestSettingsOfAnInvalidSpecAreNotWritten: the pods go on by those before, and Accepted says why.
+func TestSettingsOfAnInvalidSpecAreNotWritten(t *testing.T) {
+	t.Parallel()
+	for cidr, want := range map[string]bool{"10.0.0.0/8": true, "10.0.0.0": false} {
+		o := observation{dispatcher: &v1alpha1.WebhookDispatcher{ObjectMeta: metav1.ObjectMeta{Namespace: "flow", Name: "main", Generation: 1}}}
+		o.dispatcher.Spec.Egress.DeniedCIDRs = []string{cidr}
+		made, err := objects(o, Image{Name: "image"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		written := false
+		for _, object := range made {
+			written = written || object.kind == "Secret"
+		}
+		c := accepted(o)
+		if written != want || (c.Status == metav1.ConditionTrue) != want {
+			t.Errorf("%s: written %t, accepted %+v", cidr, written, c)
+		}
+	}
+}

@@ -20,14 +20,15 @@ func TestLimitTakesEffectWhileRunning(t *testing.T) {
 			subs = append(subs, to.add(fmt.Sprint(i), slow(2*time.Second)))
 			to.edit(subs[i], func(e *Endpoint) { e.TenantInFlight = DefaultInFlight })
 		}
-		s.namespace = "own"
+		tenant := s.namespace
 		own := to.addTo("own", "own", slow(2*time.Second))
 		to.edit(own, func(e *Endpoint) { e.TenantInFlight = 5 })
-		s.namespace = "clinic-a"
 		e, stop := start(t, s, to, Options{TenantInFlight: 3})
 		defer stop()
 		for i := range 60 {
+			s.namespace = tenant
 			e.Accept(s.append(fmt.Sprint("a", i), subs...))
+			s.namespace = "own"
 			e.Accept(s.append(fmt.Sprint("b", i), own))
 		}
 		underWay := func(sub event.SubscriptionKey) int {

@@ -39,7 +39,7 @@ func (s *Source) Run(ctx context.Context, use func(*Settings)) {
 		}
 	}
 	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: &cache.ListWatch{
+		ListerWatcher: &listWatch{cache.ListWatch{
 			ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 				options.FieldSelector = selector
 				return s.Secrets.List(ctx, options)
@@ -48,7 +48,7 @@ func (s *Source) Run(ctx context.Context, use func(*Settings)) {
 				options.FieldSelector = selector
 				return s.Secrets.Watch(ctx, options)
 			},
-		},
+		}},
 		ObjectType: &corev1.Secret{},
 		Handler: cache.ResourceEventHandlerFuncs{
 			AddFunc:    take,
@@ -58,6 +58,12 @@ func (s *Source) Run(ctx context.Context, use func(*Settings)) {
 	})
 	informer.RunWithContext(ctx)
 }
+
+// listWatch lists before it watches: a list of one object needs no stream.
+type listWatch struct{ cache.ListWatch }
+
+// IsWatchListSemanticsUnSupported is asked by the reflector.
+func (*listWatch) IsWatchListSemanticsUnSupported() bool { return true }
 
 // load uses what an earlier process saved.
 func (s *Source) load(use func(*Settings)) {
