@@ -104,7 +104,7 @@ func TestStopsBeforeItIsReady(t *testing.T) {
 			p.arguments = newFollower(t, c).arguments
 		},
 		"an API server without a word":  func(t *testing.T, p *plane) { p.arguments = newFollower(t, newControlPlane(t, "/")).arguments },
-		"a lookup that is not answered": func(t *testing.T, p *plane) { p.store = "postgres://u@nowhere.invalid/d?sslmode=disable" },
+		"a lookup that is not answered": func(_ *testing.T, p *plane) { p.store = "postgres://u@nowhere.invalid/d?sslmode=disable" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -177,7 +177,7 @@ func TestStopsWhileItWorks(t *testing.T) {
 			}
 			eventually(t, "an attempt", func() bool { return len(e.received()) > 0 })
 		}, 20, theGrace},
-		"publishers that are slow": {func(t *testing.T, p *plane, _ *endpoint) {
+		"publishers that are slow": {func(_ *testing.T, p *plane, _ *endpoint) {
 			for range 20 {
 				p.dribble()
 			}
@@ -198,8 +198,7 @@ func TestStopsWhileItWorks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := newEndpoint(t)
-			hang, let := make(chan struct{}), func() {}
-			let = func() { close(hang) }
+			hang := make(chan struct{})
 			e.answers(func(http.ResponseWriter, *http.Request) { <-hang })
 			p := newPlane(t, e.URL)
 			tc.arrange(t, p, e)
@@ -208,7 +207,7 @@ func TestStopsWhileItWorks(t *testing.T) {
 			if took > tc.most {
 				t.Errorf("it took %v, want at most %v", took, tc.most)
 			}
-			let()
+			close(hang)
 			p.start()
 			eventually(t, "what was pending is delivered", func() bool {
 				delivered := 0

@@ -90,7 +90,10 @@ func decode(b []byte) (*Settings, error) {
 		return nil, fmt.Errorf("format %d is not known, %d is", d.Format, format)
 	}
 	s := d.settings()
-	return s, s.Check()
+	if err := s.Check(); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 func (s *Settings) document() document {

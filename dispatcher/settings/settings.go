@@ -16,10 +16,12 @@ const (
 	minEventBytes, defaultEventBytes, maxEventBytes = 1 << 10, 1 << 20, 8 << 20
 	// MaxOutageGrace is the longest outage grace, and the default.
 	MaxOutageGrace = 5 * time.Minute
-	// MinRetention and MaxRetention bound how long finished deliveries are kept.
-	MinRetention, MaxRetention = time.Hour, 90 * 24 * time.Hour
-	// DefaultDelivered and DefaultFailed are how long they are kept by default.
-	DefaultDelivered, DefaultFailed = 24 * time.Hour, 30 * 24 * time.Hour
+	// MinRetention is the shortest time that finished deliveries are kept.
+	MinRetention = time.Hour
+	// MaxRetention is the longest.
+	MaxRetention = 90 * 24 * time.Hour
+	// defaultDelivered and defaultFailed are how long they are kept by default.
+	defaultDelivered, defaultFailed = 24 * time.Hour, 30 * 24 * time.Hour
 )
 
 // Settings are what a dispatcher works by, and may change while it runs. They are immutable once made.
@@ -51,7 +53,7 @@ type Egress struct {
 
 // Defaults are the settings of a spec that says nothing.
 func Defaults() Settings {
-	return Settings{MaxEventBytes: defaultEventBytes, OutageGrace: MaxOutageGrace, Delivered: DefaultDelivered, Failed: DefaultFailed}
+	return Settings{MaxEventBytes: defaultEventBytes, OutageGrace: MaxOutageGrace, Delivered: defaultDelivered, Failed: defaultFailed}
 }
 
 // Catalog is that of the event types that a dispatcher with these settings accepts. It fails if an event resource is

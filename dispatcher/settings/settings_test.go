@@ -34,13 +34,11 @@ var samePrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
-	for v := reflect.ValueOf(*full()); ; {
-		for i := range v.NumField() {
-			if v.Field(i).IsZero() {
-				t.Errorf("%s is not tested", v.Type().Field(i).Name)
-			}
+	fields := reflect.ValueOf(*full())
+	for i := range fields.NumField() {
+		if fields.Field(i).IsZero() {
+			t.Errorf("%s is not tested", fields.Type().Field(i).Name)
 		}
-		break
 	}
 	defaults := Defaults()
 	for name, want := range map[string]*Settings{"full": full(), "defaults": &defaults} {
