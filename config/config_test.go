@@ -73,6 +73,8 @@ func TestInstall(t *testing.T) {
 		}
 	}
 	t.Run("access", testAccess)
+	t.Run("secret policy", testSecretPolicy)
+	t.Run("owned by Git", testGitOps)
 	t.Run("scale", testScale)
 	t.Run("documents", testDocuments)
 	t.Run("undeploy", testUndeploy)
@@ -86,6 +88,7 @@ func testAccess(t *testing.T) {
 	}
 	const (
 		webhooks  = "webhooks.clinikapi.com"
+		core      = "core" // the group with no name
 		manager   = "system:serviceaccount:eventflow-system:eventflow-manager"
 		autoscale = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
 		publisher = "system:serviceaccount:clinic-a:ehr"
@@ -116,8 +119,17 @@ func testAccess(t *testing.T) {
 		"manager writes status":                  {who: manager, verb: "patch", resource: "webhooksubscriptions/status", namespace: "clinic-a", want: true},
 		"manager writes specs":                   {who: manager, verb: "patch", resource: "webhooksubscriptions", namespace: "clinic-a"},
 		"manager holds its lease":                {who: manager, verb: "update", group: "coordination.k8s.io", resource: "leases", name: "eventflow-manager", namespace: "eventflow-system", want: true},
-		"manager makes the default dispatcher":   {who: manager, verb: "create", resource: "webhookdispatchers", namespace: "eventflow-system", want: true},
-		"manager makes dispatchers elsewhere":    {who: manager, verb: "create", resource: "webhookdispatchers", namespace: "clinic-a"},
+		"manager makes the default dispatcher":   {who: manager, verb: "create", resource: "webhookdispatchers", name: "default", namespace: "eventflow-system", want: true},
+		"manager makes other dispatchers":        {who: manager, verb: "create", resource: "webhookdispatchers", name: "other", namespace: "eventflow-system"},
+		"manager makes dispatchers elsewhere":    {who: manager, verb: "create", resource: "webhookdispatchers", name: "default", namespace: "clinic-a"},
+		"manager writes tenants' Secrets":        {who: manager, verb: "patch", group: core, resource: "secrets", namespace: "clinic-a"},
+		"manager writes its own Secrets":         {who: manager, verb: "patch", group: core, resource: "secrets", namespace: "eventflow-system", want: true},
+		"manager makes Deployments elsewhere":    {who: manager, verb: "create", group: "apps", resource: "deployments", namespace: "clinic-a"},
+		"manager makes its Deployments":          {who: manager, verb: "create", group: "apps", resource: "deployments", namespace: "eventflow-system", want: true},
+		"manager makes bindings":                 {who: manager, verb: "create", group: "rbac.authorization.k8s.io", resource: "clusterrolebindings"},
+		"manager deletes bindings":               {who: manager, verb: "delete", group: "rbac.authorization.k8s.io", resource: "clusterrolebindings", name: "eventflow-dispatcher-auth"},
+		"manager sets subjects of its bindings":  {who: manager, verb: "patch", group: "rbac.authorization.k8s.io", resource: "clusterrolebindings", name: "eventflow-dispatcher-auth", want: true},
+		"manager sets subjects of another":       {who: manager, verb: "patch", group: "rbac.authorization.k8s.io", resource: "clusterrolebindings", name: "cluster-admin"},
 		"manager binds the roles of dispatchers": {who: manager, verb: "bind", group: "rbac.authorization.k8s.io", resource: "clusterroles", name: "eventflow-dispatcher-status", want: true},
 		"manager binds any other role":           {who: manager, verb: "bind", group: "rbac.authorization.k8s.io", resource: "clusterroles", name: "cluster-admin"},
 	} {
@@ -125,7 +137,7 @@ func testAccess(t *testing.T) {
 			t.Parallel()
 			asked := &authorizationv1.ResourceAttributes{Group: webhooks, Verb: tt.verb, Resource: tt.resource, Name: tt.name, Namespace: tt.namespace}
 			if tt.group != "" {
-				asked.Group = tt.group
+				asked.Group = strings.TrimPrefix(tt.group, core)
 			}
 			asked.Resource, asked.Subresource, _ = strings.Cut(tt.resource, "/")
 			review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{User: tt.who, ResourceAttributes: asked}}

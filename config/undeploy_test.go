@@ -8,6 +8,7 @@ import (
 
 // testUndeploy removes what was installed, although no manager runs that would take back what it made for dispatchers.
 func testUndeploy(t *testing.T) {
+	// What earlier versions made for each dispatcher has the manager's label.
 	const (
 		made  = "eventflow-dispatcher-status:clinic-a:scaled"
 		label = "app.kubernetes.io/managed-by=eventflow-manager"

@@ -47,7 +47,22 @@ func appears[T client.Object](t *testing.T, object T, check func(T) error) T {
 
 func exists[T client.Object](T) error { return nil }
 
-func bindingName(role, namespace string) string { return role + ":" + namespace + ":main" }
+// mayAs waits until the dispatcher "main" of a namespace is a subject of a cluster-wide binding, or is none.
+func mayAs(t *testing.T, role, namespace string, want bool) {
+	t.Helper()
+	appears(t, in("", role, &rbacv1.ClusterRoleBinding{}), func(b *rbacv1.ClusterRoleBinding) error {
+		subject := rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: workload}
+		if got := slices.Contains(b.Subjects, subject); got != want {
+			return fmt.Errorf("%s binds %s of %s: %t", role, workload, namespace, got)
+		}
+		return nil
+	})
+}
+
+const (
+	statusRole = "eventflow-dispatcher-status"
+	authRole   = "eventflow-dispatcher-auth"
+)
 
 func TestDispatcherBecomesWorkload(t *testing.T) {
 	t.Parallel()
@@ -151,7 +166,6 @@ func TestDriftIsRepaired(t *testing.T) {
 		in(ns, workload, &corev1.ServiceAccount{}),
 		in(ns, workload, &rbacv1.RoleBinding{}),
 		in(ns, workload, &policyv1.PodDisruptionBudget{}),
-		in("", bindingName("eventflow-dispatcher-status", ns), &rbacv1.ClusterRoleBinding{}),
 		service, role, deployment,
 	} {
 		appears(t, object, exists)
@@ -166,18 +180,35 @@ func TestDriftIsRepaired(t *testing.T) {
 	}
 }
 
+// TestBindingsAreSetBack keeps that nobody else is a subject of the cluster-wide bindings, and that the manager makes none.
+func TestBindingsAreSetBack(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	dispatcher(t, ns)
+	mayAs(t, statusRole, ns, true)
+	thief := rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Namespace: ns, Name: "thief"}
+	binding := in("", statusRole, &rbacv1.ClusterRoleBinding{})
+	change(t, binding, func(b *rbacv1.ClusterRoleBinding) { b.Subjects = []rbacv1.Subject{thief} })
+	appears(t, binding, func(b *rbacv1.ClusterRoleBinding) error {
+		if slices.Contains(b.Subjects, thief) {
+			return fmt.Errorf("the thief is still bound")
+		}
+		return nil
+	})
+	mayAs(t, statusRole, ns, true)
+}
+
 func TestBindingToAnotherRoleIsReplaced(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
-	name := bindingName("eventflow-dispatcher-status", ns)
-	create(t, &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
+	create(t, &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: workload},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"},
 	})
 	dispatcher(t, ns)
-	appears(t, in("", name, &rbacv1.ClusterRoleBinding{}), func(b *rbacv1.ClusterRoleBinding) error {
-		if b.RoleRef.Name != "eventflow-dispatcher-status" {
-			return fmt.Errorf("it binds %s", b.RoleRef.Name)
+	appears(t, in(ns, workload, &rbacv1.RoleBinding{}), func(b *rbacv1.RoleBinding) error {
+		if b.RoleRef.Kind != "Role" || b.RoleRef.Name != workload {
+			return fmt.Errorf("it binds %s %s", b.RoleRef.Kind, b.RoleRef.Name)
 		}
 		return nil
 	})
@@ -187,11 +218,10 @@ func TestDispatcherWithoutAuthenticationMayNotAsk(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
 	d := dispatcher(t, ns)
-	auth := in("", bindingName("eventflow-dispatcher-auth", ns), &rbacv1.ClusterRoleBinding{})
-	appears(t, auth, exists)
+	mayAs(t, authRole, ns, true)
 	change(t, d, func(d *v1alpha1.WebhookDispatcher) { d.Spec.Ingest.Authentication = v1alpha1.IngestNone })
-	absent(t, auth)
-	appears(t, in("", bindingName("eventflow-dispatcher-status", ns), &rbacv1.ClusterRoleBinding{}), exists)
+	mayAs(t, authRole, ns, false)
+	mayAs(t, statusRole, ns, true)
 }
 
 func TestStoreSurvivesItsDispatcher(t *testing.T) {
@@ -199,16 +229,12 @@ func TestStoreSurvivesItsDispatcher(t *testing.T) {
 	ns := namespace(t)
 	d := dispatcher(t, ns)
 	claim := appears(t, in(ns, workload+"-store", &corev1.PersistentVolumeClaim{}), exists)
-	bindings := []client.Object{
-		in("", bindingName("eventflow-dispatcher-status", ns), &rbacv1.ClusterRoleBinding{}),
-		in("", bindingName("eventflow-dispatcher-auth", ns), &rbacv1.ClusterRoleBinding{}),
-	}
-	for _, binding := range bindings {
-		appears(t, binding, exists)
+	for _, role := range []string{statusRole, authRole} {
+		mayAs(t, role, ns, true)
 	}
 	remove(t, d)
-	for _, binding := range bindings {
-		absent(t, binding)
+	for _, role := range []string{statusRole, authRole} {
+		mayAs(t, role, ns, false)
 	}
 	uid := claim.UID
 	again := dispatcher(t, ns)
@@ -238,6 +264,8 @@ func TestStoreGrowsAndNeverShrinks(t *testing.T) {
 		}
 	}
 	appears(t, claim, has("2Gi"))
+	bound(t, claim)
+	used(t, d, "of-the-pod", v1alpha1.StoreUsed)
 	change(t, d, func(d *v1alpha1.WebhookDispatcher) { d.Spec.Store.Embedded.Size = resource.MustParse("1Gi") })
 	c := become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonStoreImmutable)
 	if !strings.Contains(c.Message, "2Gi") {
@@ -264,7 +292,7 @@ func TestDispatcherReadsItsTableAlone(t *testing.T) {
 	secret(t, ns, "key", map[string]string{"current": signingKey})
 	sub := create(t, subscription(ns, "billing"))
 	names(t, ns, "billing")
-	appears(t, in("", bindingName("eventflow-dispatcher-auth", ns), &rbacv1.ClusterRoleBinding{}), exists)
+	mayAs(t, authRole, ns, true)
 
 	config := rest.CopyConfig(restConfig)
 	config.Impersonate.UserName = "system:serviceaccount:" + ns + ":" + workload

@@ -66,11 +66,41 @@ func change[T client.Object](t *testing.T, object T, edit func(T)) {
 	})
 }
 
-// namespace makes a namespace of the test's own.
+// namespace makes a namespace of the test's own, in which the manager may make dispatchers.
 func namespace(t *testing.T) string {
 	t.Helper()
-	ns := create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "clinic-"}})
-	return ns.Name
+	ns := foreign(t)
+	if err := bind(t.Context(), "ClusterRole", namespaceRole, ns); err != nil {
+		t.Fatal(err)
+	}
+	return ns
+}
+
+// namespaceRole is what the manager needs in the namespace of a dispatcher.
+const namespaceRole = "eventflow-dispatcher-namespace"
+
+// foreign makes a namespace in which nobody let the manager do anything.
+func foreign(t *testing.T) string {
+	t.Helper()
+	return create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "clinic-"}}).Name
+}
+
+// bound says of a claim, as the cluster does, that it has a volume.
+func bound(t *testing.T, claim *corev1.PersistentVolumeClaim) {
+	t.Helper()
+	change(t, claim, func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "volume-of-" + c.Namespace })
+}
+
+// used says of a dispatcher's store, as its pod does, whether it ever held an event.
+func used(t *testing.T, d *v1alpha1.WebhookDispatcher, id string, use v1alpha1.StoreUse) {
+	t.Helper()
+	eventually(t, func(ctx context.Context) error {
+		if err := api.Get(ctx, client.ObjectKeyFromObject(d), d); err != nil {
+			return err
+		}
+		d.Status.Volume = v1alpha1.VolumeStatus{ID: id, Use: use}
+		return api.Status().Update(ctx, d, client.FieldOwner("eventflow-dispatcher"))
+	})
 }
 
 func dispatcher(t *testing.T, namespace string, edits ...func(*v1alpha1.WebhookDispatcher)) *v1alpha1.WebhookDispatcher {

@@ -34,8 +34,8 @@ const (
 )
 
 // +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,verbs=create,namespace=eventflow-system
-// +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,verbs=get;update;patch,resourceNames=eventflow-manager,namespace=eventflow-system
-// +kubebuilder:rbac:groups="";events.k8s.io,resources=events,verbs=create;patch,namespace=eventflow-system
+// +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,verbs=get;update,resourceNames=eventflow-manager,namespace=eventflow-system
+// +kubebuilder:rbac:groups="",resources=events,verbs=create,namespace=eventflow-system
 
 // Run works until ctx ends. It returns an error if the manager cannot start, or loses its lease.
 func Run(ctx context.Context, cluster *rest.Config, o Options) error {
@@ -72,7 +72,7 @@ func managerOptions(o Options) ctrl.Options {
 	return ctrl.Options{
 		Scheme:                        newScheme(),
 		Logger:                        o.Logger,
-		Cache:                         cacheOptions(),
+		Cache:                         cacheOptions(o.Namespace),
 		Metrics:                       metricsserver.Options{BindAddress: o.MetricsAddress},
 		HealthProbeBindAddress:        o.ProbeAddress,
 		LeaderElection:                o.LeaderElection,
@@ -85,14 +85,18 @@ func managerOptions(o Options) ctrl.Options {
 
 func addControllers(ctx context.Context, mgr ctrl.Manager, o Options, image dispatcher.Image) error {
 	tables := routes.NewTables(mgr.GetClient(), mgr.GetAPIReader())
-	err := (&subscription.Reconciler{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Tables: tables}).SetupWithManager(ctx, mgr)
+	label, err := subscription.ParseSecretLabel(o.SecretLabel)
+	if err != nil {
+		return fmt.Errorf("--secret-label: %w", err)
+	}
+	err = (&subscription.Reconciler{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Tables: tables, SecretLabel: label}).SetupWithManager(ctx, mgr)
 	if err != nil {
 		return fmt.Errorf("add the controller of subscriptions: %w", err)
 	}
 	if err := (&routes.Reconciler{Client: mgr.GetClient(), Tables: tables}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("add the controller of routing tables: %w", err)
 	}
-	d := &dispatcher.Reconciler{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Image: image}
+	d := &dispatcher.Reconciler{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Image: image, Grants: dispatcher.NewGrants(mgr.GetClient(), o.Namespace)}
 	if o.DispatcherImage == "" { // the image is the manager's own
 		d.Version = o.Version
 	}

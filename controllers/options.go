@@ -6,7 +6,7 @@ import (
 	"github.com/go-logr/logr"
 )
 
-// DefaultNamespace is where the manager is installed, and where its default dispatcher is.
+// DefaultNamespace is where config/default installs the manager.
 const DefaultNamespace = "eventflow-system"
 
 // Options are the settings of a manager.
@@ -17,7 +17,8 @@ type Options struct {
 	ProbeAddress string
 	// LeaderElection lets several managers run, of which one works.
 	LeaderElection bool
-	// Namespace of the lease; "" is the namespace of the manager's pod, or DefaultNamespace outside of a cluster.
+	// Namespace that the manager is installed in: of its lease, of the dispatchers that it may make without a grant, and of
+	// references that name none. "" is the namespace of the manager's pod, or DefaultNamespace outside of a cluster.
 	Namespace string
 	// Pod is the name of the manager's own pod; "" takes it from the environment variable POD_NAME.
 	Pod string
@@ -27,8 +28,10 @@ type Options struct {
 	DispatcherImage string
 	// CreateDefaultDispatcher creates the dispatcher "default", once, if there is none at all.
 	CreateDefaultDispatcher bool
-	// DefaultDispatcherNamespace is where it is created; "" is DefaultNamespace.
+	// DefaultDispatcherNamespace is where it is created; "" is Namespace.
 	DefaultDispatcherNamespace string
+	// SecretLabel is key=value: subscriptions may name Secrets with this label only; "" lets them name any.
+	SecretLabel string
 	// Logger takes what the manager has to say.
 	Logger logr.Logger
 }
@@ -45,6 +48,6 @@ func (o *Options) complete() {
 		o.Namespace = DefaultNamespace
 	}
 	if o.DefaultDispatcherNamespace == "" {
-		o.DefaultDispatcherNamespace = DefaultNamespace
+		o.DefaultDispatcherNamespace = o.Namespace
 	}
 }

@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"go.uber.org/goleak"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,6 +29,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/controllers"
+	"github.com/clinikapi/eventflow/test/rights"
 )
 
 // The API server that every test of this package talks to, and the manager that works on it with no more rights than
@@ -59,7 +62,17 @@ func runWithServer(m *testing.M) int {
 		CRDDirectoryPaths:     []string{filepath.Join("..", "config", "crd", "bases")},
 		ErrorIfCRDPathMissing: true,
 	}
-	var err error
+	dir, err := os.MkdirTemp("", "eventflow-controllers-")
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "make a folder: %v\n", err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	log, err := rights.Record(environment, dir)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	restConfig, err = environment.Start()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "start the API server (KUBEBUILDER_ASSETS must name a folder with etcd and kube-apiserver): %v\n", err)
@@ -79,7 +92,7 @@ func runWithServer(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "make a client: %v\n", err)
 		return 1
 	}
-	if err := authorize(environment); err != nil {
+	if err := authorize(); err != nil {
 		fmt.Fprintf(os.Stderr, "let the manager in: %v\n", err)
 		return 1
 	}
@@ -89,55 +102,89 @@ func runWithServer(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "the manager failed: %v\n", err)
 		return 1
 	}
+	if code != 0 || selected() {
+		return code
+	}
+	unused, err := unusedRights(log)
+	if err != nil || len(unused) > 0 {
+		fmt.Fprintf(os.Stderr, "rules of the manager's roles that no test uses (%v):\n%s\n", err, strings.Join(unused, "\n"))
+		return 1
+	}
 	return code
 }
 
-// managerUser is who the manager is to the API server.
+// selected reports whether only some tests were run.
+func selected() bool {
+	for _, name := range []string{"test.run", "test.skip", "test.list"} {
+		if f := flag.Lookup(name); f != nil && f.Value.String() != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// managerUser is the manager's ServiceAccount.
 const managerUser = "eventflow-manager"
 
-// authorize installs the roles as they are shipped, and gives the manager's to managerUser.
-func authorize(environment *envtest.Environment) error {
+// authorize installs the roles and their bindings as they are shipped, and has the manager run as its ServiceAccount.
+func authorize() error {
 	ctx := context.Background()
-	text, err := os.ReadFile(filepath.Join("..", "config", "rbac", "role.yaml"))
-	if err != nil {
-		return err
-	}
 	if err := api.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: controllers.DefaultNamespace}}); err != nil {
 		return err
 	}
-	for _, document := range strings.Split(string(text), "\n---\n") {
-		role := &unstructured.Unstructured{}
-		if err := yaml.Unmarshal([]byte(document), role); err != nil {
+	for _, file := range []string{"service_account.yaml", "role.yaml", "role_binding.yaml"} {
+		text, err := os.ReadFile(filepath.Join("..", "config", "rbac", file))
+		if err != nil {
 			return err
 		}
-		if err := api.Create(ctx, role); err != nil {
-			return err
-		}
-		if role.GetName() != managerUser {
-			continue
-		}
-		if err := bind(ctx, role.GetKind(), role.GetNamespace()); err != nil {
-			return err
+		for _, document := range strings.Split(string(text), "\n---\n") {
+			object := &unstructured.Unstructured{}
+			if err := yaml.Unmarshal([]byte(document), object); err != nil {
+				return err
+			}
+			if err := api.Create(ctx, object); err != nil {
+				return err
+			}
 		}
 	}
-	user, err := environment.AddUser(envtest.User{Name: managerUser}, restConfig)
-	if err != nil {
+	token := &authenticationv1.TokenRequest{}
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: controllers.DefaultNamespace, Name: managerUser}}
+	if err := api.SubResource("token").Create(ctx, account, token); err != nil {
 		return err
 	}
-	managerConfig = user.Config()
+	managerConfig = rest.AnonymousClientConfig(restConfig)
+	managerConfig.BearerToken = token.Status.Token
 	managerConfig.Wrap(asked.wrap)
 	return nil
 }
 
-// bind gives managerUser the shipped Role, in its namespace, or ClusterRole.
-func bind(ctx context.Context, kind, namespace string) error {
-	meta := metav1.ObjectMeta{Name: managerUser, Namespace: namespace}
-	ref := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: kind, Name: managerUser}
-	subjects := []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: managerUser}}
-	if kind == "ClusterRole" {
-		return api.Create(ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: meta, RoleRef: ref, Subjects: subjects})
+// bind gives the manager a Role or ClusterRole in a namespace.
+func bind(ctx context.Context, kind, role, namespace string) error {
+	return api.Create(ctx, &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: role, Namespace: namespace},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: kind, Name: role},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: managerUser, Namespace: controllers.DefaultNamespace}},
+	})
+}
+
+// held are rights that no request of the manager has for itself, with the one whose use needs them: it binds the two
+// ClusterRoles, and may hand on to a dispatcher only what it has.
+var held = map[rights.Right]rights.Right{
+	{Verb: "bind", Group: rbacv1.GroupName, Resource: "clusterroles"}:                        {Verb: "patch", Group: rbacv1.GroupName, Resource: "clusterrolebindings"},
+	{Verb: "get", Group: v1alpha1.GroupVersion.Group, Resource: "webhookdispatchers/status"}: {Verb: "create", Group: rbacv1.GroupName, Resource: "roles"},
+}
+
+// unusedRights returns the rules of the manager's roles that no test needed.
+func unusedRights(log rights.Log) ([]string, error) {
+	roles, err := rights.Rules(filepath.Join("..", "config", "rbac", "role.yaml"))
+	if err != nil {
+		return nil, err
 	}
-	return api.Create(ctx, &rbacv1.RoleBinding{ObjectMeta: meta, RoleRef: ref, Subjects: subjects})
+	used, err := log.Used(rights.ServiceAccount(controllers.DefaultNamespace, managerUser))
+	if err != nil {
+		return nil, err
+	}
+	return rights.Unused(append(roles[managerUser], roles["eventflow-dispatcher-namespace"]...), used, held), nil
 }
 
 // process is a manager that runs beside the tests. Tests that stop it are not parallel, so that no other one runs.
@@ -149,7 +196,10 @@ type process struct {
 func (p *process) start(o controllers.Options) {
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel, p.done = cancel, make(chan error, 1)
-	o.MetricsAddress, o.ProbeAddress, o.DispatcherImage = "0", "0", testImage
+	o.MetricsAddress, o.ProbeAddress = "0", "0"
+	if o.Pod == "" {
+		o.DispatcherImage = testImage
+	}
 	go func() { p.done <- controllers.Run(ctx, managerConfig, o) }()
 }
 

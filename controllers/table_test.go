@@ -195,6 +195,12 @@ func TestDefaultDispatcher(t *testing.T) {
 	appears(t, mark, exists)
 	become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
 
+	applied(t, fmt.Sprintf(`
+apiVersion: webhooks.clinikapi.com/v1alpha1
+kind: WebhookDispatcher
+metadata: {name: default, namespace: %s}
+spec: {store: {embedded: {size: 20Gi}}, retention: {delivered: 48h}}
+`, ns)) // Git may come late: nobody owns what it sets
 	remove(t, d)
 	withDefault(ns)
 	dispatcher(t, ns) // once this one is seen to, the manager has had its time
@@ -221,7 +227,7 @@ func managed(t *testing.T) string {
 		t.Fatal(err)
 	}
 	create(t, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: managerUser}, Rules: role.Rules})
-	if err := bind(t.Context(), "Role", ns); err != nil {
+	if err := bind(t.Context(), "Role", managerUser, ns); err != nil {
 		t.Fatal(err)
 	}
 	return ns

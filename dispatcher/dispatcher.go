@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/budget"
@@ -59,6 +60,8 @@ type dispatcher struct {
 	guarded     *guarded              // what deliveries never reach
 	statuses    status.Client         // nil without Kubernetes
 	status      *status.Writer        // nil without Kubernetes
+	cluster     *rest.Config          // nil without Kubernetes
+	firstUse    *firstUse             // nil but for an embedded store of a WebhookDispatcher
 	reporter    *status.StoreReporter // nil without Kubernetes
 	programming programming
 
@@ -182,8 +185,16 @@ func (d *dispatcher) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("set egress up: %w", err)
 	}
+	if d.pebbleDir != "" {
+		if err := prepareUse(d.pebbleDir); err != nil {
+			return err
+		}
+	}
 	if d.store, err = d.waitForStore(ctx); err != nil {
 		return err
+	}
+	if err := d.trackUse(d.cluster); err != nil {
+		return errors.Join(err, d.store.Close())
 	}
 	d.engine = delivery.New(delivery.Options{
 		Store: d.store, Sender: d.sender, Logger: d.Logger.WithName("delivery"), Registerer: d.registry,
@@ -252,6 +263,7 @@ func (d *dispatcher) connect() (kubernetes.Interface, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.cluster = config
 	if d.Routes == routesKubernetes {
 		if d.statuses, err = status.NewClient(config); err != nil {
 			return nil, err
@@ -282,8 +294,12 @@ func (d *dispatcher) openAPI() error {
 			return err
 		}
 	}
+	accepting := d.store
+	if d.firstUse != nil {
+		accepting = d.firstUse
+	}
 	d.api, err = ingest.New(ingest.Options{
-		Store: d.store, Routes: d.routes, Accept: d.engine.Accept, Resume: d.engine.Resume, Memory: d.memory, Catalog: d.start.catalog, Authorizer: authorizer,
+		Store: accepting, Routes: d.routes, Accept: d.engine.Accept, Resume: d.engine.Resume, Memory: d.memory, Catalog: d.start.catalog, Authorizer: authorizer,
 		Tenant: d.tenant, Quota: d.quotas, Terms: d.terms, Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
 	})
 	return err
@@ -320,6 +336,13 @@ func (d *dispatcher) run(ctx context.Context, api, ops *server) error {
 	d.guarded.listen(api.listener.Addr(), ops.listener.Addr())
 	source.Go(func() { d.follow(sourceCtx) })
 	source.Go(func() { d.report(d.source.Run(sourceCtx, d.use)) })
+	if d.firstUse != nil {
+		reporting.Go(func() {
+			d.firstUse.announce(statusCtx, func(err error) {
+				d.Logger.V(1).Info("Saying how the store is used failed; trying again", "error", err.Error())
+			})
+		})
+	}
 	reporting.Go(func() { d.guarded.run(statusCtx, d.guardedNames()) })
 	if d.status != nil {
 		reporting.Go(func() { d.status.Run(statusCtx) })

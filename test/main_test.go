@@ -3,11 +3,13 @@ package test
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +19,9 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
-	"sigs.k8s.io/controller-runtime/pkg/log"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/clinikapi/eventflow/test/rights"
 )
 
 // system is what every test of the package works with.
@@ -50,8 +54,13 @@ func runTests(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	log.SetLogger(logr.Discard())
+	ctrllog.SetLogger(logr.Discard())
 	cluster := &envtest.Environment{}
+	log, err := rights.Record(cluster, dir)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	defer func() { _ = cluster.Stop() }()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
@@ -63,7 +72,52 @@ func runTests(m *testing.M) int {
 		return 1
 	}
 	system = e
-	return m.Run()
+	code := m.Run()
+	if code != 0 || selected() {
+		return code
+	}
+	if unused, err := e.unusedRights(context.Background(), log); err != nil || len(unused) > 0 {
+		fmt.Fprintf(os.Stderr, "rules of a dispatcher's roles that no test uses (%v):\n%s\n", err, strings.Join(unused, "\n"))
+		return 1
+	}
+	return 0
+}
+
+// selected reports whether only some tests were run.
+func selected() bool {
+	for _, name := range []string{"test.run", "test.skip", "test.list"} {
+		if f := flag.Lookup(name); f != nil && f.Value.String() != "" {
+			return true
+		}
+	}
+	return testing.Short()
+}
+
+// unusedRights returns the rules that the default dispatcher's ServiceAccount has and did not need.
+func (e *environment) unusedRights(ctx context.Context, log rights.Log) ([]string, error) {
+	const account = "eventflow-dispatcher-default"
+	own, err := e.kube(ctx, "", "-n", systemNamespace, "get", "role", account, "-o", "yaml")
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(e.dir, "role.yaml")
+	if err := os.WriteFile(file, []byte(own), 0o600); err != nil {
+		return nil, err
+	}
+	given, err := rights.Rules(file)
+	if err != nil {
+		return nil, err
+	}
+	shared, err := rights.Rules("../config/rbac/role.yaml")
+	if err != nil {
+		return nil, err
+	}
+	used, err := log.Used(rights.ServiceAccount(systemNamespace, account))
+	if err != nil {
+		return nil, err
+	}
+	all := slices.Concat(given[account], shared["eventflow-dispatcher-status"], shared["eventflow-dispatcher-auth"])
+	return rights.Unused(all, used, nil), nil
 }
 
 // start starts the API server, installs Event Flow, and starts a manager and the default dispatcher, each with no more

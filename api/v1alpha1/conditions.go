@@ -44,6 +44,8 @@ const (
 	ReasonCertificatesInvalid  = "CertificatesInvalid" // what spec.tls names is not certificates in PEM
 	ReasonDispatcherNotFound   = "DispatcherNotFound"
 	ReasonNamespaceNotSelected = "NamespaceNotSelected"
+	ReasonNamespaceNotGranted  = "NamespaceNotGranted" // the manager may not make dispatchers in this namespace
+	ReasonSecretNotAllowed     = "SecretNotAllowed"    // it lacks the label that the manager demands
 	ReasonRoutingTableFull     = "RoutingTableFull"
 	ReasonQuotaExceeded        = "QuotaExceeded"
 	// ReasonStoreImmutable is of Accepted=True: spec.store says what the store cannot become, and that is ignored.

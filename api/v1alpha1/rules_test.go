@@ -209,6 +209,9 @@ type refusal struct{ path, text string }
 // foreign are the parts of the schemas that Kubernetes itself defines.
 var foreign = []string{
 	"apiVersion", "kind", "metadata", "spec.template.affinity", "spec.template.resources", "spec.template.tolerations[0]",
+	"spec.template.topologySpreadConstraints[0]", "spec.template.imagePullSecrets[0]", "spec.template.env[0]", "spec.template.envFrom[0]",
+	"spec.template.volumeMounts[0]", "spec.template.securityContext", "spec.template.volumes[0].configMap", "spec.template.volumes[0].secret",
+	"spec.template.volumes[0].emptyDir", "spec.template.volumes[0].projected", "spec.template.volumes[0].csi", "spec.template.volumes[0].persistentVolumeClaim",
 	"spec.subscriptions.namespaceSelector", "spec.quotas.overrides[0].namespaceSelector", "spec.egress.rules[0].namespaceSelector", "status.conditions[0]",
 }
 

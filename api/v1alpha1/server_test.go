@@ -29,17 +29,27 @@ import (
 func TestTransitions(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		kind, patch string
-		rules       map[string]rule
+		kind, patch, status string
+		rules               map[string]rule
 	}{
-		"subscription": {"WebhookSubscription", "{}", subscriptionTransitions},
-		"embedded":     {"WebhookDispatcher", "{}", embeddedTransitions},
-		"postgres":     {"WebhookDispatcher", "spec: {store: " + postgresStore + "}", postgresTransitions},
+		"subscription": {"WebhookSubscription", "{}", "", subscriptionTransitions},
+		"embedded":     {"WebhookDispatcher", "{}", "", embeddedTransitions},
+		"used":         {"WebhookDispatcher", "{}", "status: {store: {id: a, use: Used}}", embeddedTransitions},
+		"unused":       {"WebhookDispatcher", "{}", "status: {store: {id: a, use: Unused}}", unusedTransitions},
+		"abandoned":    {"WebhookDispatcher", "{}", "status: {store: {id: a, use: Abandoned}}", unusedTransitions},
+		"postgres":     {"WebhookDispatcher", "spec: {store: " + postgresStore + "}", "", postgresTransitions},
+		"set back":     {"WebhookDispatcher", "spec: {store: " + postgresStore + "}", "status: {store: {id: a, use: Used}}", setBackTransitions},
 	} {
 		stored := object(t, tt.kind, tt.patch)
-		stored.SetName("transitions-" + name)
+		stored.SetName("transitions-" + strings.ReplaceAll(name, " ", "-"))
 		if err := apiServer.Create(t.Context(), stored); err != nil {
 			t.Fatal(err)
+		}
+		if tt.status != "" {
+			merge(stored.Object, parse(t, tt.status))
+			if err := apiServer.Status().Update(t.Context(), stored); err != nil {
+				t.Fatal(err)
+			}
 		}
 		for rule, r := range tt.rules {
 			t.Run(name+"/"+rule, func(t *testing.T) {
@@ -63,7 +73,7 @@ func TestSubscriptionDefaults(t *testing.T) {
 		Signing: v1alpha1.Signing{SecretRef: v1alpha1.SecretKeyReference{Name: "billing-key", Key: "current"}},
 	}
 	want := minimal
-	want.DispatcherRef = v1alpha1.DispatcherReference{Name: "default", Namespace: "eventflow-system"}
+	want.DispatcherRef = v1alpha1.DispatcherReference{Name: "default"}
 	want.Timeout.Duration = 30 * time.Second
 	want.Retry = v1alpha1.Retry{
 		InitialDelay: metav1.Duration{Duration: 30 * time.Second},

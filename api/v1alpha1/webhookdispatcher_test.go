@@ -159,6 +159,10 @@ var dispatcherRules = map[string]rule{
 			"spec: {template: {tolerations: " + list(65, "{key: 'k%d'}") + "}}": "spec.template.tolerations … must have at most 64 items",
 		},
 	},
+	"access mode": {
+		good: []string{"spec: {store: {embedded: {accessMode: ReadWriteOnce}}}", "spec: {store: {embedded: {accessMode: ReadWriteOncePod}}}"},
+		bad:  map[string]string{"spec: {store: {embedded: {accessMode: ReadWriteMany}}}": "spec.store.embedded.accessMode: Unsupported value"},
+	},
 }
 
 func cidrRules(path string) rule {
@@ -176,6 +180,114 @@ func cidrRules(path string) rule {
 			set("['" + strings.Repeat("1", 44) + "']"): path + "[0] … may not be more than 43 bytes",
 		},
 	}
+}
+
+func init() { maps.Copy(dispatcherRules, templateRules) }
+
+// templateRules are of what is laid over a dispatcher's pods and its Service.
+var templateRules = map[string]rule{
+	"labels": {
+		good: []string{"spec: {template: {labels: {team: platform, app.kubernetes.io/part-of: hooks}}}"},
+		bad: map[string]string{
+			"spec: {template: {labels: {app.kubernetes.io/instance: other}}}":    "spec.template.labels … must not set a label by which the dispatcher's pods are found: app.kubernetes.io/name, component, instance, managed-by, webhooks.clinikapi.com/…",
+			"spec: {template: {labels: {app.kubernetes.io/name: other}}}":        "spec.template.labels … must not set a label",
+			"spec: {template: {labels: {app.kubernetes.io/component: other}}}":   "spec.template.labels … must not set a label",
+			"spec: {template: {labels: {app.kubernetes.io/managed-by: other}}}":  "spec.template.labels … must not set a label",
+			"spec: {template: {labels: {webhooks.clinikapi.com/dispatcher: x}}}": "spec.template.labels … must not set a label",
+		},
+	},
+	"annotations": {
+		good: []string{"spec: {template: {annotations: {sidecar.istio.io/inject: 'false'}, serviceAccountAnnotations: {eks.amazonaws.com/role-arn: 'arn:aws:iam::1:role/x'}}}"},
+		bad:  map[string]string{"spec: {template: {annotations: {webhooks.clinikapi.com/connection-version: x}}}": "spec.template.annotations … must not set an annotation of the manager's own: webhooks.clinikapi.com/…"},
+	},
+	"priority class": {
+		good: []string{"spec: {template: {priorityClassName: system-cluster-critical}}"},
+		bad: map[string]string{
+			"spec: {template: {priorityClassName: ''}}":                                        "spec.template.priorityClassName … should be at least 1 chars long",
+			fmt.Sprintf("spec: {template: {priorityClassName: %s}}", strings.Repeat("x", 254)): "spec.template.priorityClassName … may not be more than 253 bytes",
+		},
+	},
+	"spread": {
+		good: []string{"spec: {template: {topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway}]}}"},
+		bad: map[string]string{
+			"spec: {template: {topologySpreadConstraints: []}}": "spec.template.topologySpreadConstraints … should have at least 1 items",
+			"spec: {template: {topologySpreadConstraints: " + list(17, "{maxSkew: 1, topologyKey: z%d, whenUnsatisfiable: DoNotSchedule}") + "}}": "spec.template.topologySpreadConstraints … must have at most 16 items",
+		},
+	},
+	"pull secrets": {
+		good: []string{"spec: {template: {imagePullSecrets: [{name: a}, {name: b}]}}"},
+		bad: map[string]string{
+			"spec: {template: {imagePullSecrets: []}}":                              "spec.template.imagePullSecrets … should have at least 1 items",
+			"spec: {template: {imagePullSecrets: " + list(17, "{name: s%d}") + "}}": "spec.template.imagePullSecrets … must have at most 16 items",
+			"spec: {template: {imagePullSecrets: [{name: a}, {name: a}]}}":          "spec.template.imagePullSecrets[1]: Duplicate value",
+		},
+	},
+	"env": {
+		good: []string{"spec: {template: {env: [{name: GOMEMLIMIT, value: 1GiB}, {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}, {name: EVENTFLOW_TLS_CERT_FILE, value: /tls/tls.crt}]}}"},
+		bad: map[string]string{
+			"spec: {template: {env: []}}":                                         "spec.template.env … should have at least 1 items",
+			"spec: {template: {env: " + list(65, "{name: E%d, value: x}") + "}}":  "spec.template.env … must have at most 64 items",
+			"spec: {template: {env: [{name: A, value: x}, {name: A, value: y}]}}": "spec.template.env[1]: Duplicate value",
+			"spec: {template: {env: [{name: EVENTFLOW_STORE, value: x}]}}":        "spec.template.env … must not set what tells the dispatcher where its store, its routing table and its API server are: EVENTFLOW_STORE, EVENTFLOW_STATE_DIR, EVENTFLOW_ROUTES, EVENTFLOW_KUBECONFIG, PGSSLMODE, PGSSLROOTCERT, KUBERNETES_SERVICE_…",
+			"spec: {template: {env: [{name: PGSSLMODE, value: disable}]}}":        "spec.template.env … must not set what tells the dispatcher",
+		},
+	},
+	"env from": {
+		good: []string{"spec: {template: {envFrom: [{configMapRef: {name: proxy}}, {prefix: A_, secretRef: {name: b}}]}}"},
+		bad: map[string]string{
+			"spec: {template: {envFrom: []}}":                                              "spec.template.envFrom … should have at least 1 items",
+			"spec: {template: {envFrom: " + list(17, "{configMapRef: {name: c%d}}") + "}}": "spec.template.envFrom … must have at most 16 items",
+		},
+	},
+	"volumes": {
+		good: []string{
+			"spec: {template: {volumes: [{name: tls, secret: {secretName: tls}}, {name: c, configMap: {name: c}}, {name: e, emptyDir: {}}, {name: p, persistentVolumeClaim: {claimName: p}}]}}",
+			"spec: {template: {volumes: [{name: v, csi: {driver: secrets-store.csi.k8s.io}}, {name: t, projected: {sources: [{serviceAccountToken: {path: token}}]}}]}}",
+			fmt.Sprintf("spec: {template: {volumes: [{name: %s, emptyDir: {}}]}}", strings.Repeat("x", 63)),
+		},
+		bad: map[string]string{
+			"spec: {template: {volumes: []}}":                                                               "spec.template.volumes … should have at least 1 items",
+			"spec: {template: {volumes: " + list(17, "{name: v%d, emptyDir: {}}") + "}}":                    "spec.template.volumes … must have at most 16 items",
+			"spec: {template: {volumes: [{name: a, emptyDir: {}}, {name: a, emptyDir: {}}]}}":               "spec.template.volumes[1]: Duplicate value",
+			"spec: {template: {volumes: [{name: store, emptyDir: {}}]}}":                                    "spec.template.volumes … must not have the name of one of the dispatcher's own volumes: store, state, database-ca",
+			"spec: {template: {volumes: [{name: v}]}}":                                                      "spec.template.volumes[0]: Invalid value … exactly one of the fields in [configMap secret emptyDir projected csi persistentVolumeClaim] must be set",
+			"spec: {template: {volumes: [{name: v, emptyDir: {}, secret: {secretName: a}}]}}":               "spec.template.volumes[0]: Invalid value … exactly one of the fields in",
+			"spec: {template: {volumes: [{name: v, hostPath: {path: /}}]}}":                                 `unknown field "spec.template.volumes[0].hostPath"`,
+			"spec: {template: {volumes: [{emptyDir: {}}]}}":                                                 "spec.template.volumes[0].name: Required value",
+			"spec: {template: {volumes: [{name: '', emptyDir: {}}]}}":                                       "spec.template.volumes[0].name … should be at least 1 chars long",
+			fmt.Sprintf("spec: {template: {volumes: [{name: %s, emptyDir: {}}]}}", strings.Repeat("x", 64)): "spec.template.volumes[0].name … may not be more than 63 bytes",
+		},
+	},
+	"mounts": {
+		good: []string{"spec: {template: {volumeMounts: [{name: tls, mountPath: /tls}, {name: ca, mountPath: /etc/ssl/certs, readOnly: true}]}}"},
+		bad: map[string]string{
+			"spec: {template: {volumeMounts: []}}":                                                                    "spec.template.volumeMounts … should have at least 1 items",
+			"spec: {template: {volumeMounts: " + list(17, "{name: v, mountPath: /v%d}") + "}}":                        "spec.template.volumeMounts … must have at most 16 items",
+			"spec: {template: {volumeMounts: [{name: a, mountPath: /a}, {name: b, mountPath: /a}]}}":                  "spec.template.volumeMounts[1]: Duplicate value",
+			"spec: {template: {volumeMounts: [{name: a, mountPath: /data}]}}":                                         "spec.template.volumeMounts … must not lie on or mount one of the dispatcher's own volumes: store, state, database-ca, and /, /data, /state, /etc/eventflow/database-ca, /var/run/secrets/kubernetes.io",
+			"spec: {template: {volumeMounts: [{name: a, mountPath: /data/wal}]}}":                                     "spec.template.volumeMounts … must not lie on",
+			"spec: {template: {volumeMounts: [{name: a, mountPath: /}]}}":                                             "spec.template.volumeMounts … must not lie on",
+			"spec: {template: {volumeMounts: [{name: store, mountPath: /mine}]}}":                                     "spec.template.volumeMounts … must not lie on",
+			"spec: {template: {volumeMounts: [{name: a, mountPath: /var/run/secrets/kubernetes.io/serviceaccount}]}}": "spec.template.volumeMounts … must not lie on",
+		},
+	},
+	"security context": {
+		good: []string{"spec: {template: {securityContext: {}}}", "spec: {template: {securityContext: {runAsUser: 1000, fsGroup: 2000, runAsNonRoot: true}}}"},
+		bad: map[string]string{
+			"spec: {template: {securityContext: {runAsNonRoot: false}}}": "spec.template.securityContext … the dispatcher never runs as root: leave runAsNonRoot out",
+			"spec: {template: {securityContext: {runAsUser: 0}}}":        "spec.template.securityContext … the dispatcher never runs as root: name another user than 0",
+		},
+	},
+	"service": {
+		good: []string{"spec: {service: {type: LoadBalancer, annotations: {internal: 'true'}, ipFamilyPolicy: RequireDualStack, ipFamilies: [IPv6, IPv4]}}"},
+		bad: map[string]string{
+			"spec: {service: {type: ExternalName}}":             "spec.service.type: Unsupported value",
+			"spec: {service: {ipFamilyPolicy: Dual}}":           "spec.service.ipFamilyPolicy: Unsupported value",
+			"spec: {service: {ipFamilies: []}}":                 "spec.service.ipFamilies … should have at least 1 items",
+			"spec: {service: {ipFamilies: [IPv4, IPv6, IPv4]}}": "spec.service.ipFamilies … must have at most 2 items",
+			"spec: {service: {ipFamilies: [IPv5]}}":             "spec.service.ipFamilies[0]: Unsupported value",
+		},
+	},
 }
 
 var dispatcherStatusRules = map[string]rule{
@@ -218,6 +330,16 @@ var dispatcherStatusRules = map[string]rule{
 			fmt.Sprintf("status: {store: {reason: %s}}", strings.Repeat("x", 65)): "status.store.reason … may not be more than 64 bytes",
 		},
 	},
+	"volume": {
+		good: []string{"status: {volume: {id: a, use: Unused}}", "status: {volume: {id: a, use: Used}}", "status: {volume: {id: " + strings.Repeat("x", 64) + ", use: Abandoned}}"},
+		bad: map[string]string{
+			"status: {volume: {use: Used}}":                                      "status.volume.id: Required value",
+			"status: {volume: {id: a}}":                                          "status.volume.use: Required value",
+			"status: {volume: {id: '', use: Used}}":                              "status.volume.id … should be at least 1 chars long",
+			"status: {volume: {id: " + strings.Repeat("x", 65) + ", use: Used}}": "status.volume.id … may not be more than 64 bytes",
+			"status: {volume: {id: a, use: Lost}}":                               "status.volume.use: Unsupported value",
+		},
+	},
 	"publishURL": {
 		good: []string{"status: {publishURL: 'http://eventflow-dispatcher-default.eventflow-system.svc'}"},
 		bad: map[string]string{
@@ -242,13 +364,32 @@ var dispatcherStatusRules = map[string]rule{
 	},
 }
 
-const storeStays = "spec.store: Invalid value … the kind of store is immutable: events and deliveries stay in the store that accepted them; create another WebhookDispatcher with the other kind, and name it in new subscriptions"
+const storeStays = "<nil>: Invalid value … the kind of store is immutable: events and deliveries stay in the store that accepted them; create another WebhookDispatcher with the other kind, and name it in new subscriptions"
 
 // embeddedTransitions are of a stored dispatcher with the embedded store.
 var embeddedTransitions = map[string]rule{
 	"store stays": {
 		good: []string{"spec: {store: {embedded: {size: 20Gi}}}", "spec: {store: null}", "spec: null"},
 		bad:  map[string]string{"spec: {store: {embedded: null, postgres: {connectionSecretRef: {name: db, key: uri}}}}": storeStays},
+	},
+}
+
+// unusedTransitions are of a stored dispatcher whose embedded store never held an event.
+var unusedTransitions = map[string]rule{
+	"store may be another": {
+		good: []string{
+			"spec: {store: {embedded: {size: 1Gi, storageClassName: other}}}",
+			"spec: {store: {embedded: null, postgres: {connectionSecretRef: {name: db, key: uri}}}}",
+		},
+		bad: map[string]string{"spec: {store: {postgres: {connectionSecretRef: {name: db, key: uri}}}}": "exactly one of the fields in [embedded postgres] must be set"},
+	},
+}
+
+// setBackTransitions are of a stored dispatcher that names a database although events are on its volume.
+var setBackTransitions = map[string]rule{
+	"store may be set back": {
+		good: []string{"spec: {store: {postgres: null, embedded: {}}}", "spec: {store: null}"},
+		bad:  map[string]string{"spec: {store: {embedded: {}}}": "exactly one of the fields in [embedded postgres] must be set"},
 	},
 }
 

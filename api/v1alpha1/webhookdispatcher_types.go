@@ -18,7 +18,8 @@ type WebhookDispatcherSpec struct {
 	// +kubebuilder:validation:Maximum=100
 	Replicas *int32 `json:"replicas,omitempty"`
 
-	// store is where events and deliveries are kept. Exactly one kind must be set, and it cannot be changed to the other.
+	// store is where events and deliveries are kept. Exactly one kind must be set, and it cannot be changed to the other, but
+	// for an embedded store that never held an event.
 	// +optional
 	// +kubebuilder:default={embedded: {}}
 	Store Store `json:"store,omitzero"`
@@ -67,12 +68,15 @@ type WebhookDispatcherSpec struct {
 	// template is laid over the dispatcher's pods. A change replaces them.
 	// +optional
 	Template PodTemplate `json:"template,omitzero"`
+
+	// service is laid over the dispatcher's Service.
+	// +optional
+	Service ServiceTemplate `json:"service,omitzero"`
 }
 
 // Store is where a dispatcher keeps events and deliveries.
 //
 // +kubebuilder:validation:ExactlyOneOf=embedded;postgres
-// +kubebuilder:validation:XValidation:rule="has(self.embedded) == has(oldSelf.embedded)",message="the kind of store is immutable: events and deliveries stay in the store that accepted them; create another WebhookDispatcher with the other kind, and name it in new subscriptions"
 type Store struct {
 	// embedded keeps them on a volume of the dispatcher's own, for one pod.
 	// +optional
@@ -86,18 +90,28 @@ type Store struct {
 // EmbeddedStore is a store on a PersistentVolumeClaim. The claim outlives the dispatcher: delete it by hand once its
 // events are no longer wanted.
 type EmbeddedStore struct {
-	// size of the volume. It can grow where the storage class allows it, and never shrink.
+	// size of the volume. It can grow where the storage class allows it, and never shrink once an event was kept on it.
 	// +optional
 	// +kubebuilder:default="10Gi"
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('64Mi')) >= 0",message="must be at least 64Mi"
 	Size resource.Quantity `json:"size,omitzero"`
 
-	// storageClassName of the volume; unset, the cluster's default class. It cannot be changed once the claim exists.
+	// storageClassName of the volume; unset, the cluster's default class. It cannot be changed once an event was kept on the
+	// volume.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	StorageClassName string `json:"storageClassName,omitempty"`
+
+	// accessMode of the volume; without, ReadWriteOncePod. Storage drivers that lack it need ReadWriteOnce. It cannot be
+	// changed once an event was kept on the volume.
+	// +optional
+	// +kubebuilder:validation:Enum=ReadWriteOncePod;ReadWriteOnce
+	AccessMode VolumeAccessMode `json:"accessMode,omitempty"`
 }
+
+// VolumeAccessMode is how many pods may use a volume.
+type VolumeAccessMode string
 
 // PostgresStore is a store in a PostgreSQL database, which is this dispatcher's alone. Its Secrets are in the
 // dispatcher's namespace; a change of one restarts the pods, one after another.
@@ -336,11 +350,21 @@ type Retention struct {
 	Failed metav1.Duration `json:"failed,omitzero"`
 }
 
-// PodTemplate is laid over a dispatcher's pods.
+// PodTemplate is laid over a dispatcher's pods. What the dispatcher itself sets there is refused.
 type PodTemplate struct {
+	// labels are added to the pods.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !(k in ['app.kubernetes.io/name', 'app.kubernetes.io/component', 'app.kubernetes.io/instance', 'app.kubernetes.io/managed-by']) && !k.startsWith('webhooks.clinikapi.com/'))",message="must not set a label by which the dispatcher's pods are found: app.kubernetes.io/name, component, instance, managed-by, webhooks.clinikapi.com/…"
+	Labels map[string]string `json:"labels,omitempty"`
+
 	// annotations are added to the pods.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('webhooks.clinikapi.com/'))",message="must not set an annotation of the manager's own: webhooks.clinikapi.com/…"
 	Annotations map[string]string `json:"annotations,omitempty"`
+
+	// serviceAccountAnnotations are added to the pods' ServiceAccount, such as the cloud identity that it stands for.
+	// +optional
+	ServiceAccountAnnotations map[string]string `json:"serviceAccountAnnotations,omitempty"`
 
 	// resources of the dispatcher's container.
 	// +optional
@@ -361,6 +385,131 @@ type PodTemplate struct {
 	// affinity of the pods.
 	// +optional
 	Affinity *corev1.Affinity `json:"affinity,omitempty"`
+
+	// topologySpreadConstraints of the pods, in place of those that the manager gives to pods on a database.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	TopologySpreadConstraints []corev1.TopologySpreadConstraint `json:"topologySpreadConstraints,omitempty"`
+
+	// priorityClassName of the pods.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	PriorityClassName string `json:"priorityClassName,omitempty"`
+
+	// imagePullSecrets of the pods.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	ImagePullSecrets []corev1.LocalObjectReference `json:"imagePullSecrets,omitempty"`
+
+	// env of the dispatcher's container. Flags that the manager sets go before it.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:XValidation:rule="self.all(e, !(e.name in ['EVENTFLOW_STORE', 'EVENTFLOW_STATE_DIR', 'EVENTFLOW_ROUTES', 'EVENTFLOW_KUBECONFIG', 'PGSSLMODE', 'PGSSLROOTCERT', 'KUBERNETES_SERVICE_HOST', 'KUBERNETES_SERVICE_PORT']))",message="must not set what tells the dispatcher where its store, its routing table and its API server are: EVENTFLOW_STORE, EVENTFLOW_STATE_DIR, EVENTFLOW_ROUTES, EVENTFLOW_KUBECONFIG, PGSSLMODE, PGSSLROOTCERT, KUBERNETES_SERVICE_…"
+	Env []corev1.EnvVar `json:"env,omitempty"`
+
+	// envFrom of the dispatcher's container. What the manager sets goes before it.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	EnvFrom []corev1.EnvFromSource `json:"envFrom,omitempty"`
+
+	// volumes are added to the pods.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="self.all(v, !(v.name in ['store', 'state', 'database-ca']))",message="must not have the name of one of the dispatcher's own volumes: store, state, database-ca"
+	Volumes []TemplateVolume `json:"volumes,omitempty"`
+
+	// volumeMounts are added to the dispatcher's container.
+	// +optional
+	// +listType=map
+	// +listMapKey=mountPath
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="self.all(m, !(m.name in ['store', 'state', 'database-ca']) && m.mountPath != '/' && !['/data', '/state', '/etc/eventflow/database-ca', '/var/run/secrets/kubernetes.io'].exists(p, m.mountPath == p || m.mountPath.startsWith(p + '/')))",message="must not lie on or mount one of the dispatcher's own volumes: store, state, database-ca, and /, /data, /state, /etc/eventflow/database-ca, /var/run/secrets/kubernetes.io"
+	VolumeMounts []corev1.VolumeMount `json:"volumeMounts,omitempty"`
+
+	// securityContext of the pods, in place of the image's user and groups; {} leaves them to the cluster, as OpenShift
+	// wants it. runAsNonRoot is always true.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="!has(self.runAsNonRoot) || self.runAsNonRoot",message="the dispatcher never runs as root: leave runAsNonRoot out"
+	// +kubebuilder:validation:XValidation:rule="!has(self.runAsUser) || self.runAsUser != 0",message="the dispatcher never runs as root: name another user than 0"
+	SecurityContext *corev1.PodSecurityContext `json:"securityContext,omitempty"`
+}
+
+// TemplateVolume is a volume of one of the kinds that the restricted Pod Security Standard allows.
+//
+// +kubebuilder:validation:ExactlyOneOf=configMap;secret;emptyDir;projected;csi;persistentVolumeClaim
+type TemplateVolume struct {
+	// name of the volume.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name,omitempty"`
+
+	// configMap of the dispatcher's namespace.
+	// +optional
+	ConfigMap *corev1.ConfigMapVolumeSource `json:"configMap,omitempty"`
+
+	// secret of the dispatcher's namespace.
+	// +optional
+	Secret *corev1.SecretVolumeSource `json:"secret,omitempty"`
+
+	// emptyDir shares the pod's lifetime.
+	// +optional
+	EmptyDir *corev1.EmptyDirVolumeSource `json:"emptyDir,omitempty"`
+
+	// projected combines several sources.
+	// +optional
+	Projected *corev1.ProjectedVolumeSource `json:"projected,omitempty"`
+
+	// csi is a volume of a driver, such as one for secrets.
+	// +optional
+	CSI *corev1.CSIVolumeSource `json:"csi,omitempty"`
+
+	// persistentVolumeClaim of the dispatcher's namespace.
+	// +optional
+	PersistentVolumeClaim *corev1.PersistentVolumeClaimVolumeSource `json:"persistentVolumeClaim,omitempty"`
+}
+
+// ServiceType is how a Service is reached.
+// +kubebuilder:validation:Enum=ClusterIP;NodePort;LoadBalancer
+type ServiceType string
+
+// ServiceTemplate is laid over a dispatcher's Service.
+type ServiceTemplate struct {
+	// type of the Service; without, ClusterIP.
+	// +optional
+	Type ServiceType `json:"type,omitempty"`
+
+	// annotations are added to the Service.
+	// +optional
+	Annotations map[string]string `json:"annotations,omitempty"`
+
+	// ipFamilyPolicy of the Service; without, the cluster's default.
+	// +optional
+	// +kubebuilder:validation:Enum=SingleStack;PreferDualStack;RequireDualStack
+	IPFamilyPolicy corev1.IPFamilyPolicy `json:"ipFamilyPolicy,omitempty"`
+
+	// ipFamilies of the Service, the primary one first.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=2
+	// +kubebuilder:validation:items:Enum=IPv4;IPv6
+	IPFamilies []corev1.IPFamily `json:"ipFamilies,omitempty"`
 }
 
 // WebhookDispatcherStatus is the observed state of a WebhookDispatcher.
@@ -412,6 +561,10 @@ type WebhookDispatcherStatus struct {
 	// +kubebuilder:validation:MaxLength=512
 	Selector string `json:"selector,omitempty"`
 
+	// volume says whether the volume of an embedded store ever held an event. One that did not gives way to another.
+	// +optional
+	Volume VolumeStatus `json:"volume,omitzero"` //nolint:kubeapilinter // omitzero leaves an empty one out, as a pointer would
+
 	// subscriptions counts the subscriptions in the routing table.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
@@ -434,6 +587,35 @@ type StoreReport struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	Reason string `json:"reason,omitempty"`
+}
+
+// StoreUse says whether a store ever held an event.
+// +kubebuilder:validation:Enum=Unused;Used;Abandoned
+type StoreUse string
+
+// The uses of a store. Whoever changes one writes it only over the state that was read, so that a store is not used and
+// abandoned at once.
+const (
+	// StoreUnused never held an event. A dispatcher makes it Used before it accepts the first one.
+	StoreUnused StoreUse = "Unused"
+	// StoreUsed held an event, once at least. It stays so.
+	StoreUsed StoreUse = "Used"
+	// StoreAbandoned was Unused when the manager began to replace it. It accepts no event.
+	StoreAbandoned StoreUse = "Abandoned"
+)
+
+// VolumeStatus is what is known of the volume of an embedded store.
+type VolumeStatus struct {
+	// id of the store, made with it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	ID string `json:"id,omitempty"`
+
+	// use is Unused until the first event is accepted, and then Used; Abandoned while another volume takes the place of one
+	// that is Unused.
+	// +required
+	Use StoreUse `json:"use,omitempty"`
 }
 
 // TenantUsage is what one namespace uses of a dispatcher.
@@ -470,6 +652,7 @@ type TenantUsage struct {
 
 // WebhookDispatcher is one data plane: a Deployment that accepts events, keeps them and delivers them.
 //
+// +kubebuilder:validation:XValidation:rule="has(self.spec.store.embedded) == has(oldSelf.spec.store.embedded) || (has(oldSelf.status) && has(oldSelf.status.store) && (oldSelf.status.store.use != 'Used' || has(self.spec.store.embedded)))",message="the kind of store is immutable: events and deliveries stay in the store that accepted them; create another WebhookDispatcher with the other kind, and name it in new subscriptions"
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')",message="the name must be a DNS label of at most 40 characters, such as default: the names of its Service and its pods are made of it"
 type WebhookDispatcher struct {
 	metav1.TypeMeta `json:",inline"`

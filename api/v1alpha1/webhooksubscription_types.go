@@ -99,9 +99,8 @@ type DispatcherReference struct {
 	// +kubebuilder:validation:XValidation:rule="!format.dns1123Label().validate(self).hasValue()",message="must be a DNS label, such as default"
 	Name string `json:"name,omitempty"`
 
-	// namespace of the WebhookDispatcher.
+	// namespace of the WebhookDispatcher; without, the one that the manager is installed in.
 	// +optional
-	// +kubebuilder:default="eventflow-system"
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:XValidation:rule="!format.dns1123Label().validate(self).hasValue()",message="must be a DNS label, such as eventflow-system"

@@ -3,7 +3,6 @@ package dispatcher
 import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	rbacv1ac "k8s.io/client-go/applyconfigurations/rbac/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/controllers/names"
@@ -20,30 +19,13 @@ import (
 // +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create,roleName=eventflow-dispatcher-auth
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=get,roleName=eventflow-dispatcher-auth
 
-// access is what lets a dispatcher read its routing table and write what it has to report.
+// access is what lets a dispatcher read its routing table and say how its store is.
 func access(d *v1alpha1.WebhookDispatcher) []object {
 	name := names.Workload(d.Name)
-	result := []object{
+	return []object{
 		{kind: "Role", name: name, configuration: role(d)},
 		{kind: "RoleBinding", name: name, configuration: roleBinding(d), replaced: &rbacv1.RoleBinding{}},
 	}
-	for _, clusterRole := range clusterRoles(d) {
-		result = append(result, object{
-			kind:          "ClusterRoleBinding",
-			name:          names.ClusterBinding(clusterRole, client.ObjectKeyFromObject(d)),
-			configuration: clusterRoleBinding(d, clusterRole),
-			replaced:      &rbacv1.ClusterRoleBinding{},
-		})
-	}
-	return result
-}
-
-// clusterRoles are those that the dispatcher needs: whoever need not ask the API server who publishes, may not.
-func clusterRoles(d *v1alpha1.WebhookDispatcher) []string {
-	if d.Spec.Ingest.Authentication == v1alpha1.IngestNone {
-		return []string{names.StatusRole}
-	}
-	return []string{names.StatusRole, names.AuthRole}
 }
 
 // role names the Secrets of this dispatcher's table and settings alone. Those are all it can read: nobody else's, and no others. In
@@ -71,14 +53,7 @@ func roleBinding(d *v1alpha1.WebhookDispatcher) *rbacv1ac.RoleBindingApplyConfig
 		WithLabels(labels(d)).
 		WithOwnerReferences(owner(d)).
 		WithSubjects(subject(d)).
-		WithRoleRef(roleRef("Role", names.Workload(d.Name)))
-}
-
-func clusterRoleBinding(d *v1alpha1.WebhookDispatcher, clusterRole string) *rbacv1ac.ClusterRoleBindingApplyConfiguration {
-	return rbacv1ac.ClusterRoleBinding(names.ClusterBinding(clusterRole, client.ObjectKeyFromObject(d))).
-		WithLabels(labels(d)).
-		WithSubjects(subject(d)).
-		WithRoleRef(roleRef("ClusterRole", clusterRole))
+		WithRoleRef(rbacv1ac.RoleRef().WithAPIGroup(rbacv1.GroupName).WithKind("Role").WithName(names.Workload(d.Name)))
 }
 
 func subject(d *v1alpha1.WebhookDispatcher) *rbacv1ac.SubjectApplyConfiguration {
@@ -86,8 +61,4 @@ func subject(d *v1alpha1.WebhookDispatcher) *rbacv1ac.SubjectApplyConfiguration 
 		WithKind(rbacv1.ServiceAccountKind).
 		WithName(names.Workload(d.Name)).
 		WithNamespace(d.Namespace)
-}
-
-func roleRef(kind, name string) *rbacv1ac.RoleRefApplyConfiguration {
-	return rbacv1ac.RoleRef().WithAPIGroup(rbacv1.GroupName).WithKind(kind).WithName(name)
 }

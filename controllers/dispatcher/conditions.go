@@ -24,6 +24,8 @@ type observation struct {
 	refused    string                        // what the API server said to something that it will not take
 	fixed      string                        // what it said to a change of the claim that it will not take
 	version    string                        // of Event Flow that the pods are to run; "" if that is not known
+	grant      string                        // how to let the manager make dispatchers here, "" if it may
+	renewing   bool                          // the volume, which never held an event, is being replaced
 }
 
 // decided are the types of the conditions that decide returns. Those that it leaves out are to be removed.
@@ -47,7 +49,7 @@ func decide(o observation) []metav1.Condition {
 // accepted reports whether the spec can be carried out. What a store cannot become is ignored, and said.
 func accepted(o observation) metav1.Condition {
 	for _, check := range []func(observation) (reason, message string, failed bool){
-		resourcesAreInvalid, settingsAreInvalid, selectorIsInvalid, connectionMissing,
+		namespaceNotGranted, resourcesAreInvalid, settingsAreInvalid, selectorIsInvalid, storeKindChanged, connectionMissing,
 	} {
 		if reason, message, failed := check(o); failed {
 			return condition(v1alpha1.ConditionAccepted, metav1.ConditionFalse, reason, message)
@@ -71,6 +73,9 @@ func ready(o observation, accepted, store metav1.Condition) (metav1.Condition, s
 	}
 	if accepted.Status != metav1.ConditionTrue {
 		return is(metav1.ConditionFalse, accepted.Reason, accepted.Message), progressOf(accepted.Reason)
+	}
+	if reason, message, failed := storeBeingRenewed(o); failed {
+		return is(metav1.ConditionFalse, reason, message), v1alpha1.ConditionReconciling
 	}
 	if reason, message, failed := somethingRefused(o); failed {
 		return is(metav1.ConditionFalse, reason, message), v1alpha1.ConditionStalled

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/ptr"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
@@ -306,4 +307,13 @@ func TestPodIsRestricted(t *testing.T) {
 			t.Errorf("it is not so that the pod %s", what)
 		}
 	}
+}
+
+// convert copies an apply configuration into the API object of the same fields.
+func convert(configuration, object any) error {
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(configuration)
+	if err != nil {
+		return err
+	}
+	return runtime.DefaultUnstructuredConverter.FromUnstructured(content, object)
 }

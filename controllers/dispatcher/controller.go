@@ -9,8 +9,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	policyv1 "k8s.io/api/policy/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -21,7 +19,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -31,16 +28,11 @@ import (
 	"github.com/clinikapi/eventflow/controllers/status"
 )
 
-// What the manager may do. It creates no right that it has not itself, but for the two ClusterRoles that it may bind.
+// What the manager may do in all namespaces. What it may write beside statuses is said in grants.go and bindings.go. It
+// creates no right that it has not itself, but for the two ClusterRoles that it may bind.
 //
-// +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhookdispatchers,verbs=get;list;watch
+// +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhookdispatchers,verbs=list;watch
 // +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhookdispatchers/status,verbs=get;patch
-// +kubebuilder:rbac:groups=apps,resources=deployments,verbs=get;list;watch;create;patch
-// +kubebuilder:rbac:groups="",resources=services;serviceaccounts;persistentvolumeclaims,verbs=get;list;watch;create;patch
-// +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=get;list;watch;create;patch
-// +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=roles,verbs=get;list;watch;create;patch
-// +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=rolebindings;clusterrolebindings,verbs=get;list;watch;create;patch;delete
-// +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=clusterroles,verbs=bind,resourceNames=eventflow-dispatcher-status;eventflow-dispatcher-auth
 
 // growAgain is how long after a claim could not grow it is tried again: its class may allow it by then.
 const growAgain = 5 * time.Minute
@@ -55,39 +47,36 @@ type Reconciler struct {
 	Image Image
 	// Version of Event Flow that is in the image; "" if that is not known.
 	Version string
+	// Grants knows where the manager may make dispatchers.
+	Grants *Grants
+
+	watches *watches
 }
 
 // SetupWithManager starts the reconciler with the manager.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
-	byLabel := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, object client.Object) []reconcile.Request {
-		key, ok := names.Dispatcher(object)
-		if !ok {
-			return nil
-		}
-		return []reconcile.Request{{NamespacedName: key}}
-	})
-	return ctrl.NewControllerManagedBy(mgr).
+	made, err := ctrl.NewControllerManagedBy(mgr).
 		Named("dispatcher").
 		For(&v1alpha1.WebhookDispatcher{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.Funcs{UpdateFunc: statusChanged}))).
-		Owns(&appsv1.Deployment{}).
-		Owns(&corev1.Service{}, builder.OnlyMetadata).
-		Owns(&corev1.ServiceAccount{}, builder.OnlyMetadata).
-		Owns(&rbacv1.Role{}, builder.OnlyMetadata).
-		Owns(&rbacv1.RoleBinding{}, builder.OnlyMetadata).
-		Owns(&policyv1.PodDisruptionBudget{}, builder.OnlyMetadata).
-		Watches(&corev1.PersistentVolumeClaim{}, byLabel).
 		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.connecting), builder.OnlyMetadata).
-		Watches(&rbacv1.ClusterRoleBinding{}, byLabel, builder.OnlyMetadata).
 		WithOptions(controller.Options{RateLimiter: backoff.RateLimiter()}).
-		Complete(r)
+		Build(r)
+	if err != nil {
+		return err
+	}
+	r.watches = &watches{manager: mgr, controller: made, namespaces: make(map[string]struct{})}
+	return errors.Join(
+		r.watches.watch(r.Grants.home),
+		r.watches.watchBindings(handler.EnqueueRequestsFromMapFunc(r.every)),
+	)
 }
 
 // statusChanged reports whether the pods have something else to say, or their count changed: what was written from an older
 // cache is made good when the cache shows it. The rest of the status is the manager's own.
 func statusChanged(e event.UpdateEvent) bool {
 	older, newer := &e.ObjectOld.(*v1alpha1.WebhookDispatcher).Status, &e.ObjectNew.(*v1alpha1.WebhookDispatcher).Status
-	return older.Store != newer.Store || older.Version != newer.Version || older.SettingsGeneration != newer.SettingsGeneration ||
-		!ptr.Equal(older.Replicas, newer.Replicas)
+	return older.Store != newer.Store || older.Volume != newer.Volume || older.Version != newer.Version ||
+		older.SettingsGeneration != newer.SettingsGeneration || !ptr.Equal(older.Replicas, newer.Replicas)
 }
 
 // Reconcile brings what one WebhookDispatcher becomes, and its status, up to date.
@@ -96,15 +85,40 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	err := r.Client.Get(ctx, req.NamespacedName, d)
 	switch {
 	case apierrors.IsNotFound(err):
-		return reconcile.Result{}, r.sweep(ctx, req.NamespacedName)
+		_, err := r.bind(ctx)
+		return reconcile.Result{}, err
 	case err != nil:
 		return reconcile.Result{}, fmt.Errorf("get dispatcher: %w", err)
 	case !d.DeletionTimestamp.IsZero(): // what it owns goes before it, and must not be made again
 		return reconcile.Result{}, nil
 	}
+	granted, err := r.Grants.Granted(ctx, d.Namespace)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if !granted { // nothing of it may be read, either
+		o := observation{dispatcher: d, grant: r.Grants.command(d.Namespace)}
+		return reconcile.Result{RequeueAfter: grantAwaited}, r.updateStatus(ctx, o)
+	}
+	if err := r.watches.watch(d.Namespace); err != nil {
+		return reconcile.Result{}, err
+	}
+	return r.carryOut(ctx, d)
+}
+
+// carryOut makes what a dispatcher becomes, where the manager may.
+func (r *Reconciler) carryOut(ctx context.Context, d *v1alpha1.WebhookDispatcher) (reconcile.Result, error) {
 	o, err := r.observe(ctx, d)
 	if err != nil {
 		return reconcile.Result{}, err
+	}
+	if err := r.renew(ctx, &o); apierrors.IsConflict(err) { // the cache is behind, or somebody was faster
+		return reconcile.Result{RequeueAfter: time.Second}, nil
+	} else if err != nil {
+		return reconcile.Result{}, err
+	}
+	if o.renewing {
+		return reconcile.Result{RequeueAfter: renewalAwaited}, r.updateStatus(ctx, o)
 	}
 	applyErr := r.apply(ctx, &o)
 	// As it is now: an older one would say that what was just applied is up already.
@@ -187,7 +201,11 @@ func (r *Reconciler) apply(ctx context.Context, o *observation) error {
 		}
 		errs = append(errs, err)
 	}
-	return errors.Join(append(errs, r.unbind(ctx, o.dispatcher))...)
+	missing, err := r.bind(ctx)
+	if o.refused == "" {
+		o.refused = missing
+	}
+	return errors.Join(append(errs, err)...)
 }
 
 // isRefusal reports whether the API server will go on saying no.
@@ -207,48 +225,10 @@ func (r *Reconciler) clearRollingUpdate(ctx context.Context, o *observation) err
 	return nil
 }
 
-// unbind takes back the ClusterRoles that a dispatcher does not need any more.
-func (r *Reconciler) unbind(ctx context.Context, d *v1alpha1.WebhookDispatcher) error {
-	needed := make(map[string]bool)
-	for _, role := range clusterRoles(d) {
-		needed[names.ClusterBinding(role, client.ObjectKeyFromObject(d))] = true
-	}
-	return r.deleteBindings(ctx, client.ObjectKeyFromObject(d), func(name string) bool { return !needed[name] })
-}
-
-// sweep removes what Kubernetes does not collect after a dispatcher was deleted.
-func (r *Reconciler) sweep(ctx context.Context, key client.ObjectKey) error {
-	err := r.Reader.Get(ctx, key, &v1alpha1.WebhookDispatcher{})
-	if !apierrors.IsNotFound(err) { // the cache is behind and will tell once it is not
-		return err
-	}
-	return r.deleteBindings(ctx, key, func(string) bool { return true })
-}
-
-func (r *Reconciler) deleteBindings(ctx context.Context, key client.ObjectKey, chosen func(name string) bool) error {
-	bindings := &metav1.PartialObjectMetadataList{}
-	bindings.SetGroupVersionKind(rbacv1.SchemeGroupVersion.WithKind("ClusterRoleBindingList"))
-	if err := r.Client.List(ctx, bindings, client.MatchingLabels(names.Labels(names.DataPlane, key))); err != nil {
-		return fmt.Errorf("list bindings: %w", err)
-	}
-	var errs []error
-	for i := range bindings.Items {
-		name := bindings.Items[i].Name
-		if !chosen(name) {
-			continue
-		}
-		log.FromContext(ctx).Info("removing a binding that its dispatcher does not need", "binding", name)
-		errs = append(errs, r.remove(ctx, &rbacv1.ClusterRoleBinding{}, client.ObjectKey{Name: name}))
-	}
-	return errors.Join(errs...)
-}
-
 // remove deletes an object that the API server may have already deleted.
 func (r *Reconciler) remove(ctx context.Context, object client.Object, key client.ObjectKey) error {
 	object.SetName(key.Name)
-	if _, clusterWide := object.(*rbacv1.ClusterRoleBinding); !clusterWide {
-		object.SetNamespace(key.Namespace)
-	}
+	object.SetNamespace(key.Namespace)
 	if err := r.Client.Delete(ctx, object); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("delete %s: %w", key.Name, err)
 	}

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -23,10 +24,13 @@ const DefaultName = "default"
 // not want it back.
 const marker = "eventflow-default-dispatcher"
 
+// createdBy is an annotation on what the manager made for the start, and leaves to others.
+const createdBy = "webhooks.clinikapi.com/created-by"
+
 // tryAgain is how long to wait after a failure: the namespace may still be on its way.
 const tryAgain = 2 * time.Second
 
-// +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhookdispatchers,verbs=create,namespace=eventflow-system
+// +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhookdispatchers,verbs=create;patch,resourceNames=default,namespace=eventflow-system
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=create,namespace=eventflow-system
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get,resourceNames=eventflow-default-dispatcher,namespace=eventflow-system
 
@@ -70,15 +74,29 @@ func (d *Default) ensure(ctx context.Context) error {
 		return fmt.Errorf("list dispatchers: %w", err)
 	}
 	if len(existing.Items) == 0 {
-		created := &v1alpha1.WebhookDispatcher{ObjectMeta: metav1.ObjectMeta{Namespace: d.Namespace, Name: DefaultName}}
-		if err := d.Client.Create(ctx, created); err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("create dispatcher: %w", err)
+		if err := d.create(ctx); err != nil {
+			return err
 		}
 	}
 	mark.Labels = map[string]string{names.ManagedByLabel: names.ManagedBy}
 	mark.Data = map[string]string{"about": "The manager has taken care of the dispatcher \"" + DefaultName + "\". Delete this and restart the manager to have it created again."}
 	if err := d.Client.Create(ctx, mark); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("remember that the default dispatcher was created: %w", err)
+	}
+	return nil
+}
+
+// create applies a dispatcher with no spec, so that no field of the spec has an owner: whoever applies a manifest of it
+// later takes nothing from anybody. The annotation is there to own something: the API server takes the fields of an object
+// that has no owner at all for somebody's. A dispatcher that was made in the meantime stays as it is.
+func (d *Default) create(ctx context.Context) error {
+	object := &unstructured.Unstructured{}
+	object.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("WebhookDispatcher"))
+	object.SetNamespace(d.Namespace)
+	object.SetName(DefaultName)
+	object.SetAnnotations(map[string]string{createdBy: names.FieldOwner})
+	if err := d.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner(names.FieldOwner)); err != nil {
+		return fmt.Errorf("create dispatcher: %w", err)
 	}
 	return nil
 }

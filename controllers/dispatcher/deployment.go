@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"fmt"
 	"maps"
 
 	corev1 "k8s.io/api/core/v1"
@@ -48,6 +49,7 @@ func deployment(d *v1alpha1.WebhookDispatcher, connection string, image Image) (
 	}
 	key := client.ObjectKeyFromObject(d)
 	template := corev1ac.PodTemplateSpec().
+		WithLabels(maps.Clone(d.Spec.Template.Labels)).
 		WithLabels(names.Labels(names.DataPlane, key)).
 		WithAnnotations(maps.Clone(d.Spec.Template.Annotations)).
 		WithSpec(pod)
@@ -73,38 +75,84 @@ func replicas(d *v1alpha1.WebhookDispatcher) int32 {
 }
 
 func podSpec(d *v1alpha1.WebhookDispatcher, image Image) (*corev1ac.PodSpecApplyConfiguration, error) {
+	laid, err := overlay(d)
+	if err != nil {
+		return nil, err
+	}
 	spec := corev1ac.PodSpec().
 		WithServiceAccountName(names.Workload(d.Name)).
 		WithEnableServiceLinks(false).
 		WithTerminationGracePeriodSeconds(graceSeconds).
-		WithSecurityContext(corev1ac.PodSecurityContext().
-			WithRunAsNonRoot(true).
-			WithRunAsUser(nonRoot).
-			WithRunAsGroup(nonRoot).
-			WithFSGroup(nonRoot).
-			WithFSGroupChangePolicy(corev1.FSGroupChangeOnRootMismatch). // a large store is not walked at each start
-			WithSeccompProfile(corev1ac.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))).
+		WithSecurityContext(podSecurity(laid.SecurityContext)).
 		WithVolumes(volumes(d)...).
 		WithTopologySpreadConstraints(spread(d)...).
-		WithContainers(container(d, image)).
+		WithContainers(container(d, image, laid)).
 		WithNodeSelector(d.Spec.Template.NodeSelector)
-	for i := range d.Spec.Template.Tolerations {
-		toleration := &corev1ac.TolerationApplyConfiguration{}
-		if err := convert(&d.Spec.Template.Tolerations[i], toleration); err != nil {
-			return nil, err
-		}
-		spec.WithTolerations(toleration)
+	for i := range laid.Volumes {
+		spec.WithVolumes(&laid.Volumes[i])
 	}
-	if d.Spec.Template.Affinity != nil {
-		spec.Affinity = &corev1ac.AffinityApplyConfiguration{}
-		if err := convert(d.Spec.Template.Affinity, spec.Affinity); err != nil {
-			return nil, err
-		}
+	for i := range laid.TopologySpreadConstraints {
+		spec.WithTopologySpreadConstraints(&laid.TopologySpreadConstraints[i])
+	}
+	for i := range laid.Tolerations {
+		spec.WithTolerations(&laid.Tolerations[i])
+	}
+	for i := range laid.ImagePullSecrets {
+		spec.WithImagePullSecrets(&laid.ImagePullSecrets[i])
+	}
+	spec.Affinity = laid.Affinity
+	if class := d.Spec.Template.PriorityClassName; class != "" {
+		spec.WithPriorityClassName(class)
 	}
 	return spec, nil
 }
 
-func container(d *v1alpha1.WebhookDispatcher, image Image) *corev1ac.ContainerApplyConfiguration {
+// laidOver is what of a template has the form of an apply configuration already: the same fields, each a pointer.
+type laidOver struct {
+	Tolerations               []corev1ac.TolerationApplyConfiguration               `json:"tolerations"`
+	Affinity                  *corev1ac.AffinityApplyConfiguration                  `json:"affinity"`
+	TopologySpreadConstraints []corev1ac.TopologySpreadConstraintApplyConfiguration `json:"topologySpreadConstraints"`
+	ImagePullSecrets          []corev1ac.LocalObjectReferenceApplyConfiguration     `json:"imagePullSecrets"`
+	Env                       []corev1ac.EnvVarApplyConfiguration                   `json:"env"`
+	EnvFrom                   []corev1ac.EnvFromSourceApplyConfiguration            `json:"envFrom"`
+	Volumes                   []corev1ac.VolumeApplyConfiguration                   `json:"volumes"`
+	VolumeMounts              []corev1ac.VolumeMountApplyConfiguration              `json:"volumeMounts"`
+	SecurityContext           *corev1ac.PodSecurityContextApplyConfiguration        `json:"securityContext"`
+}
+
+func overlay(d *v1alpha1.WebhookDispatcher) (*laidOver, error) {
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&d.Spec.Template)
+	if err != nil {
+		return nil, fmt.Errorf("read spec.template: %w", err)
+	}
+	laid := &laidOver{}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(content, laid); err != nil {
+		return nil, fmt.Errorf("read spec.template: %w", err)
+	}
+	return laid, nil
+}
+
+// podSecurity is what a template says, in place of the image's own user and groups; what keeps the pod within the
+// restricted Pod Security Standard stays.
+func podSecurity(laid *corev1ac.PodSecurityContextApplyConfiguration) *corev1ac.PodSecurityContextApplyConfiguration {
+	security := laid
+	if security == nil {
+		security = corev1ac.PodSecurityContext().
+			WithRunAsUser(nonRoot).
+			WithRunAsGroup(nonRoot).
+			WithFSGroup(nonRoot)
+	}
+	security.WithRunAsNonRoot(true)
+	if security.FSGroupChangePolicy == nil {
+		security.WithFSGroupChangePolicy(corev1.FSGroupChangeOnRootMismatch) // a large store is not walked at each start
+	}
+	if security.SeccompProfile == nil {
+		security.WithSeccompProfile(corev1ac.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))
+	}
+	return security
+}
+
+func container(d *v1alpha1.WebhookDispatcher, image Image, laid *laidOver) *corev1ac.ContainerApplyConfiguration {
 	resources := d.Spec.Template.Resources
 	if resources.Requests == nil && resources.Limits == nil {
 		resources = defaultResources
@@ -128,6 +176,15 @@ func container(d *v1alpha1.WebhookDispatcher, image Image) *corev1ac.ContainerAp
 			WithReadOnlyRootFilesystem(true).
 			WithRunAsNonRoot(true).
 			WithCapabilities(corev1ac.Capabilities().WithDrop("ALL")))
+	for i := range laid.Env {
+		c.WithEnv(&laid.Env[i])
+	}
+	for i := range laid.EnvFrom {
+		c.WithEnvFrom(&laid.EnvFrom[i])
+	}
+	for i := range laid.VolumeMounts {
+		c.WithVolumeMounts(&laid.VolumeMounts[i])
+	}
 	if image.PullPolicy != "" {
 		c.WithImagePullPolicy(image.PullPolicy)
 	}
@@ -160,13 +217,4 @@ func resourceRequirements(r corev1.ResourceRequirements) *corev1ac.ResourceRequi
 		result.WithClaims(one)
 	}
 	return result
-}
-
-// convert copies what an API object holds into its apply configuration: the same fields, each a pointer.
-func convert(object, configuration any) error {
-	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
-	if err != nil {
-		return err
-	}
-	return runtime.DefaultUnstructuredConverter.FromUnstructured(content, configuration)
 }

@@ -1,6 +1,8 @@
 package dispatcher
 
 import (
+	"maps"
+
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -40,6 +42,9 @@ func objects(o observation, image Image) ([]object, error) {
 		object{kind: "Service", name: name, configuration: service(d)},
 		object{kind: "PodDisruptionBudget", name: name, configuration: podDisruptionBudget(d)},
 	)
+	if keepsVolume(d) {
+		return result, nil
+	}
 	version := o.connection.version
 	if o.connection.reason != "" {
 		if o.deployment == nil { // its pods could not start
@@ -68,6 +73,7 @@ func labels(d *v1alpha1.WebhookDispatcher) map[string]string {
 func serviceAccount(d *v1alpha1.WebhookDispatcher) *corev1ac.ServiceAccountApplyConfiguration {
 	return corev1ac.ServiceAccount(names.Workload(d.Name), d.Namespace).
 		WithLabels(labels(d)).
+		WithAnnotations(maps.Clone(d.Spec.Template.ServiceAccountAnnotations)).
 		WithOwnerReferences(owner(d))
 }
 
@@ -84,13 +90,22 @@ func service(d *v1alpha1.WebhookDispatcher) *corev1ac.ServiceApplyConfiguration 
 			WithTargetPort(intstr.FromString(name)).
 			WithProtocol(corev1.ProtocolTCP)
 	}
+	spec := corev1ac.ServiceSpec().
+		WithType(corev1.ServiceTypeClusterIP).
+		WithSelector(names.Selector(d.Name)).
+		WithIPFamilies(d.Spec.Service.IPFamilies...).
+		WithPorts(port("http", 80).WithAppProtocol("http"), port("ops", opsPort))
+	if kind := d.Spec.Service.Type; kind != "" {
+		spec.WithType(corev1.ServiceType(kind))
+	}
+	if policy := d.Spec.Service.IPFamilyPolicy; policy != "" {
+		spec.WithIPFamilyPolicy(policy)
+	}
 	return corev1ac.Service(names.Workload(d.Name), d.Namespace).
 		WithLabels(labels(d)).
+		WithAnnotations(maps.Clone(d.Spec.Service.Annotations)).
 		WithOwnerReferences(owner(d)).
-		WithSpec(corev1ac.ServiceSpec().
-			WithType(corev1.ServiceTypeClusterIP).
-			WithSelector(names.Selector(d.Name)).
-			WithPorts(port("http", 80).WithAppProtocol("http"), port("ops", opsPort)))
+		WithSpec(spec)
 }
 
 func podDisruptionBudget(d *v1alpha1.WebhookDispatcher) *policyv1ac.PodDisruptionBudgetApplyConfiguration {
@@ -121,7 +136,7 @@ func persistentVolumeClaim(d *v1alpha1.WebhookDispatcher, existing *corev1.Persi
 		}
 	}
 	spec := corev1ac.PersistentVolumeClaimSpec().
-		WithAccessModes(corev1.ReadWriteOncePod).
+		WithAccessModes(accessMode(d)).
 		WithResources(corev1ac.VolumeResourceRequirements().WithRequests(corev1.ResourceList{corev1.ResourceStorage: size}))
 	if existing != nil {
 		spec.AccessModes = existing.Spec.AccessModes
@@ -144,6 +159,22 @@ func wantedStore(d *v1alpha1.WebhookDispatcher) (resource.Quantity, string) {
 		return defaultSize, embedded.StorageClassName
 	}
 	return embedded.Size, embedded.StorageClassName
+}
+
+// accessMode is that of the embedded store's volume.
+func accessMode(d *v1alpha1.WebhookDispatcher) corev1.PersistentVolumeAccessMode {
+	if embedded := d.Spec.Store.Embedded; embedded != nil && embedded.AccessMode != "" {
+		return corev1.PersistentVolumeAccessMode(embedded.AccessMode)
+	}
+	return corev1.ReadWriteOncePod
+}
+
+// accessModeOf is that of a claim.
+func accessModeOf(claim *corev1.PersistentVolumeClaim) corev1.PersistentVolumeAccessMode {
+	if len(claim.Spec.AccessModes) == 0 {
+		return corev1.ReadWriteOncePod
+	}
+	return claim.Spec.AccessModes[0]
 }
 
 func claimSize(claim *corev1.PersistentVolumeClaim) resource.Quantity {

@@ -99,7 +99,7 @@ func environment(d *v1alpha1.WebhookDispatcher) []*corev1ac.EnvVarApplyConfigura
 // spread puts the pods that share a database onto different nodes where it can, unless the template says where they go.
 // The pods of each rollout are counted by themselves: those that are about to end do not repel their successors.
 func spread(d *v1alpha1.WebhookDispatcher) []*corev1ac.TopologySpreadConstraintApplyConfiguration {
-	if d.Spec.Store.Postgres == nil || d.Spec.Template.Affinity != nil {
+	if d.Spec.Store.Postgres == nil || d.Spec.Template.Affinity != nil || len(d.Spec.Template.TopologySpreadConstraints) > 0 {
 		return nil
 	}
 	return []*corev1ac.TopologySpreadConstraintApplyConfiguration{corev1ac.TopologySpreadConstraint().

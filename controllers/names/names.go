@@ -35,12 +35,15 @@ const (
 	Settings = "settings"
 )
 
-// The ClusterRoles that a dispatcher's ServiceAccount is bound to; they are installed with the manager.
+// The ClusterRoles that are installed with the manager. A dispatcher's ServiceAccount is bound to the first two by
+// ClusterRoleBindings of the same names.
 const (
 	// StatusRole allows to patch the status of subscriptions.
 	StatusRole = "eventflow-dispatcher-status"
 	// AuthRole allows to ask who publishes, and whether they may.
 	AuthRole = "eventflow-dispatcher-auth"
+	// NamespaceRole allows the manager to make dispatchers in the namespaces in which it is bound to the manager.
+	NamespaceRole = "eventflow-dispatcher-namespace"
 )
 
 // Workload is the name of what a dispatcher becomes in its namespace: Deployment, Service, ServiceAccount and so on.
@@ -48,12 +51,6 @@ func Workload(dispatcher string) string { return "eventflow-dispatcher-" + dispa
 
 // Claim is the name of the PersistentVolumeClaim that holds a dispatcher's embedded store.
 func Claim(dispatcher string) string { return Workload(dispatcher) + "-store" }
-
-// ClusterBinding is the name of the ClusterRoleBinding that gives a dispatcher one of the ClusterRoles. Namespaces
-// have no colon, so no two dispatchers share one.
-func ClusterBinding(role string, dispatcher client.ObjectKey) string {
-	return role + ":" + dispatcher.Namespace + ":" + dispatcher.Name
-}
 
 // Labels are the labels of an object that is made for a dispatcher.
 func Labels(component string, dispatcher client.ObjectKey) map[string]string {

@@ -34,8 +34,6 @@ const (
 	flushPause = 5 * time.Second
 )
 
-// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;patch;delete
-
 // Reconciler writes routing tables.
 type Reconciler struct {
 	Client client.Client

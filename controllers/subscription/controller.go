@@ -20,7 +20,8 @@ import (
 
 // +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhooksubscriptions,verbs=get;list;watch
 // +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhooksubscriptions/status,verbs=patch
-// +kubebuilder:rbac:groups="",resources=namespaces;secrets,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=list;watch
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get
 
 // Reconciler reconciles WebhookSubscriptions.
@@ -31,6 +32,8 @@ type Reconciler struct {
 	Reader client.Reader
 	// Tables is where accepted subscriptions go.
 	Tables *routes.Tables
+	// SecretLabel is what Secrets must have.
+	SecretLabel SecretLabel
 
 	decided             sync.Map // client.ObjectKey → decision
 	awaits              awaits

@@ -112,7 +112,7 @@ func (r *Reconciler) secretVersion(ctx context.Context, key client.ObjectKey) (s
 	if err := r.Client.Get(ctx, key, secret); client.IgnoreNotFound(err) != nil {
 		return "", fmt.Errorf("get metadata of Secret %s: %w", key.Name, err)
 	}
-	return versionOf(secret), nil
+	return r.SecretLabel.version(secret), nil
 }
 
 func metadata(kind string) *metav1.PartialObjectMetadata {

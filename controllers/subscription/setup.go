@@ -33,7 +33,7 @@ const concurrency = 32
 
 // SetupWithManager starts the reconciler with the manager.
 func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
-	r.secrets, r.configMaps = newValueReader(fetchSecrets(r.Reader)), newValueReader(fetchConfigMaps(r.Reader))
+	r.secrets, r.configMaps = newValueReader(r.SecretLabel.only(fetchSecrets(r.Reader))), newValueReader(fetchConfigMaps(r.Reader))
 	for field, extract := range map[string]client.IndexerFunc{
 		routes.DispatcherField: func(o client.Object) []string {
 			return []string{routes.Key(o.(*v1alpha1.WebhookSubscription).Spec.DispatcherRef)}

@@ -89,15 +89,18 @@ func (s *valueReader) join(key client.ObjectKey, version string) (read *valueRea
 	return read, true
 }
 
+// fetchObject reads a Secret, nil if there is none.
+type fetchObject func(ctx context.Context, key client.ObjectKey) (*corev1.Secret, error)
+
 // fetchSecrets reads Secrets.
-func fetchSecrets(reader client.Reader) fetch {
-	return func(ctx context.Context, key client.ObjectKey) (map[string][]byte, bool, string, error) {
+func fetchSecrets(reader client.Reader) fetchObject {
+	return func(ctx context.Context, key client.ObjectKey) (*corev1.Secret, error) {
 		secret := &corev1.Secret{}
 		err := reader.Get(ctx, key, secret)
 		if apierrors.IsNotFound(err) {
-			return nil, false, "", nil
+			return nil, nil
 		}
-		return secret.Data, err == nil, versionOf(secret), err
+		return secret, err
 	}
 }
 

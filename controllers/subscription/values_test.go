@@ -67,7 +67,7 @@ func TestSecretOfManySubscriptions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &slowServer{}
 		server.set("1", "first")
-		s := newValueReader(fetchSecrets(server))
+		s := newValueReader(SecretLabel{}.only(fetchSecrets(server)))
 		wantReads := func(want int) {
 			t.Helper()
 			if server.reads != want {
@@ -105,7 +105,7 @@ func TestSecretThatIsNotThere(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		server := &slowServer{}
-		s := newValueReader(fetchSecrets(server))
+		s := newValueReader(SecretLabel{}.only(fetchSecrets(server)))
 		ask(t, s, 500, "/", "")
 		if server.reads != 1 {
 			t.Errorf("%d reads of a Secret that does not exist", server.reads)
@@ -126,7 +126,7 @@ func TestSecretThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		server := &slowServer{err: errors.New("unavailable")}
-		s := newValueReader(fetchSecrets(server))
+		s := newValueReader(SecretLabel{}.only(fetchSecrets(server)))
 		if _, _, _, err := s.get(t.Context(), client.ObjectKey{Name: "s"}, "u/1"); !errors.Is(err, server.err) {
 			t.Errorf("got %v", err)
 		}
@@ -143,7 +143,7 @@ func TestSecretsKeptAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &slowServer{}
 		server.set("1", string(make([]byte, 1<<20)))
-		s := newValueReader(fetchSecrets(server))
+		s := newValueReader(SecretLabel{}.only(fetchSecrets(server)))
 		for i := range 100 {
 			if _, _, _, err := s.get(t.Context(), client.ObjectKey{Name: fmt.Sprint(i)}, "u/1"); err != nil {
 				t.Fatal(err)

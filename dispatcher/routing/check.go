@@ -46,7 +46,6 @@ var (
 // withDefaults returns the spec as an API server would keep it. The argument is not modified.
 func withDefaults(spec v1alpha1.WebhookSubscriptionSpec) v1alpha1.WebhookSubscriptionSpec {
 	setDefault(&spec.DispatcherRef.Name, "default")
-	setDefault(&spec.DispatcherRef.Namespace, "eventflow-system")
 	setDefault(&spec.Timeout, metav1.Duration{Duration: 30 * time.Second})
 	setDefault(&spec.Retry.InitialDelay, metav1.Duration{Duration: 30 * time.Second})
 	setDefault(&spec.Retry.MaxDelay, metav1.Duration{Duration: 2 * time.Hour})
@@ -114,7 +113,7 @@ func checkReferences(spec v1alpha1.WebhookSubscriptionSpec) error {
 	if len(dispatcher.Name) > maxDispatcherName || len(validation.IsDNS1123Label(dispatcher.Name)) > 0 {
 		return reject(v1alpha1.ReasonInvalidSpec, "spec.dispatcherRef.name: want a DNS label of at most %d characters, such as default", maxDispatcherName)
 	}
-	if len(validation.IsDNS1123Label(dispatcher.Namespace)) > 0 {
+	if dispatcher.Namespace != "" && len(validation.IsDNS1123Label(dispatcher.Namespace)) > 0 {
 		return reject(v1alpha1.ReasonInvalidSpec, "spec.dispatcherRef.namespace: want a DNS label, such as eventflow-system")
 	}
 	if err := checkReference("spec.signing.secretRef", spec.Signing.SecretRef); err != nil {

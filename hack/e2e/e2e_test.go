@@ -213,8 +213,8 @@ func restart(c *cluster) {
 func remove(c *cluster) {
 	c.kubectl("delete", "namespace", namespace, "clinic-a", "--timeout="+patience.String())
 	c.kubectl("delete", "webhookdispatchers", "--all", "--all-namespaces", "--timeout="+patience.String())
-	c.eventually("the manager's sweep of cluster-wide bindings", func() bool {
-		return c.kubectl("get", "clusterrolebindings", "-o", "name", "--selector=app.kubernetes.io/managed-by=eventflow-manager") == ""
+	c.eventually("the dispatchers' ServiceAccounts to lose their rights", func() bool {
+		return c.kubectl("get", "clusterrolebinding", "eventflow-dispatcher-status", "-o", "jsonpath={.subjects}") == ""
 	})
 	c.run("", "make", "undeploy")
 	left := c.kubectl("get", "customresourcedefinitions,namespaces,clusterroles,clusterrolebindings,persistentvolumes", "-o", "name")

@@ -101,13 +101,9 @@ func (s *session) startDispatcher(ctx context.Context) error {
 	return err
 }
 
-// deleteDispatcher leaves the manager the time to sweep the cluster-wide bindings, which nobody collects. The volume goes
-// with the namespace.
+// deleteDispatcher deletes it while its definition is there. The volume goes with the namespace.
 func (s *session) deleteDispatcher(ctx context.Context) error {
-	if _, err := s.kube(ctx, "--namespace="+systemNamespace, "delete", "webhookdispatcher", "default"); err != nil {
-		return err
-	}
-	_, err := s.kube(ctx, "wait", "--for=delete", "--timeout=30s", "clusterrolebindings", "-l", "webhooks.clinikapi.com/dispatcher=default")
+	_, err := s.kube(ctx, "--namespace="+systemNamespace, "delete", "webhookdispatcher", "default")
 	return err
 }
 
