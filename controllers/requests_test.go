@@ -165,7 +165,7 @@ func TestScaledDispatcherReadsNoSecret(t *testing.T) {
 	asked.forget()
 	d := &v1alpha1.WebhookDispatcher{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "main"}}
 	change(t, d, func(d *v1alpha1.WebhookDispatcher) { d.Spec.Replicas = new(int32(0)) })
-	become(t, d, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonSuspended)
+	become(t, d, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSuspended)
 	settled(t, ns)
 	if n, list := asked.of(http.MethodGet, ns, "/secrets/key-"); n > 0 {
 		t.Errorf("%d subscriptions, %d reads of Secrets: %v", len(subs), n, list)

@@ -542,7 +542,7 @@ type WebhookDispatcherStatus struct {
 
 	// store is what the pods say of their store. The condition StoreReady follows from it.
 	// +optional
-	Store StoreReport `json:"store,omitzero"`
+	Store StoreReport `json:"store,omitzero"` //nolint:kubeapilinter // omitzero leaves an empty one out, as a pointer would
 
 	// publishURL is where pods of the cluster publish events, up to the path.
 	// +optional

@@ -230,18 +230,18 @@ func TestEveryStateIsTrue(t *testing.T) {
 	t.Parallel()
 	all(func(s state) {
 		d := settle(s)
-		status := func(kind string) metav1.ConditionStatus {
+		said := func(kind string) metav1.ConditionStatus {
 			c := meta.FindStatusCondition(d.Status.Conditions, kind)
 			if c == nil {
 				return metav1.ConditionFalse
 			}
 			return c.Status
 		}
-		is := func(kind string) bool { return status(kind) == metav1.ConditionTrue }
+		is := func(kind string) bool { return said(kind) == metav1.ConditionTrue }
 		serves := s.spec != "`replicas: 0`" && (s.store == "StoreReady" || s.store == "nothing") &&
 			(s.pods == "up" || s.pods == "being replaced, old ones serve" || s.store == "StoreReady" && (s.pods == "not looked at by Kubernetes" || s.pods == "no Deployment"))
 		if is(v1alpha1.ConditionAvailable) != serves {
-			t.Errorf("%+v: Available=%s, and it serves: %t", s, status(v1alpha1.ConditionAvailable), serves)
+			t.Errorf("%+v: Available=%s, and it serves: %t", s, said(v1alpha1.ConditionAvailable), serves)
 		}
 		if is(v1alpha1.ConditionStoreReady) && (s.pods == "died" || s.pods == "starting" || s.spec == "`replicas: 0`") {
 			t.Errorf("%+v: StoreReady=True, and no pod can know", s)

@@ -226,7 +226,7 @@ func TestEveryStateIsTrue(t *testing.T) {
 			is(v1alpha1.ConditionReconciling) && is(v1alpha1.ConditionStalled) || !is(v1alpha1.ConditionReady) && !is(v1alpha1.ConditionReconciling) && !is(v1alpha1.ConditionStalled) {
 			t.Errorf("%+v: want exactly one of Ready, Reconciling and Stalled, have %+v", s, sub.Status.Conditions)
 		}
-		if is(v1alpha1.ConditionReady) && !(is(v1alpha1.ConditionAccepted) && is(v1alpha1.ConditionProgrammed)) {
+		if is(v1alpha1.ConditionReady) && (!is(v1alpha1.ConditionAccepted) || !is(v1alpha1.ConditionProgrammed)) {
 			t.Errorf("%+v: it is Ready, and not Accepted and Programmed", s)
 		}
 		for _, c := range sub.Status.Conditions {
