@@ -34,11 +34,11 @@ func TestTransitions(t *testing.T) {
 	}{
 		"subscription": {"WebhookSubscription", "{}", "", subscriptionTransitions},
 		"embedded":     {"WebhookDispatcher", "{}", "", embeddedTransitions},
-		"used":         {"WebhookDispatcher", "{}", "status: {store: {id: a, use: Used}}", embeddedTransitions},
-		"unused":       {"WebhookDispatcher", "{}", "status: {store: {id: a, use: Unused}}", unusedTransitions},
-		"abandoned":    {"WebhookDispatcher", "{}", "status: {store: {id: a, use: Abandoned}}", unusedTransitions},
+		"used":         {"WebhookDispatcher", "{}", "status: {volume: {id: a, use: Used}}", embeddedTransitions},
+		"unused":       {"WebhookDispatcher", "{}", "status: {volume: {id: a, use: Unused}}", unusedTransitions},
+		"abandoned":    {"WebhookDispatcher", "{}", "status: {volume: {id: a, use: Abandoned}}", unusedTransitions},
 		"postgres":     {"WebhookDispatcher", "spec: {store: " + postgresStore + "}", "", postgresTransitions},
-		"set back":     {"WebhookDispatcher", "spec: {store: " + postgresStore + "}", "status: {store: {id: a, use: Used}}", setBackTransitions},
+		"set back":     {"WebhookDispatcher", "spec: {store: " + postgresStore + "}", "status: {volume: {id: a, use: Used}}", setBackTransitions},
 	} {
 		stored := object(t, tt.kind, tt.patch)
 		stored.SetName("transitions-" + strings.ReplaceAll(name, " ", "-"))

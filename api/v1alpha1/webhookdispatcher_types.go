@@ -652,7 +652,7 @@ type TenantUsage struct {
 
 // WebhookDispatcher is one data plane: a Deployment that accepts events, keeps them and delivers them.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.spec.store.embedded) == has(oldSelf.spec.store.embedded) || (has(oldSelf.status) && has(oldSelf.status.store) && (oldSelf.status.store.use != 'Used' || has(self.spec.store.embedded)))",message="the kind of store is immutable: events and deliveries stay in the store that accepted them; create another WebhookDispatcher with the other kind, and name it in new subscriptions"
+// +kubebuilder:validation:XValidation:rule="has(self.spec.store.embedded) == has(oldSelf.spec.store.embedded) || (has(oldSelf.status) && has(oldSelf.status.volume) && (oldSelf.status.volume.use != 'Used' || has(self.spec.store.embedded)))",message="the kind of store is immutable: events and deliveries stay in the store that accepted them; create another WebhookDispatcher with the other kind, and name it in new subscriptions"
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')",message="the name must be a DNS label of at most 40 characters, such as default: the names of its Service and its pods are made of it"
 type WebhookDispatcher struct {
 	metav1.TypeMeta `json:",inline"`

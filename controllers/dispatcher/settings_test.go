@@ -35,6 +35,7 @@ var classified = map[string]struct {
 	"replicas":                         {apart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Replicas = ptr.To(int32(0)) }},
 	"store.embedded.size":              {apart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Store.Embedded.Size = resource.MustParse("20Gi") }},
 	"store.embedded.storageClassName":  {apart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Store.Embedded.StorageClassName = "fast" }},
+	"store.embedded.accessMode":        {apart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Store.Embedded.AccessMode = "ReadWriteOnce" }},
 	"store.postgres.":                  {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Store = inDatabase("a", "b") }},
 	"subscriptions.namespaceSelector.": {byTable, func(s *v1alpha1.WebhookDispatcherSpec) { s.Subscriptions.NamespaceSelector = *gold() }},
 	"ingest.authentication":            {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Ingest.Authentication = v1alpha1.IngestNone }},
@@ -63,6 +64,7 @@ var classified = map[string]struct {
 	"limits.connections":      {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Limits.Connections = 50 }},
 	"limits.memory":           {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Limits.Memory = resource.MustParse("1Gi") }},
 	"eventResources":          {bySettings, func(s *v1alpha1.WebhookDispatcherSpec) { s.EventResources = []string{"lab-order"} }},
+	"service.":                {apart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Service.Annotations = map[string]string{"a": "b"} }},
 	"template.":               {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Template.Annotations = map[string]string{"a": "b"} }},
 }
 
