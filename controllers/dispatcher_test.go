@@ -156,7 +156,7 @@ func TestDriftIsRepaired(t *testing.T) {
 	role := appears(t, in(ns, workload, &rbacv1.Role{}), exists)
 	change(t, role, func(r *rbacv1.Role) { r.Rules[0].ResourceNames = nil })
 	appears(t, role, func(r *rbacv1.Role) error {
-		if len(r.Rules[0].ResourceNames) != 1 {
+		if len(r.Rules[0].ResourceNames) != 2 {
 			return fmt.Errorf("the Role still reads every Secret")
 		}
 		return nil

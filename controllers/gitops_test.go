@@ -212,7 +212,7 @@ func TestUsedStoreStays(t *testing.T) {
 				used(t, d, "of-the-pod", use)
 			}
 			change(t, d, func(d *v1alpha1.WebhookDispatcher) { d.Spec.Store.Embedded.Size = resource.MustParse("1Gi") })
-			become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonStoreImmutable)
+			become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonStoreImmutable)
 			before := claim.UID
 			appears(t, claim, func(c *corev1.PersistentVolumeClaim) error {
 				if c.UID != before || !c.DeletionTimestamp.IsZero() {

@@ -113,7 +113,7 @@ func TestRestartReadsNoSecret(t *testing.T) {
 	if n, list := asked.of("", ns, "/webhooksubscriptions/"); n > 0 {
 		t.Errorf("%d writes of subscriptions: %v", n, list)
 	}
-	if n, list := asked.of("", ns, "/secrets/"); n > 0 {
+	if n, list := asked.of("", ns, "/secrets/main-routes"); n > 0 {
 		t.Errorf("%d writes of the table: %v", n, list)
 	}
 	if n, list := asked.of(http.MethodGet, ns, "/secrets"); n > 2 {

@@ -50,7 +50,7 @@ func TestStoreIsUsedOrAbandoned(t *testing.T) {
 			}
 			continue
 		}
-		become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonStoreImmutable)
+		become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonStoreImmutable)
 		if err := api.Get(t.Context(), client.ObjectKeyFromObject(claim), claim); err != nil || !claim.DeletionTimestamp.IsZero() {
 			t.Errorf("the volume of a store that is used was deleted (%v)", err)
 		}
