@@ -12,8 +12,9 @@ import (
 const (
 	// CostLimit is the budget of one evaluation, in units of about 50 ns: one for a step, one for each bytesPerUnit of text.
 	CostLimit = 1_000_000
-	// MaxText is the length of an expression in bytes; MaxTransformText that of a transform's body.
-	MaxText          = 4 << 10
+	// MaxText is the length of an expression in bytes.
+	MaxText = 4 << 10
+	// MaxTransformText is the length of a transform's body in bytes.
 	MaxTransformText = 16 << 10
 	// MaxNesting is how deeply an expression may nest.
 	MaxNesting = 100

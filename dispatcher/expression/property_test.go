@@ -1,6 +1,7 @@
 package expression
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -140,7 +141,7 @@ func logic(decides bool, l, r outcome) outcome {
 func same(a, b any) bool {
 	left, _ := json.Marshal(a)
 	right, _ := json.Marshal(b)
-	return string(left) == string(right)
+	return bytes.Equal(left, right)
 }
 
 func within(v, in any) outcome {
@@ -158,7 +159,7 @@ func within(v, in any) outcome {
 }
 
 func less(op string, l, r any) outcome {
-	compare := 0
+	var compare int
 	switch left := l.(type) {
 	case float64:
 		right, ok := r.(float64)
