@@ -36,6 +36,7 @@ const (
 	ReasonUnknownResource      = "UnknownResource"
 	ReasonInvalidPattern       = "InvalidPattern"
 	ReasonInvalidHeader        = "InvalidHeader"
+	ReasonInvalidFilter        = "InvalidFilter"
 	ReasonSecretNotFound       = "SecretNotFound"
 	ReasonSecretKeyMissing     = "SecretKeyMissing"
 	ReasonSecretKeyInvalid     = "SecretKeyInvalid"

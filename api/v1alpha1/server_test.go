@@ -82,6 +82,7 @@ func TestSubscriptionDefaults(t *testing.T) {
 		MaxAge:       metav1.Duration{Duration: 72 * time.Hour},
 	}
 	want.Delivery = v1alpha1.Delivery{MaxInFlight: 32, Ordering: v1alpha1.OrderingNone}
+	want.FilterErrors = v1alpha1.FilterErrorsDeliver
 	want.Payload.Mode = v1alpha1.PayloadFull
 	want.Suspend = ptr.To(false)
 

@@ -98,6 +98,14 @@ var subscriptionRules = map[string]rule{
 			fmt.Sprintf("spec: {events: [%s.created]}", strings.Repeat("x", 65)): "spec.events[0] … may not be more than 72 bytes",
 		},
 	},
+	"a filter": {
+		good: []string{"spec: {filter: \"event.data.status == 'final'\", filterErrors: Skip}", fmt.Sprintf("spec: {filter: %s}", strings.Repeat("x", 4096))},
+		bad: map[string]string{
+			"spec: {filter: ''}": "spec.filter … should be at least 1 chars long",
+			fmt.Sprintf("spec: {filter: %s}", strings.Repeat("x", 4097)): "spec.filter … may not be more than 4096 bytes",
+			"spec: {filterErrors: Retry}":                                "spec.filterErrors: Unsupported value",
+		},
+	},
 	"events are a set": {
 		good: []string{fmt.Sprintf("spec: {events: %s}", list(100, "r%d.*"))},
 		bad: map[string]string{

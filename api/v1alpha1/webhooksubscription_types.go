@@ -40,6 +40,20 @@ type WebhookSubscriptionSpec struct {
 	// +kubebuilder:validation:items:XValidation:rule="self == '*' || self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?[.]([*]|created|updated|deleted)$')",message="must be *, {resource}.* or {resource}.{created|updated|deleted}"
 	Events []string `json:"events,omitempty"`
 
+	// filter is a CEL expression over event (id, type, timestamp, data, previous) and subscription (name, namespace,
+	// labels). An event of spec.events for which it is false causes no delivery. A field that is not there reads as null.
+	// An error in it is shown with its line and column by the condition Accepted. See docs/filters.md.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	Filter string `json:"filter,omitempty"`
+
+	// filterErrors is what becomes of an event for which the filter fails, because a value is of another type than it
+	// expects: Deliver, or Skip.
+	// +optional
+	// +kubebuilder:default=Deliver
+	FilterErrors FilterErrors `json:"filterErrors,omitempty"`
+
 	// signing holds the keys that deliveries are signed with.
 	// +required
 	Signing Signing `json:"signing,omitzero"`
@@ -88,6 +102,18 @@ type WebhookSubscriptionSpec struct {
 	// +kubebuilder:default=false
 	Suspend *bool `json:"suspend,omitempty"`
 }
+
+// FilterErrors is what becomes of an event for which a filter fails.
+// +kubebuilder:validation:Enum=Deliver;Skip
+type FilterErrors string
+
+// What becomes of an event for which a filter fails.
+const (
+	// FilterErrorsDeliver delivers it.
+	FilterErrorsDeliver FilterErrors = "Deliver"
+	// FilterErrorsSkip does not.
+	FilterErrorsSkip FilterErrors = "Skip"
+)
 
 // DispatcherReference names a WebhookDispatcher.
 type DispatcherReference struct {

@@ -17,6 +17,7 @@ import (
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/budget"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/expression"
 	"github.com/clinikapi/eventflow/dispatcher/listener"
 	"github.com/clinikapi/eventflow/dispatcher/quota"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
@@ -52,6 +53,8 @@ type Options struct {
 	// Terms, if it is set, returns the Catalog and MaxEventBytes of now, in place of those of the same names here. A publish
 	// is read by those of the moment at which its body has arrived.
 	Terms func() (catalog *event.Catalog, maxEventBytes int)
+	// FilterFailed hears of each filter that failed for an event; nil for nobody. It must not block.
+	FilterFailed func(sub event.SubscriptionKey, err *expression.Error)
 	// Quota admits what publishes cause; nil admits all.
 	Quota *quota.Keeper
 	// MaxEventBytes bounds one event's JSON, up to 8 MiB; 0 means 1 MiB.
@@ -75,6 +78,7 @@ type Handler struct {
 	memory   *holdings
 	uploads  *uploads
 	metrics  *metrics
+	filters  *filters
 	draining atomic.Bool
 	// crossOrigin refuses what web pages send, where there is no authentication.
 	crossOrigin *http.CrossOriginProtection
@@ -101,6 +105,9 @@ func New(options Options) (*Handler, error) {
 	h.scratch.New = func() any { return newScratch(&h.options, h.memory) }
 	if h.metrics, err = newMetrics(options.Registerer, h.memory); err != nil {
 		return nil, fmt.Errorf("register the metrics of ingest: %w", err)
+	}
+	if h.filters, err = newFilters(options.Registerer, options.FilterFailed); err != nil {
+		return nil, fmt.Errorf("register the metrics of filters: %w", err)
 	}
 	return h, nil
 }

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"bytes"
+	"context"
 	"net/http"
 	"time"
 
@@ -18,6 +19,7 @@ type scratch struct {
 	incoming []incoming
 	events   []store.NewEvent
 	matches  []match
+	kept     []*delivery.Subscription // whose filters keep an event
 	answer   []byte
 
 	parsing int64 // what is charged for the parsing
@@ -28,7 +30,8 @@ type scratch struct {
 type match struct {
 	eventType     event.Type
 	subscriptions []*delivery.Subscription
-	ordered       int // of the subscriptions
+	filters       []*routing.Filter // of the subscriptions, each in its place; nil if none has one
+	ordered       int               // of the subscriptions
 }
 
 // totals are what a request's events come to.
@@ -55,9 +58,13 @@ func (s *scratch) reset() {
 	s.forgetIncoming()
 	clear(s.events)
 	clear(s.matches)
+	clear(s.kept[:cap(s.kept)])
 	s.events, s.matches, s.answer = s.events[:0], s.matches[:0], s.answer[:0]
 	if cap(s.events) > maxKeptEvents {
 		s.events = nil
+	}
+	if cap(s.kept) > maxKeptEvents {
+		s.kept = nil
 	}
 	if cap(s.answer) > maxKeptAnswer {
 		s.answer = nil
@@ -106,7 +113,7 @@ func (s *scratch) parse(header http.Header, mediaType string) (batch bool, err e
 }
 
 // prepare makes of what was parsed what the store takes, and lets go of what was parsed.
-func (s *scratch) prepare(table *routing.Table, header http.Header) error {
+func (s *scratch) prepare(ctx context.Context, table *routing.Table, filters *filters, header http.Header) error {
 	now := time.Now()
 	account, trace := &s.body.account, traceparent(header["Traceparent"])
 	for i := range s.incoming {
@@ -129,7 +136,13 @@ func (s *scratch) prepare(table *routing.Table, header http.Header) error {
 		if err := account.hold(int64(size) + eventBytes); err != nil {
 			return err
 		}
-		if err := s.add(m, in, size); err != nil {
+		subscriptions := m.subscriptions
+		if m.filters != nil {
+			if subscriptions, err = filters.selected(ctx, s, m, in); err != nil {
+				return err
+			}
+		}
+		if err := s.add(m, subscriptions, in, size); err != nil {
 			return err
 		}
 		s.events[i].Fresh = fresh
@@ -147,10 +160,10 @@ func (s *scratch) match(table *routing.Table, typ event.Type) (*match, error) {
 	}
 	tenant := s.body.account.tenant
 	count := table.Count(tenant, typ)
-	if err := s.body.account.hold(int64(count) * matchBytes); err != nil {
+	if err := s.body.account.hold(int64(count) * 2 * matchBytes); err != nil {
 		return nil, err
 	}
-	m := match{eventType: typ, subscriptions: table.Match(tenant, typ, nil)}
+	m := match{eventType: typ, subscriptions: table.Match(tenant, typ, nil), filters: table.Filters(tenant, typ)}
 	for _, sub := range m.subscriptions {
 		if sub.Ordered {
 			m.ordered++
@@ -160,18 +173,18 @@ func (s *scratch) match(table *routing.Table, typ event.Type) (*match, error) {
 	return &s.matches[len(s.matches)-1], nil
 }
 
-// add adds an event, with a body of the given size.
-func (s *scratch) add(m *match, in *incoming, size int) error {
+// add adds an event for some subscriptions of its match, with a body of the given size.
+func (s *scratch) add(m *match, subscriptions []*delivery.Subscription, in *incoming, size int) error {
 	tenant, order := s.body.account.tenant, uint64(0)
 	if m.ordered > 0 {
 		order = s.parser.order(tenant, in)
 	}
-	s.total.deliveries += len(m.subscriptions)
-	s.total.pendingBytes += int64(len(m.subscriptions)) * int64(size)
+	s.total.deliveries += len(subscriptions)
+	s.total.pendingBytes += int64(len(subscriptions)) * int64(size)
 	if order != 0 {
 		s.total.ordered += m.ordered
 	}
-	if len(m.subscriptions) > 0 {
+	if len(subscriptions) > 0 {
 		s.total.bodies += size
 	}
 	if s.total.deliveries > maxRequestDeliveries {
@@ -187,7 +200,7 @@ func (s *scratch) add(m *match, in *incoming, size int) error {
 				Traceparent: in.traceparent,
 			},
 			Order:         order,
-			Subscriptions: m.subscriptions,
+			Subscriptions: subscriptions,
 		},
 		Digest: s.parser.digest(in),
 	})

@@ -45,7 +45,7 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, c call) (statu
 	if err != nil {
 		return 0, err
 	}
-	if err := s.prepare(table, r.Header); err != nil {
+	if err := s.prepare(r.Context(), table, h.filters, r.Header); err != nil {
 		return 0, err
 	}
 	if err := h.admit(s); err != nil {

@@ -54,6 +54,7 @@ func withDefaults(spec v1alpha1.WebhookSubscriptionSpec) v1alpha1.WebhookSubscri
 	setDefault(&spec.Delivery.MaxInFlight, 32)
 	setDefault(&spec.Delivery.Ordering, v1alpha1.OrderingNone)
 	setDefault(&spec.Payload.Mode, v1alpha1.PayloadFull)
+	setDefault(&spec.FilterErrors, v1alpha1.FilterErrorsDeliver)
 	if spec.Suspend == nil {
 		spec.Suspend = new(bool)
 	}

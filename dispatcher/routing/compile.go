@@ -65,6 +65,7 @@ func Compile(sub *v1alpha1.WebhookSubscription, sources Sources, policy Policy) 
 		func() error { return checkMetadata(sub) },
 		c.checkShape, // before any Secret is read, so that a wrong spec is told first
 		c.compilePatterns,
+		func() error { return c.compileFilter(sub.Labels) },
 		c.compileLimits,
 		c.compileURL,
 		c.compileHeaders,

@@ -31,6 +31,12 @@ type Entry struct {
 	Tenant string `json:"tenant,omitempty"`
 	// Patterns that it matches by; none is covered by another.
 	Patterns []event.Pattern `json:"patterns"`
+	// Filter is the text of spec.filter, "" without one.
+	Filter string `json:"filter,omitempty"`
+	// SkipFilterErrors is set if an event for which the filter fails is not delivered.
+	SkipFilterErrors bool `json:"skipFilterErrors,omitzero"`
+	// Labels are the subscription's, if an expression may read them.
+	Labels map[string]string `json:"labels,omitempty"`
 	// URL is empty while the entry waits.
 	URL string `json:"url,omitempty"`
 	// Header has canonical keys.
@@ -117,6 +123,7 @@ func (e *Entry) Route() (*Route, error) {
 		route.Endpoint.TenantInFlight = delivery.DefaultInFlight
 	}
 	route.Subscription = route.subscription()
+	route.Filter = e.filter()
 	err := e.checkBounds()
 	if err == nil {
 		route.Patterns, err = e.parsePatterns()

@@ -20,7 +20,10 @@ const (
 // tenant, its quota and its rules, costs nothing: all entries of a namespace have it alike. An entry that waits costs what
 // it did when it was accepted last.
 func (e *Entry) Cost() int {
-	cost := entryCost + len(e.Identity) + len(e.Namespace) + len(e.Name) + len(e.URL) + len(e.CA) + len(e.Waiting) + len(e.Source)
+	cost := entryCost + len(e.Identity) + len(e.Namespace) + len(e.Name) + len(e.URL) + len(e.CA) + len(e.Waiting) + len(e.Source) + len(e.Filter)
+	for name, value := range e.Labels {
+		cost += itemCost + len(name) + len(value)
+	}
 	for _, pattern := range e.Patterns {
 		cost += itemCost + len(pattern)
 	}

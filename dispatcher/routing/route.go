@@ -18,6 +18,8 @@ type Route struct {
 	Generation int64
 	// Patterns that the route matches by; none is covered by another.
 	Patterns []event.Pattern
+	// Filter decides which events of the patterns are delivered; nil for all.
+	Filter *Filter
 	// Endpoint is where and how its deliveries go.
 	Endpoint *delivery.Endpoint
 	// Quota is what the tenant may use of the dispatcher; nil for the dispatcher's default.

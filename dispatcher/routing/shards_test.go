@@ -139,7 +139,7 @@ func TestDecodeShardRefuses(t *testing.T) {
 		"no JSON":       {gzipped(t, "entries"), "invalid character"},
 		"later format":  {gzipped(t, `{"format":2,"entries":[]}`), "format 2 is not known"},
 		"no format":     {gzipped(t, `{"entries":[]}`), "format 0"},
-		"unknown field": {gzipped(t, `{"format":1,"entries":[{"identity":"a","filter":"false"}]}`), "filter"},
+		"unknown field": {gzipped(t, `{"format":1,"entries":[{"identity":"a","someday":"false"}]}`), "someday"},
 		"null":          {gzipped(t, `{"format":1,"entries":[null]}`), "sorted"},
 		"twice":         {gzipped(t, `{"format":1,"entries":[{"identity":"a"},{"identity":"a"}]}`), "sorted"},
 		"not sorted":    {gzipped(t, `{"format":1,"entries":[{"identity":"b"},{"identity":"a"}]}`), "sorted"},

@@ -30,6 +30,8 @@ type Table struct {
 	// matches holds the subscriptions of every selector, one span behind the other: a slice of its own for each would
 	// cost more than what it holds.
 	matches []*delivery.Subscription
+	// filters holds the filter of each of matches; nil if no route has one.
+	filters []*Filter
 }
 
 // Problem is one thing that a source could not use as it is written.
@@ -48,7 +50,7 @@ type Problem struct {
 // ("").
 type selector struct{ tenant, types string }
 
-// span is a part of Table.matches.
+// span is a part of Table.matches, and of Table.filters.
 type span struct{ from, to uint32 }
 
 // NewTable returns the table of the given routes. It fails if two routes have the same key.
@@ -87,11 +89,12 @@ func NewTable(routes []*Route) (*Table, error) {
 
 // index fills spans and matches, for routes with the given number of patterns in all.
 func (t *Table) index(total int) {
-	counts := make(map[selector]span)
+	counts, filtered := make(map[selector]span), false
 	for _, route := range t.routes {
 		for _, pattern := range uncovered(route.Patterns) { // so that no type meets two patterns of one route
 			at := selectorOf(route.Tenant, pattern)
 			counts[at] = span{to: counts[at].to + 1}
+			filtered = filtered || route.Filter != nil
 		}
 	}
 	t.spans = counts
@@ -102,11 +105,17 @@ func (t *Table) index(total int) {
 		next += count.to
 	}
 	t.matches = t.matches[:next]
+	if filtered {
+		t.filters = make([]*Filter, next)
+	}
 	for _, route := range t.routes {
 		for _, pattern := range uncovered(route.Patterns) {
 			at := selectorOf(route.Tenant, pattern)
 			s := t.spans[at]
 			t.matches[s.to] = route.Subscription
+			if filtered {
+				t.filters[s.to] = route.Filter
+			}
 			t.spans[at] = span{from: s.from, to: s.to + 1}
 		}
 	}
@@ -138,6 +147,32 @@ func (t *Table) Match(tenant string, typ event.Type, into []*delivery.Subscripti
 		}
 	}
 	return into
+}
+
+// Filters returns the filters of what Match returns, each in its place, nil where a subscription has none. It returns
+// nil if none has one. The result may be the table's own: it is not to be written.
+func (t *Table) Filters(tenant string, typ event.Type) (all []*Filter) {
+	if t.filters == nil {
+		return nil
+	}
+	filtered := false
+	for _, types := range [...]string{string(typ), typ.Resource(), ""} {
+		s, ok := t.spans[selector{tenant, types}]
+		if !ok {
+			continue
+		}
+		part := t.filters[s.from:s.to:s.to]
+		filtered = filtered || slices.ContainsFunc(part, func(f *Filter) bool { return f != nil })
+		if all == nil {
+			all = part
+		} else {
+			all = append(all, part...)
+		}
+	}
+	if !filtered {
+		return nil
+	}
+	return all
 }
 
 // Count returns how many subscriptions Match appends.

@@ -267,7 +267,7 @@ func TestFolderKeepsTheLastGoodContentOfAFile(t *testing.T) {
 	t.Parallel()
 	for name, text := range map[string]string{
 		"no YAML":       "spec: [",
-		"unknown field": subscriptionYAML + "  filter: event.data.status == 'finished'\n",
+		"unknown field": subscriptionYAML + "  someday: event.data.status == 'finished'\n",
 		"other version": strings.Replace(subscriptionYAML, "v1alpha1", "v1", 1),
 	} {
 		t.Run(name, func(t *testing.T) {

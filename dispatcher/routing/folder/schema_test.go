@@ -53,6 +53,7 @@ func schemaAccepts() []string {
 		"{retry: {maxAttempts: 1}}", "{retry: {maxAttempts: 10000}}", "{retry: {maxAttempts: null}}",
 		"{delivery: {}}", "{delivery: {maxInFlight: 1}}", "{delivery: {maxInFlight: 256}}", "{delivery: {ordering: None}}", "{delivery: {ordering: ByResource}}",
 		"{delivery: {rateLimit: {requestsPerSecond: 1}}}", "{delivery: {rateLimit: {requestsPerSecond: 10000}}}",
+		"{filter: event.data.status == 'finished'}", "{filterErrors: Skip, filter: 'true'}",
 		"{payload: {mode: Full}}", "{payload: {mode: Thin}}", "{payload: {}}", "{suspend: true}", "{suspend: false}",
 	}
 }
@@ -80,6 +81,7 @@ func schemaRefuses() []string {
 		"{retry: {initialDelay: 3h}}", "{retry: {factor: 0}}", "{retry: {factor: 11}}", "{retry: {maxAttempts: 0}}", "{retry: {maxAttempts: 10001}}",
 		"{retry: {maxRetries: 3}}", "{delivery: {maxInFlight: 0}}", "{delivery: {maxInFlight: 257}}", "{delivery: {ordering: ''}}", "{delivery: {ordering: byResource}}",
 		"{delivery: {rateLimit: {}}}", "{delivery: {rateLimit: {requestsPerSecond: 0}}}", "{delivery: {rateLimit: {requestsPerSecond: 10001}}}",
+		"{filter: ''}", "{filterErrors: Retry}", "{filter: " + strings.Repeat("x", 4097) + "}",
 		"{payload: {mode: thin}}", "{payload: {mode: ''}}", "{filters: event.data.status == 'finished'}",
 	}
 	for _, name := range []string{
