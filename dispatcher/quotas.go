@@ -65,7 +65,7 @@ func (d *dispatcher) countPending(ctx context.Context) {
 		count := func(add func(tenant string, deliveries, bytes int64)) error {
 			return d.store.Totals(ctx, func(sub event.SubscriptionKey, deliveries, bytes int64) error {
 				if route, ok := d.table.Load().Get(sub); ok { // what a deleted subscription had is about to be cancelled
-					add(route.Tenant, deliveries, bytes)
+					add(route.Tenant(), deliveries, bytes)
 					counts[sub] = deliveries
 				}
 				return nil

@@ -590,7 +590,7 @@ func TestRevisionOfAnEarlierVersion(t *testing.T) {
 	t.Parallel()
 	entry := entryOf(1)
 	route, err := entry.Route()
-	if err != nil || route.Endpoint.Generation != entry.Generation || route.Tenant != entry.Namespace {
+	if err != nil || route.Endpoint.Generation != entry.Generation || route.Tenant() != entry.Namespace {
 		t.Errorf("got %+v, %v", route, err)
 	}
 }

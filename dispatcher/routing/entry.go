@@ -103,7 +103,6 @@ func (e *Entry) Route() (*Route, error) {
 		Namespace:  e.Namespace,
 		Name:       e.Name,
 		Generation: e.Generation,
-		Tenant:     cmp.Or(e.Tenant, e.Namespace),
 		Key:        event.NewSubscriptionKey(e.Identity),
 		Endpoint: &delivery.Endpoint{
 			Tenant: cmp.Or(e.Tenant, e.Namespace), Namespace: e.Namespace,

@@ -1,6 +1,8 @@
 package routing
 
 import (
+	"cmp"
+
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
@@ -11,8 +13,6 @@ type Route struct {
 	Identity  string
 	Namespace string
 	Name      string
-	// Tenant is the namespace's uid, or its name where that is not known.
-	Tenant string
 	// Generation of the spec that the route was compiled from, or that was found wanting: metadata.generation, or a
 	// hash of the spec where a manifest has none.
 	Generation int64
@@ -30,7 +30,10 @@ type Route struct {
 	Subscription *delivery.Subscription
 }
 
+// Tenant is the namespace's uid, or its name where that is not known.
+func (r *Route) Tenant() string { return cmp.Or(r.Endpoint.Tenant, r.Namespace) }
+
 // subscription returns what events that match the route carry of it.
 func (r *Route) subscription() *delivery.Subscription {
-	return &delivery.Subscription{Key: r.Key, Tenant: r.Tenant, Name: r.Name, Ordered: r.Endpoint.Ordered}
+	return &delivery.Subscription{Key: r.Key, Tenant: r.Tenant(), Name: r.Name, Ordered: r.Endpoint.Ordered}
 }

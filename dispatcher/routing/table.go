@@ -66,20 +66,17 @@ func NewTable(routes []*Route) (*Table, error) {
 		if other, taken := t.byKey[route.Key]; taken {
 			return nil, fmt.Errorf("build the routing table: subscriptions %s/%s and %s/%s have the same key", other.Namespace, other.Name, route.Namespace, route.Name)
 		}
-		if route.Tenant == "" {
-			route.Tenant = route.Namespace
-		}
 		if route.Subscription == nil {
 			route.Subscription = route.subscription()
 		}
 		t.byKey[route.Key] = route
-		if other, taken := t.namespaces[route.Namespace]; taken && other != route.Tenant {
+		if other, taken := t.namespaces[route.Namespace]; taken && other != route.Tenant() {
 			t.namespaces[route.Namespace] = ""
 		} else {
-			t.namespaces[route.Namespace] = route.Tenant
+			t.namespaces[route.Namespace] = route.Tenant()
 		}
 		if route.Quota != nil {
-			t.quotas[route.Tenant] = route.Quota
+			t.quotas[route.Tenant()] = route.Quota
 		}
 		total += len(route.Patterns)
 	}
@@ -92,7 +89,7 @@ func (t *Table) index(total int) {
 	counts, filtered := make(map[selector]span), false
 	for _, route := range t.routes {
 		for _, pattern := range uncovered(route.Patterns) { // so that no type meets two patterns of one route
-			at := selectorOf(route.Tenant, pattern)
+			at := selectorOf(route.Tenant(), pattern)
 			counts[at] = span{to: counts[at].to + 1}
 			filtered = filtered || route.Filter != nil
 		}
@@ -110,7 +107,7 @@ func (t *Table) index(total int) {
 	}
 	for _, route := range t.routes {
 		for _, pattern := range uncovered(route.Patterns) {
-			at := selectorOf(route.Tenant, pattern)
+			at := selectorOf(route.Tenant(), pattern)
 			s := t.spans[at]
 			t.matches[s.to] = route.Subscription
 			if filtered {

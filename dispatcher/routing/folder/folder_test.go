@@ -340,7 +340,7 @@ func TestFolderTakesATenantFromItsNamespace(t *testing.T) {
 		tenant := func() string {
 			t.Helper()
 			for route := range f.table().All() {
-				return route.Tenant
+				return route.Tenant()
 			}
 			t.Fatal("no route")
 			return ""
