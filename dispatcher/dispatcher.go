@@ -17,6 +17,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/budget"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
+	"github.com/clinikapi/eventflow/dispatcher/expression"
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
 	"github.com/clinikapi/eventflow/dispatcher/limits"
 	"github.com/clinikapi/eventflow/dispatcher/quota"
@@ -300,7 +301,7 @@ func (d *dispatcher) openAPI() error {
 	}
 	d.api, err = ingest.New(ingest.Options{
 		Store: accepting, Routes: d.routes, Accept: d.engine.Accept, Resume: d.engine.Resume, Memory: d.memory, Catalog: d.start.catalog, Authorizer: authorizer,
-		Tenant: d.tenant, Quota: d.quotas, Terms: d.terms, Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
+		Tenant: d.tenant, Quota: d.quotas, Terms: d.terms, FilterFailed: d.filterFailed, Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
 	})
 	return err
 }
@@ -309,6 +310,13 @@ func (d *dispatcher) openAPI() error {
 func (d *dispatcher) changed(key event.SubscriptionKey) {
 	if d.status != nil {
 		d.status.Changed(key)
+	}
+}
+
+// filterFailed passes on that a subscription's filter failed.
+func (d *dispatcher) filterFailed(key event.SubscriptionKey, err *expression.Error) {
+	if d.status != nil {
+		d.status.FilterFailed(key, string(err.Reason), err.Error())
 	}
 }
 

@@ -167,7 +167,7 @@ func TestANamespaceThatIsMadeAgainIsAnotherTenant(t *testing.T) {
 		if got := tenant("real-unseen"); got != "name/real-unseen" {
 			t.Errorf("the tenant of a namespace that was never seen is %q", got)
 		}
-		table, err := routing.NewTable([]*routing.Route{{Identity: "a", Namespace: "real-unseen", Name: "a", Tenant: "uid-of-the-table", Endpoint: &delivery.Endpoint{}}})
+		table, err := routing.NewTable([]*routing.Route{{Identity: "a", Namespace: "real-unseen", Name: "a", Endpoint: &delivery.Endpoint{Tenant: "uid-of-the-table"}}})
 		if err != nil {
 			t.Fatal(err)
 		}

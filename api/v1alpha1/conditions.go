@@ -1,12 +1,15 @@
 package v1alpha1
 
 // The condition types. controllers/subscription and controllers/dispatcher decide each of them in one pure function, but
-// for EndpointHealthy, which the dispatcher's process decides. docs/states.md shows all states.
+// for EndpointHealthy and FilterHealthy, which the dispatcher's process decides. docs/states.md shows all states.
 const (
 	// ConditionAccepted is True if the spec is valid and every Secret it names was found.
 	ConditionAccepted = "Accepted"
 	// ConditionProgrammed is True if every live pod of the dispatcher delivers by this generation of a WebhookSubscription.
 	ConditionProgrammed = "Programmed"
+	// ConditionFilterHealthy is False if the filter failed for an event within the last minutes; it is there if there is a
+	// filter.
+	ConditionFilterHealthy = "FilterHealthy"
 	// ConditionEndpointHealthy says how the endpoint answers: Unknown before the first attempt.
 	ConditionEndpointHealthy = "EndpointHealthy"
 	// ConditionReady of a WebhookSubscription is True if an event published now would be delivered. That of a
@@ -58,6 +61,7 @@ const (
 	ReasonProgrammed            = "Programmed"
 	ReasonPending               = "Pending" // the dispatcher has not said yet that it has this generation; its pods are starting
 	ReasonNoAttempts            = "NoAttempts"
+	ReasonEvaluated             = "Evaluated" // no evaluation of the filter failed lately; one that did is its own reason
 	ReasonDelivering            = "Delivering"
 	ReasonLastFailed            = "LastAttemptFailed"
 	ReasonCircuitOpen           = "CircuitOpen" // ten or more attempts in a row failed

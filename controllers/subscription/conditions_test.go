@@ -63,7 +63,10 @@ func TestMatters(t *testing.T) {
 		"counts": {func(s *v1alpha1.WebhookSubscription) {
 			s.Status.Deliveries = &v1alpha1.DeliveryCounts{Delivered: &delivered}
 		}, false},
-		"label":                 {func(s *v1alpha1.WebhookSubscription) { s.Labels = map[string]string{"a": "b"} }, false},
+		"label": {func(s *v1alpha1.WebhookSubscription) { s.Labels = map[string]string{"a": "b"} }, false},
+		"label under a filter": {func(s *v1alpha1.WebhookSubscription) {
+			s.Spec.Filter, s.Labels = "subscription.labels.a == 'b'", map[string]string{"a": "b"}
+		}, true},
 		"spec":                  {func(s *v1alpha1.WebhookSubscription) { s.Generation++ }, true},
 		"deleted":               {func(s *v1alpha1.WebhookSubscription) { now := metav1.Now(); s.DeletionTimestamp = &now }, true},
 		"condition":             {func(s *v1alpha1.WebhookSubscription) { s.Status.Conditions[0].Status = metav1.ConditionFalse }, true},

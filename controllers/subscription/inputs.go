@@ -63,12 +63,20 @@ func (r *Reconciler) gather(ctx context.Context, sub *v1alpha1.WebhookSubscripti
 	}
 	in.sources = routing.NewSourcesDigest(compilation, string(sub.UID), strconv.FormatInt(sub.Generation, 10),
 		strings.Join(d.Spec.EventResources, " "), strconv.FormatBool(d.Spec.Egress.AllowHTTP != nil && *d.Spec.Egress.AllowHTTP),
-		in.granted.fingerprint(), versions)
+		in.granted.fingerprint(), versions, labelsRead(sub))
 	if in.table, err = r.Tables.Of(ctx, d); err != nil {
 		return in, err
 	}
 	in.misfit = in.table.Misfit(routing.Identity(sub), routing.Generation(sub))
 	return in, nil
+}
+
+// labelsRead is what an expression of the subscription may read of its labels.
+func labelsRead(sub *v1alpha1.WebhookSubscription) string {
+	if sub.Spec.Filter == "" {
+		return ""
+	}
+	return labels.Set(sub.Labels).String() // sorted
 }
 
 // standing is how a dispatcher treats a namespace: whether it takes the namespace's subscriptions, and on which terms.

@@ -92,6 +92,7 @@ type Writer struct {
 	surveying bool
 	survey    chan struct{}
 	pending   pending
+	filters   filters
 }
 
 // change is what became of a subscription in the table, and when.
@@ -155,6 +156,7 @@ func (w *Writer) Use(table *routing.Table) {
 		before = w.recalled
 	}
 	w.table, w.recalled = table, nil
+	w.filters.forget(table)
 	for key := range w.shown {
 		if _, ok := table.Get(key); !ok {
 			delete(w.shown, key)
@@ -299,7 +301,7 @@ func (w *Writer) file(ctx context.Context, key event.SubscriptionKey) {
 	switch {
 	case !known:
 		w.upkeep.Add(key)
-	case programmed(route) == stands.programmed && sameConditions(conditions(route, counts), stands.conditions):
+	case programmed(route) == stands.programmed && sameConditions(w.conditions(route, counts), stands.conditions):
 		w.setLie(key, stands.lie(counts))
 		w.upkeep.AddAfter(key, max(wait, countPause))
 	case wait > 0:
@@ -400,7 +402,7 @@ func (w *Writer) wanted(ctx context.Context, route *routing.Route) (v1alpha1.Web
 		return v1alpha1.WebhookSubscriptionStatus{}, fmt.Errorf("read the oldest pending delivery: %w", err)
 	}
 	status := v1alpha1.WebhookSubscriptionStatus{
-		ProgrammedGeneration: programmed(route), Conditions: conditions(route, counts), Deliveries: deliveryCounts(counts, oldest, w.pending.of(route.Key)),
+		ProgrammedGeneration: programmed(route), Conditions: w.conditions(route, counts), Deliveries: deliveryCounts(counts, oldest, w.pending.of(route.Key)),
 	}
 	if counts.Retrying > 0 {
 		retrying, err := w.store.Retrying(ctx, route.Key, maxRetrying)
@@ -433,6 +435,11 @@ func deliveryCounts(counts delivery.Counts, oldest time.Time, pending *int64) *v
 	return c
 }
 
+// conditions are all that this package says of a route.
+func (w *Writer) conditions(route *routing.Route, counts delivery.Counts) []metav1.Condition {
+	return append(conditions(route, counts), w.filterHealthy(route)...)
+}
+
 // seconds is t as the API server keeps it, so that what is read back compares equal.
 func seconds(t time.Time) metav1.Time { return metav1.NewTime(t.Truncate(time.Second).Local()) }
 
@@ -440,7 +447,7 @@ func seconds(t time.Time) metav1.Time { return metav1.NewTime(t.Truncate(time.Se
 func ours(s v1alpha1.WebhookSubscriptionStatus) v1alpha1.WebhookSubscriptionStatus {
 	kept := v1alpha1.WebhookSubscriptionStatus{ProgrammedGeneration: s.ProgrammedGeneration, Deliveries: s.Deliveries, Retrying: s.Retrying}
 	for _, c := range s.Conditions {
-		if c.Type == v1alpha1.ConditionEndpointHealthy {
+		if c.Type == v1alpha1.ConditionEndpointHealthy || c.Type == v1alpha1.ConditionFilterHealthy {
 			kept.Conditions = append(kept.Conditions, c)
 		}
 	}
