@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/api/spelling"
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/settings"
@@ -161,6 +162,9 @@ type understood struct {
 // check returns what the options mean, or an error that names the flag to mend.
 func (o *Options) check() (understood, error) {
 	var s understood
+	if odd := spelling.Odd([]byte(o.Store)); odd != "" {
+		return s, fmt.Errorf("--store has %s: write it without, or as in a URL (%%C2%%A0) if a password has it", odd)
+	}
 	switch dir, found := strings.CutPrefix(o.Store, storePebble); {
 	case found && dir != "":
 		s.pebbleDir = dir

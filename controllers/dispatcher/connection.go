@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"net/url"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/clinikapi/eventflow/api/spelling"
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 )
 
@@ -96,11 +98,14 @@ func connectionProblem(value string, verified bool) string {
 	if !ok {
 		rest, ok = strings.CutPrefix(value, "postgresql://")
 	}
+	if odd := spelling.Odd([]byte(value)); odd != "" {
+		return "has " + odd + ": write it without, or as in a URL (%C2%A0) if a password has it"
+	}
 	if !ok || rest == "" {
 		return "is not a database's URL: it must be like postgres://user:password@host/database"
 	}
-	if strings.ContainsAny(rest, " \t\r\n") {
-		return "has white space or a line break in it: a database's URL has none"
+	if strings.Contains(rest, " ") {
+		return "has a space in it: a database's URL has none"
 	}
 	_, query, _ := strings.Cut(rest, "?")
 	parameters, err := url.ParseQuery(query)
@@ -117,8 +122,18 @@ func connectionProblem(value string, verified bool) string {
 }
 
 func certificatesProblem(value string) string {
-	if !x509.NewCertPool().AppendCertsFromPEM([]byte(value)) {
+	const begin = "-----BEGIN CERTIFICATE-----"
+	n := 0
+	for block, rest := pem.Decode([]byte(value)); block != nil; block, rest = pem.Decode(rest) {
+		if _, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == "CERTIFICATE" {
+			n++
+		}
+	}
+	switch all := strings.Count(value, begin); {
+	case n == 0:
 		return "holds no certificate: it must be PEM"
+	case n < all: // which crypto/x509 would leave out without a word
+		return fmt.Sprintf("has %d of %d certificates that cannot be read: each %s must be at the beginning of a line, with nothing before it, not even a byte order mark", all-n, all, begin)
 	}
 	return ""
 }

@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
 
 	"k8s.io/utils/lru"
 
+	"github.com/clinikapi/eventflow/api/spelling"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
@@ -20,7 +20,7 @@ func checkCertificates(text []byte) error {
 	if len(text) > maxCABytes {
 		return fmt.Errorf("the certificates are more than %d bytes: keep those of the authority alone", maxCABytes)
 	}
-	n := 0
+	n, begun := 0, bytes.Count(text, []byte(pemBegin))
 	for block, rest := pem.Decode(text); ; block, rest = pem.Decode(rest) {
 		if block == nil {
 			if len(bytes.TrimSpace(rest)) > 0 && bytes.Contains(rest, []byte("-----BEGIN")) {
@@ -36,11 +36,22 @@ func checkCertificates(text []byte) error {
 			return fmt.Errorf("certificate %d cannot be parsed", n)
 		}
 	}
-	if n == 0 {
-		return errors.New("it holds no certificate: want PEM, which begins with -----BEGIN CERTIFICATE-----")
+	odd := spelling.Odd(bytes.ReplaceAll(bytes.ReplaceAll(text, []byte("\r"), nil), []byte("\n"), nil))
+	if odd != "" {
+		odd = "; the text has " + odd
+	}
+	switch {
+	case n == 0:
+		return fmt.Errorf("it holds no certificate: want PEM, which begins with %s in a line of its own%s", pemBegin, odd)
+	case n < begun:
+		return fmt.Errorf("%d of its %d certificates cannot be read: put each %s at the beginning of a line, with nothing before it%s", begun-n, begun, pemBegin, odd)
 	}
 	return nil
 }
+
+// pemBegin begins a certificate, in a line of its own: what stands in another is no certificate to crypto/x509 either, which
+// would leave it out without a word.
+const pemBegin = "-----BEGIN CERTIFICATE-----"
 
 // parsedRoots keeps the newest authorities that were parsed: those of many subscriptions are the same.
 var parsedRoots = lru.New(maxParsedRoots)

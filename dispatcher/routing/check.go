@@ -11,11 +11,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/clinikapi/eventflow/api/spelling"
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 )
 
@@ -182,8 +184,11 @@ func checkURL(text, where string, secret, allowHTTP bool) error {
 	if n := utf8.RuneCountInString(text); n < minURLLength || n > maxURLLength || !utf8.ValidString(text) {
 		return invalid("want an absolute http or https URL of %d to %d characters, such as https://example.com/hooks", minURLLength, maxURLLength)
 	}
-	if strings.ContainsFunc(text, isControl) || strings.ContainsAny(text, " \t") {
-		return invalid("the URL must not contain spaces or control characters, such as a newline at its end")
+	if odd := spelling.Odd([]byte(text)); odd != "" {
+		return invalid("the URL has %s: write it without", odd)
+	}
+	if strings.Contains(text, " ") {
+		return invalid("the URL must not contain spaces")
 	}
 	if strings.Contains(text, "#") {
 		return invalid("the URL must not have a fragment (#…)")
@@ -244,8 +249,18 @@ func reservedHeader(name string) bool {
 	return reservedRule.MatchString(strings.ReplaceAll(strings.ToLower(name), "_", "-"))
 }
 
+// checkSecretValue tells what is wrong with a header's value that comes from a Secret, without showing it: a token, which
+// has no character that nobody sees. What stands in a spec may be for people.
+func checkSecretValue(value, where, name string) error {
+	if odd := spelling.Odd([]byte(strings.ReplaceAll(value, "\t", " "))); odd != "" { // tabs are white space in headers
+		return reject(v1alpha1.ReasonInvalidHeader, "%s: the value of %s has %s: write it without into the Secret", where, name, odd)
+	}
+	return checkHeaderValue(value, where, name)
+}
+
 // checkHeaderValue tells what is wrong with a header's value, without showing it.
 func checkHeaderValue(value, where, name string) error {
+	control := strings.IndexFunc(value, func(r rune) bool { return r != '\t' && unicode.IsControl(r) })
 	switch {
 	case value == "":
 		return reject(v1alpha1.ReasonInvalidHeader, "%s: the value of %s is empty", where, name)
@@ -253,13 +268,12 @@ func checkHeaderValue(value, where, name string) error {
 		return reject(v1alpha1.ReasonInvalidHeader, "%s: the value of %s is too long", where, name)
 	case !utf8.ValidString(value):
 		return reject(v1alpha1.ReasonInvalidHeader, "%s: the value of %s is not UTF-8", where, name)
-	case strings.ContainsFunc(value, func(r rune) bool { return r != '\t' && isControl(r) }):
-		return reject(v1alpha1.ReasonInvalidHeader, "%s: the value of %s contains a control character, such as NUL or a newline at its end: remove it", where, name)
+	case control >= 0:
+		r, _ := utf8.DecodeRuneInString(value[control:])
+		return reject(v1alpha1.ReasonInvalidHeader, "%s: the value of %s has %s in it: remove it", where, name, spelling.Name(r))
 	}
 	return nil
 }
-
-func isControl(r rune) bool { return r < 0x20 || r == 0x7f }
 
 func checkDurations(spec v1alpha1.WebhookSubscriptionSpec) error {
 	for _, field := range []struct {

@@ -208,15 +208,15 @@ func (c *compiler) compileHeaders() error {
 	c.entry.Header = make(http.Header, len(c.spec.Headers))
 	size := 0
 	for i, header := range c.spec.Headers {
-		value, where := header.Value, fmt.Sprintf("spec.headers[%d]", i)
+		value, where, check := header.Value, fmt.Sprintf("spec.headers[%d]", i), checkHeaderValue
 		if from := header.ValueFrom; from != nil {
 			secret, err := c.resolve(where+".valueFrom.secretKeyRef", from.SecretKeyRef)
 			if err != nil {
 				return err
 			}
-			value = string(secret)
+			value, check = string(secret), checkSecretValue
 		}
-		if err := checkHeaderValue(value, where, header.Name); err != nil {
+		if err := check(value, where, header.Name); err != nil {
 			return err
 		}
 		if size += len(header.Name) + len(value); size > maxHeaderBytes {

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"hash"
 	"sync"
+
+	"github.com/clinikapi/eventflow/api/spelling"
 )
 
 // standardPrefix marks a key that is written as Standard Webhooks has it: base64 behind the prefix.
@@ -34,8 +36,8 @@ type Keys []*Key
 // ParseKey returns the key that a Secret holds as text. Behind "whsec_" it is base64 (standard alphabet, padded or not),
 // as Standard Webhooks has it; any other text is the key's bytes as they are. It fails if the key has fewer than
 // MinKeyBytes or more than MaxKeyBytes, if its base64 is broken, and for what is a slip of the pen rather than a key:
-// white space around it, a byte order mark, a prefix that is not spelled whsec_. The error says which, and does not show
-// the key.
+// white space around it, a byte order mark, a character that nobody sees, a prefix that is not spelled whsec_. The error says
+// which, and does not show the key.
 func ParseKey(text []byte) (*Key, error) {
 	if err := checkSpelling(text); err != nil {
 		return nil, err
@@ -65,6 +67,8 @@ func checkSpelling(text []byte) error {
 		return errors.New("the key begins with a byte order mark: save it without one")
 	case len(bytes.Trim(text, whiteSpace)) != len(text):
 		return errors.New("the key has white space around it, such as the newline that echo adds: write it without, as printf %s or echo -n do")
+	case spelling.Odd(text) != "":
+		return fmt.Errorf("the key has %s: write it without; to sign with bytes that are no text, put them in base64 behind %s", spelling.Odd(text), standardPrefix)
 	case bytes.HasPrefix(text, []byte(version+standardPrefix)):
 		return fmt.Errorf("the key begins with %s%s: %s belongs to signatures, a key begins with %s", version, standardPrefix, version, standardPrefix)
 	case len(text) >= len(standardPrefix) && !bytes.HasPrefix(text, []byte(standardPrefix)) && bytes.EqualFold(text[:len(standardPrefix)], []byte(standardPrefix)):
