@@ -38,7 +38,7 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 		"pattern":      url + `, events: ["patient.*.created"], ` + key,
 		"scheme":       `url: "ftp://example.com", events: ["*"], ` + key,
 		"header":       url + `, events: ["*"], headers: [{name: X-A, value: "a\nb"}], ` + key,
-		"unknown":      url + `, events: ["*"], filter: "true", ` + key,
+		"unknown":      url + `, events: ["*"], someday: "true", ` + key,
 		"no-signature": url + `, events: ["*"]`,
 	} {
 		manifest := "apiVersion: webhooks.clinikapi.com/v1alpha1\nkind: WebhookSubscription\nmetadata: {name: " + name + "}\nspec: {" + spec + "}\n"

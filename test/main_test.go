@@ -167,8 +167,8 @@ func (e *environment) startDispatcher(ctx context.Context) error {
 	var args []string
 	err := poll(ctx, func() error {
 		text, err := e.kube(ctx, "", "-n", systemNamespace, "get", "deployment", "eventflow-dispatcher-default", "-o", "jsonpath={.spec.template.spec.containers[0].args}")
-		if err != nil || !strings.Contains(text, "--egress-allow-http") {
-			return fmt.Errorf("the Deployment does not follow its WebhookDispatcher yet: %w, %s", err, text)
+		if err != nil || !strings.Contains(text, "--settings=kubernetes") {
+			return fmt.Errorf("the Deployment is not made yet: %w, %s", err, text)
 		}
 		return json.Unmarshal([]byte(text), &args)
 	})
