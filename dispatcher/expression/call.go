@@ -69,6 +69,7 @@ func (c *call) compilePattern() error {
 	if err != nil {
 		return fail(InvalidValue, c.id, "%s", err)
 	}
+	c.charge = chargeMatch
 	c.impl = &functions.Overload{Operator: c.overload, Binary: func(subject, _ ref.Val) ref.Val {
 		if s, ok := subject.(types.String); ok {
 			return types.Bool(compiled.MatchString(string(s)))

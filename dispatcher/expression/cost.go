@@ -22,7 +22,8 @@ const (
 	MaxOutput = 1 << 20
 
 	bytesPerUnit = 16
-	zoneCost     = 200 // reading a time zone's rules
+	zoneCost     = 600 // reading a time zone's rules
+	patternCost  = 200 // compiling a pattern, beside its length
 )
 
 // meter is what an evaluation has used of its budget. A nil meter counts nothing: constants are folded without one.
@@ -140,7 +141,7 @@ type charge func(m *meter, args []ref.Val)
 var charges = map[string]charge{
 	"replace":       chargeReplace,
 	"regex.replace": chargeRegexReplace,
-	"regex.extract": chargeMatch, "regex.extractAll": chargeMatch, "matches": chargeMatch,
+	"regex.extract": chargePattern, "regex.extractAll": chargePattern, "matches": chargePattern,
 	"join":        chargeJoin,
 	"split":       chargeSplit,
 	"lists.range": chargeRange,
@@ -167,8 +168,14 @@ func chargeMatch(m *meter, args []ref.Val) {
 	m.chargeProduct(int64(len(textOf(args, 0))/bytesPerUnit+1), int64(len(textOf(args, 1))/4+1))
 }
 
-func chargeRegexReplace(m *meter, args []ref.Val) {
+// chargePattern is chargeMatch for a pattern that has to be compiled first.
+func chargePattern(m *meter, args []ref.Val) {
+	m.charge(int64(patternCost + 4*len(textOf(args, 1))))
 	chargeMatch(m, args)
+}
+
+func chargeRegexReplace(m *meter, args []ref.Val) {
+	chargePattern(m, args)
 	// An empty match between any two bytes; a group in the replacement stands for the whole text at most.
 	text, with := textOf(args, 0), textOf(args, 2)
 	m.chargeProduct(int64(len(text)+1), int64(len(with)/bytesPerUnit+1))

@@ -90,6 +90,8 @@ func TestCostIsLimited(t *testing.T) {
 		"a list that doubles is compared":   doubling + " == " + doubling,
 		"a list that doubles is searched":   doubling + " in [" + doubling + "]",
 		"a text that doubles":               "['aaaaaaaaaaaaaaaa']" + strings.Repeat(".map(a, a+a)", 40) + " == ['a']",
+		"patterns that are compiled":        "lists.range(100).all(a, lists.range(50).all(b, !'a'.matches('(x|y)*' + string(b))))",
+		"zones that are read":               "lists.range(40).all(a, lists.range(50).all(b, event.timestamp.getHours('America/New_York') > 0))",
 		"a range":                           "lists.range(2000000).size() == 1",
 		"nested loops":                      "lists.range(1000).all(a, lists.range(1000).all(b, lists.range(1000).all(c, true)))",
 		"loops that make nothing":           "lists.range(3000).filter(a, lists.range(3000).filter(b, false) != []) == []",

@@ -30,7 +30,7 @@ func TestNoFunctionPanics(t *testing.T) {
 			got, err := program.Bool(filterVariables(truthData))
 			if err != nil {
 				checkError(t, err)
-				if name != "lists.range" && name != "formatTime" { // they cost too much for so many calls
+				if name != "lists.range" && name != "formatTime" && name != "regex.replace" { // they cost too much for so many calls
 					t.Errorf("%s: %v", name, err)
 				}
 			}
