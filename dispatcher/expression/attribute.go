@@ -3,10 +3,10 @@ package expression
 import (
 	"fmt"
 
-	"github.com/google/cel-go/common/types"
-	"github.com/google/cel-go/common/types/ref"
-	"github.com/google/cel-go/common/types/traits"
-	"github.com/google/cel-go/interpreter"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/common/types/traits"
+	"cel.dev/cel-go/interpreter"
 )
 
 // factory makes the attributes of a program: variables with the fields and indices behind them. What is absent reads as
@@ -247,7 +247,7 @@ func member(id int64, m traits.Mapper, key ref.Val) (ref.Val, error) {
 }
 
 func element(id int64, list traits.Lister, key ref.Val) (ref.Val, error) {
-	index, err := types.IndexOrError(key)
+	index, err := types.GetOrError(key)
 	if err != nil {
 		return nil, fail(WrongType, id, "the index of a list is an int, not a value of type %s", typeName(key))
 	}

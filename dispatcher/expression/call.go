@@ -4,13 +4,13 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/google/cel-go/cel"
-	"github.com/google/cel-go/common/functions"
-	"github.com/google/cel-go/common/operators"
-	"github.com/google/cel-go/common/types"
-	"github.com/google/cel-go/common/types/ref"
-	"github.com/google/cel-go/common/types/traits"
-	"github.com/google/cel-go/interpreter"
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/functions"
+	"cel.dev/cel-go/common/operators"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/common/types/traits"
+	"cel.dev/cel-go/interpreter"
 )
 
 // call is an operator or a function. It stands for cel-go's own nodes: it charges before it works, and its errors show
@@ -85,7 +85,7 @@ func (c *call) OverloadID() string                  { return c.overload }
 func (c *call) Args() []interpreter.InterpretableV2 { return c.args }
 
 // Eval is Exec for callers that have no frame.
-func (c *call) Eval(vars interpreter.Activation) ref.Val { return c.Exec(interpreter.AsFrame(vars)) }
+func (c *call) Eval(vars interpreter.Activation) ref.Val { return evalIn(vars, c) }
 
 // Exec evaluates the arguments, charges, and calls.
 func (c *call) Exec(frame *interpreter.ExecutionFrame) ref.Val {

@@ -3,10 +3,10 @@ package expression
 import (
 	"strings"
 
-	"github.com/google/cel-go/common/types"
-	"github.com/google/cel-go/common/types/ref"
-	"github.com/google/cel-go/common/types/traits"
-	"github.com/google/cel-go/interpreter"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/common/types/traits"
+	"cel.dev/cel-go/interpreter"
 )
 
 const (
@@ -229,13 +229,26 @@ func chargeZone(m *meter, args []ref.Val) {
 	}
 }
 
+// evalIn evaluates a node for a caller that may have no frame.
+func evalIn(vars interpreter.Activation, node interpreter.InterpretableV2) ref.Val {
+	if frame, ok := vars.(*interpreter.ExecutionFrame); ok {
+		return node.Exec(frame)
+	}
+	frame, err := interpreter.NewExecutionFrame(vars)
+	if err != nil {
+		return types.WrapErr(err)
+	}
+	defer frame.Close()
+	return node.Exec(frame)
+}
+
 // meterName cannot be written in an expression.
 const meterName = "#meter"
 
 // meterOf finds the meter of an evaluation; within a macro it is behind the macro's variables.
 func meterOf(vars interpreter.Activation) *meter {
 	if frame, ok := vars.(*interpreter.ExecutionFrame); ok {
-		if e, ok := frame.Activation.(*evaluation); ok {
+		if e, ok := frame.Scope().(*evaluation); ok {
 			return &e.meter
 		}
 	}

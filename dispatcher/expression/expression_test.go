@@ -20,14 +20,14 @@ func TestCompileErrors(t *testing.T) {
 		want string
 	}{
 		"a field that is not there": {Filter, "event.dat.x == 1", "line 1, column 6: undefined field 'dat'"},
-		"on the second line":        {Filter, "event.id == 'a' &&\n  evnt.id == 'b'", "line 2, column 3: undeclared reference to 'evnt' (in container '')"},
+		"on the second line":        {Filter, "event.id == 'a' &&\n  evnt.id == 'b'", "line 2, column 3: undeclared reference to 'evnt'"},
 		"types":                     {Filter, "event.id > 5", "line 1, column 10: found no matching overload for '_>_' applied to '(string, int)'"},
 		"no bool":                   {Filter, "event.id", "a filter must result in bool, not in string"},
 		"no time":                   {ScheduleTime, "1 + 1", "the time of a schedule must result in timestamp or string, not in int"},
 		"empty":                     {Filter, "  ", "a filter must not be empty"},
 		"a pattern":                 {Filter, "event.data.a.matches('(')", "line 1, column 22: invalid matches argument"},
 		"a timestamp":               {Filter, "event.timestamp > timestamp('today')", "line 1, column 29: invalid timestamp argument"},
-		"a variable of another use": {Filter, "now > event.timestamp", "line 1, column 1: undeclared reference to 'now' (in container '')"},
+		"a variable of another use": {Filter, "now > event.timestamp", "line 1, column 1: undeclared reference to 'now'"},
 		"too long":                  {Filter, "event.id == '" + strings.Repeat("a", MaxText) + "'", "a filter may be 4096 bytes long; this one has 4110"},
 	}
 	for name, test := range tests {

@@ -12,9 +12,9 @@ import (
 	"time"
 	_ "time/tzdata" // zones are the same wherever the binary runs
 
-	"github.com/google/cel-go/cel"
-	"github.com/google/cel-go/common/types"
-	"github.com/google/cel-go/common/types/ref"
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
 )
 
 // functions are those that CEL's own libraries do not have.

@@ -1,12 +1,12 @@
 package expression
 
 import (
-	"github.com/google/cel-go/common/ast"
-	"github.com/google/cel-go/common/operators"
-	"github.com/google/cel-go/common/types"
-	"github.com/google/cel-go/common/types/ref"
-	"github.com/google/cel-go/common/types/traits"
-	"github.com/google/cel-go/interpreter"
+	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/operators"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/common/types/traits"
+	"cel.dev/cel-go/interpreter"
 )
 
 // special returns the node of an operator that does not evaluate its operands as a function does, nil for all others.
@@ -48,7 +48,7 @@ type equality struct {
 
 // Eval implements interpreter.Interpretable.
 func (e *equality) Eval(vars interpreter.Activation) ref.Val {
-	return e.Exec(interpreter.AsFrame(vars))
+	return evalIn(vars, e)
 }
 
 // Exec implements interpreter.InterpretableV2.
@@ -95,7 +95,7 @@ func textsOf(node interpreter.InterpretableV2) map[string]bool {
 
 // Eval implements interpreter.Interpretable.
 func (m *membership) Eval(vars interpreter.Activation) ref.Val {
-	return m.Exec(interpreter.AsFrame(vars))
+	return evalIn(vars, m)
 }
 
 // Exec implements interpreter.InterpretableV2.
@@ -142,7 +142,7 @@ type alternative struct {
 
 // Eval implements interpreter.Interpretable.
 func (a *alternative) Eval(vars interpreter.Activation) ref.Val {
-	return a.Exec(interpreter.AsFrame(vars))
+	return evalIn(vars, a)
 }
 
 // Exec implements interpreter.InterpretableV2.
@@ -164,48 +164,82 @@ func (a *alternative) Exec(frame *interpreter.ExecutionFrame) ref.Val {
 	return left
 }
 
-// keyIDs are the nodes that are keys of map literals.
-func keyIDs(tree *ast.AST) map[int64]bool {
-	ids := map[int64]bool{}
-	ast.PostOrderVisit(tree.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
-		if e.Kind() == ast.MapKind {
-			for _, entry := range e.AsMap().Entries() {
-				ids[entry.AsMapEntry().Key().ID()] = true
-			}
-		}
-	}))
-	return ids
+// A requirement is what a node's value must be where cel-go does not check, or panics.
+type requirement struct {
+	fits func(ref.Val) bool
+	want string
 }
 
-// checkKeys decorates the keys of map literals: what cannot be a key is an error, where cel-go's map would panic.
-func checkKeys(keys map[int64]bool) interpreter.InterpretableDecoratorV2 {
+var (
+	mapKey    = requirement{isKey, "is no key of a map"}
+	loopRange = requirement{isRange, "is no list and no map to go through"}
+)
+
+// isRange reports whether a macro may go through the value. cel-go goes through an empty text.
+func isRange(value ref.Val) bool {
+	switch value.(type) {
+	case traits.Lister, traits.Mapper:
+		return true
+	}
+	return false
+}
+
+// requirementsOf returns those of an expression, by the id of a node.
+func requirementsOf(tree *ast.AST) map[int64]requirement {
+	all := map[int64]requirement{}
+	ast.PostOrderVisit(tree.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		switch e.Kind() {
+		case ast.MapKind:
+			for _, entry := range e.AsMap().Entries() {
+				all[entry.AsMapEntry().Key().ID()] = mapKey
+			}
+		case ast.ComprehensionKind:
+			all[e.AsComprehension().IterRange().ID()] = loopRange
+		default:
+		}
+	}))
+	return all
+}
+
+// require decorates the nodes that have a requirement.
+func require(all map[int64]requirement) interpreter.InterpretableDecoratorV2 {
 	return func(node interpreter.InterpretableV2) (interpreter.InterpretableV2, error) {
-		if !keys[node.ID()] {
+		required, ok := all[node.ID()]
+		if !ok {
 			return node, nil
 		}
-		constant, ok := node.(interpreter.InterpretableConst)
-		switch {
-		case !ok:
-			return &key{node}, nil
-		case !isKey(constant.Value()):
-			return nil, fail(WrongType, node.ID(), "a value of type %s is no key of a map", typeName(constant.Value()))
+		checked := &check{node, required}
+		if constant, ok := node.(interpreter.InterpretableConst); ok {
+			if err := checked.error(constant.Value()); err != nil {
+				return nil, err
+			}
+			return node, nil
 		}
-		return node, nil
+		return checked, nil
 	}
 }
 
-type key struct {
+// check is a node whose value must fit.
+type check struct {
 	interpreter.InterpretableV2
+	requirement
+}
+
+func (c *check) error(value ref.Val) error {
+	if types.IsUnknownOrError(value) || c.fits(value) {
+		return nil
+	}
+	return fail(WrongType, c.ID(), "a value of type %s %s", typeName(value), c.want)
 }
 
 // Eval implements interpreter.Interpretable.
-func (k *key) Eval(vars interpreter.Activation) ref.Val { return k.Exec(interpreter.AsFrame(vars)) }
+func (c *check) Eval(vars interpreter.Activation) ref.Val { return evalIn(vars, c) }
 
 // Exec implements interpreter.InterpretableV2.
-func (k *key) Exec(frame *interpreter.ExecutionFrame) ref.Val {
-	value := k.InterpretableV2.Exec(frame)
-	if types.IsUnknownOrError(value) || isKey(value) {
-		return value
+func (c *check) Exec(frame *interpreter.ExecutionFrame) ref.Val {
+	value := c.InterpretableV2.Exec(frame)
+	if err := c.error(value); err != nil {
+		return types.WrapErr(err)
 	}
-	return types.WrapErr(fail(WrongType, k.ID(), "a value of type %s is no key of a map", typeName(value)))
+	return value
 }

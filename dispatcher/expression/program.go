@@ -6,11 +6,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/cel-go/cel"
-	"github.com/google/cel-go/common/ast"
-	"github.com/google/cel-go/common/types"
-	"github.com/google/cel-go/common/types/ref"
-	"github.com/google/cel-go/interpreter"
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/interpreter"
 )
 
 // A Program is a compiled expression. It is immutable, and safe for concurrent use.
@@ -98,7 +98,7 @@ func (e *environment) plan(checked *cel.Ast) (*Program, error) {
 	}
 	planner := interpreter.NewInterpreter(e.dispatcher, e.cel.Container, e.cel.CELTypeProvider(), adapter, attributes)
 	node, err := planner.NewInterpretable(tree, interpreter.CustomDecoratorV2(replaceCalls(e.cel, e.dispatcher)),
-		interpreter.CustomDecoratorV2(checkKeys(keyIDs(tree))), interpreter.Optimize())
+		interpreter.CustomDecoratorV2(require(requirementsOf(tree))), interpreter.Optimize())
 	if err != nil { // a literal that a conversion cannot take, or a pattern
 		located := p.locate(err)
 		return nil, &InvalidError{Issues: []Issue{{Line: located.Line, Column: located.Column, Message: located.Message}}}
