@@ -46,7 +46,9 @@ func replaceCalls(env *cel.Env, dispatcher interpreter.Dispatcher) interpreter.I
 			c.impl, _ = dispatcher.FindOverload(c.function)
 		}
 		if c.function == "matches" {
-			return c, c.compilePattern()
+			if err := c.compilePattern(); err != nil {
+				return nil, err
+			}
 		}
 		return c, nil
 	}
