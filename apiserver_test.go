@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -36,6 +37,7 @@ type controlPlane struct {
 	// silent are parts of paths whose requests are never answered.
 	silent   []string
 	statuses []string // what was written to dispatchers' statuses
+	volume   string   // what of it is said of the volume
 }
 
 func newControlPlane(t *testing.T, silent ...string) *controlPlane {
@@ -115,7 +117,7 @@ func (c *controlPlane) inForce() (generation int64) {
 		var object struct {
 			Status struct{ SettingsGeneration int64 }
 		}
-		if json.Unmarshal([]byte(text), &object) == nil {
+		if json.Unmarshal([]byte(text), &object) == nil && object.Status.SettingsGeneration > 0 {
 			generation = object.Status.SettingsGeneration
 		}
 	}
@@ -212,14 +214,21 @@ func (c *controlPlane) watch(w http.ResponseWriter, r *http.Request, name string
 func (c *controlPlane) status(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodPatch {
 		var body json.RawMessage
-		if json.NewDecoder(r.Body).Decode(&body) == nil {
+		var object struct {
+			Status struct{ Volume json.RawMessage }
+		}
+		if json.NewDecoder(r.Body).Decode(&body) == nil && json.Unmarshal(body, &object) == nil {
 			c.mu.Lock()
 			c.statuses = append(c.statuses, string(body))
+			c.volume = cmp.Or(string(object.Status.Volume), c.volume)
 			c.mu.Unlock()
 		}
 	}
+	c.mu.Lock()
+	volume := cmp.Or(c.volume, "{}")
+	c.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
-	fmt.Fprint(w, `{"apiVersion":"webhooks.clinikapi.com/v1alpha1","kind":"WebhookDispatcher","metadata":{"name":"default","generation":1}}`)
+	fmt.Fprint(w, `{"apiVersion":"webhooks.clinikapi.com/v1alpha1","kind":"WebhookDispatcher","metadata":{"name":"default","generation":1},"status":{"volume":`+volume+`}}`)
 }
 
 func reply(w http.ResponseWriter, code int, object runtime.Object) {

@@ -17,7 +17,7 @@ import (
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 )
 
-// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create
 
 var announced = prometheus.NewCounterVec(prometheus.CounterOpts{
 	Name: "eventflow_announcements_total",
