@@ -2,6 +2,7 @@ package expression
 
 import (
 	"regexp"
+	"regexp/syntax"
 	"strings"
 
 	"cel.dev/cel-go/cel"
@@ -67,11 +68,15 @@ func (c *call) compilePattern() error {
 	if !ok {
 		return nil
 	}
+	tree, err := syntax.Parse(string(text), syntax.Perl)
+	if err != nil {
+		return fail(InvalidValue, c.id, "invalid pattern")
+	}
 	compiled, err := regexp.Compile(string(text))
 	if err != nil {
-		return fail(InvalidValue, c.id, "%s", err)
+		return fail(InvalidValue, c.id, "invalid pattern")
 	}
-	c.charge = chargeMatch
+	c.charge = chargeLiteralMatch(patternSize(tree))
 	c.impl = &functions.Overload{Operator: c.overload, Binary: func(subject, _ ref.Val) ref.Val {
 		if s, ok := subject.(types.String); ok {
 			return types.Bool(compiled.MatchString(string(s)))

@@ -22,8 +22,8 @@ const (
 	MaxOutput = 1 << 20
 
 	bytesPerUnit = 16
+	formatCost   = 150 // writing a number with maxPrecision digits
 	zoneCost     = 600 // reading a time zone's rules
-	patternCost  = 200 // compiling a pattern, beside its length
 )
 
 // meter is what an evaluation has used of its budget. A nil meter counts nothing: constants are folded without one.
@@ -141,14 +141,14 @@ type charge func(m *meter, args []ref.Val)
 var charges = map[string]charge{
 	"replace":       chargeReplace,
 	"regex.replace": chargeRegexReplace,
-	"regex.extract": chargePattern, "regex.extractAll": chargePattern, "matches": chargePattern,
+	"regex.extract": chargeMatch, "regex.extractAll": chargeMatches, "matches": chargeMatch,
 	"join":        chargeJoin,
 	"split":       chargeSplit,
 	"lists.range": chargeRange,
 	"distinct":    chargeSquare,
 	"sort":        chargeSort, "@sortByAssociatedKeys": chargeSort,
 	"sets.contains": chargeSets, "sets.equivalent": chargeSets, "sets.intersects": chargeSets,
-	"flatten": chargeContents, "format": chargeContents, "json.encode": chargeContents,
+	"flatten": chargeContents, "format": chargeFormat, "json.encode": chargeContents,
 	"formatTime": chargeZone,
 	"getDate":    chargeZone, "getDayOfMonth": chargeZone, "getDayOfWeek": chargeZone, "getDayOfYear": chargeZone,
 	"getFullYear": chargeZone, "getHours": chargeZone, "getMilliseconds": chargeZone, "getMinutes": chargeZone,
@@ -162,24 +162,6 @@ func chargeReplace(m *meter, args []ref.Val) {
 		count = strings.Count(text, old)
 	}
 	m.chargeProduct(int64(count), int64(len(with)/bytesPerUnit+1))
-}
-
-func chargeMatch(m *meter, args []ref.Val) {
-	m.chargeProduct(int64(len(textOf(args, 0))/bytesPerUnit+1), int64(len(textOf(args, 1))/4+1))
-}
-
-// chargePattern is chargeMatch for a pattern that has to be compiled first.
-func chargePattern(m *meter, args []ref.Val) {
-	m.charge(int64(patternCost + 4*len(textOf(args, 1))))
-	chargeMatch(m, args)
-}
-
-func chargeRegexReplace(m *meter, args []ref.Val) {
-	chargePattern(m, args)
-	// An empty match between any two bytes; a group in the replacement stands for the whole text at most.
-	text, with := textOf(args, 0), textOf(args, 2)
-	m.chargeProduct(int64(len(text)+1), int64(len(with)/bytesPerUnit+1))
-	m.chargeProduct(int64(len(text)/bytesPerUnit+1), int64(strings.Count(with, `\`)))
 }
 
 func chargeJoin(m *meter, args []ref.Val) {
@@ -220,6 +202,14 @@ func chargeSets(m *meter, args []ref.Val) {
 func chargeContents(m *meter, args []ref.Val) {
 	for _, arg := range args {
 		m.chargeAll(arg)
+	}
+}
+
+// chargeFormat charges for the values, and for a number of many digits each.
+func chargeFormat(m *meter, args []ref.Val) {
+	chargeContents(m, args)
+	if len(args) > 1 {
+		m.chargeProduct(sizeOf(args[1]), formatCost)
 	}
 }
 

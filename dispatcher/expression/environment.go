@@ -106,7 +106,7 @@ func libraries() []cel.EnvOption {
 		cel.ParserExpressionSizeLimit(MaxTransformText),
 		cel.ParserRecursionLimit(MaxNesting),
 		cel.OptionalTypes(cel.OptionalTypesVersion(2)),
-		cel.ASTValidators(cel.ValidateDurationLiterals(), cel.ValidateTimestampLiterals(), cel.ValidateRegexLiterals()),
+		cel.ASTValidators(cel.ValidateDurationLiterals(), cel.ValidateTimestampLiterals(), patternValidator{}),
 		ext.Bindings(ext.BindingsVersion(0)),
 		ext.Encoders(ext.EncodersVersion(0)),
 		ext.Lists(ext.ListsVersion(3)),

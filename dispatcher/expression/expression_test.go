@@ -25,7 +25,10 @@ func TestCompileErrors(t *testing.T) {
 		"no bool":                   {Filter, "event.id", "a filter must result in bool, not in string"},
 		"no time":                   {ScheduleTime, "1 + 1", "the time of a schedule must result in timestamp or string, not in int"},
 		"empty":                     {Filter, "  ", "a filter must not be empty"},
-		"a pattern":                 {Filter, "event.data.a.matches('(')", "line 1, column 22: invalid matches argument"},
+		"a pattern":                 {Filter, "event.data.a.matches('(')", "line 1, column 22: invalid pattern: missing closing )"},
+		"a pattern of a function":   {Filter, "regex.extract('a', '[') == optional.none()", "line 1, column 20: invalid pattern: missing closing ]"},
+		"a pattern that repeats":    {Filter, "event.data.a.matches('(a{100}){21}')", "line 1, column 22: invalid pattern: invalid repeat count"},
+		"patterns that are large":   {Filter, "event.data.a.matches('a{1000}') || event.data.a.matches('b{1000}')", "line 1, column 57: the patterns of an expression may have 2000 instructions; repeat less"},
 		"a timestamp":               {Filter, "event.timestamp > timestamp('today')", "line 1, column 29: invalid timestamp argument"},
 		"a variable of another use": {Filter, "now > event.timestamp", "line 1, column 1: undeclared reference to 'now'"},
 		"too long":                  {Filter, "event.id == '" + strings.Repeat("a", MaxText) + "'", "a filter may be 4096 bytes long; this one has 4110"},
@@ -86,6 +89,7 @@ func TestErrorsShowNoData(t *testing.T) {
 func TestCostIsLimited(t *testing.T) {
 	t.Parallel()
 	doubling := "[[1,1]]" + strings.Repeat(".map(a, [a,a])", 40)
+	longText := "['aaaaaaaaaaaaaaaa']" + strings.Repeat(".map(a, a+a)", 13) // 128 KiB
 	tests := map[string]string{
 		"a list that doubles is compared":   doubling + " == " + doubling,
 		"a list that doubles is searched":   doubling + " in [" + doubling + "]",
@@ -100,6 +104,13 @@ func TestCostIsLimited(t *testing.T) {
 		"joining":                           "lists.range(1000).map(i, lists.range(1000).map(j, 'aaaaaaaaaaaaaaaaaaaaaaaaa').join()).join() == 'a'",
 		"distinct":                          "lists.range(10000).distinct().size() == 1",
 		"sets":                              "sets.contains(lists.range(5000), lists.range(5000))",
+		"a pattern that is slow":            longText + ".exists(s, s.matches('(a{0,900})*b'))",
+		"a pattern from the event":          longText + ".exists(s, s.matches('(a{0,900}' + ')*b'))",
+		"a pattern that is large":           "'a'.matches('" + strings.Repeat("a{1000}", 300) + "' + '')",
+		"extracting to the end each time":   longText + ".map(s, regex.extractAll(s, 'a.*b|a')) == []",
+		"replacing to the end each time":    longText + ".map(s, regex.replace(s, 'a.*b|a', '')) == []",
+		"replacing at each boundary":        longText + ".map(s, regex.replace(s, '\\ba.*b|a', '')) == []",
+		"formatting numbers":                "lists.range(10000).map(i, '%.100f'.format([1.0e300])) == []",
 		"formatting":                        "['%s'.format([" + doubling + "])] == ['a']",
 	}
 	for name, text := range tests {
