@@ -58,6 +58,10 @@ func TestConformance(t *testing.T) {
 		t.Fatalf("find the suite: %v", err)
 	}
 	folder := filepath.Join(strings.TrimSpace(string(out)), "tests", "simple", "testdata")
+	base, err := cel.NewEnv(libraries()...)
+	if err != nil {
+		t.Fatal(err)
+	}
 	used, skips := map[string]bool{}, map[string]int{}
 	ran := 0
 	for _, name := range conformanceFiles {
@@ -77,7 +81,7 @@ func TestConformance(t *testing.T) {
 					continue
 				}
 				ran++
-				if failure := conform(t, simple); failure != "" {
+				if failure := conform(t, base, simple); failure != "" {
 					t.Errorf("%s: %s: %s", full, simple.GetExpr(), failure)
 				}
 			}
@@ -111,12 +115,8 @@ func skipped(full string, simple *test.SimpleTest, used map[string]bool) string 
 }
 
 // conform returns how the test fails, "" if it does not.
-func conform(t *testing.T, simple *test.SimpleTest) string {
+func conform(t *testing.T, base *cel.Env, simple *test.SimpleTest) string {
 	all, err := environments()
-	if err != nil {
-		t.Fatal(err)
-	}
-	base, err := cel.NewEnv(libraries()...)
 	if err != nil {
 		t.Fatal(err)
 	}
