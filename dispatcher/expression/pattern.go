@@ -103,12 +103,14 @@ func (patternValidator) Validate(_ *cel.Env, _ cel.ValidatorConfig, tree *ast.AS
 const (
 	// stepsPerUnit is how many instructions of a pattern one unit pays for: each is tried at each byte of a text.
 	stepsPerUnit = 4
-	// compileUnits is what compiling one instruction costs.
+	// compileBase and compileUnits are what compiling a pattern costs: to begin with, and for each instruction.
+	compileBase  = 200
 	compileUnits = 8
 )
 
 // chargePattern charges for parsing and compiling a pattern, and returns it; nil if it is none.
 func (m *meter) chargePattern(pattern string) *syntax.Regexp {
+	m.charge(compileBase)
 	m.chargeProduct(int64(len(pattern)+1), 2)
 	tree, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {
