@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-logr/logr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
@@ -20,8 +21,13 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/store/postgres"
 )
 
-// storePause is how often the store is asked whether it takes events.
-const storePause = 2 * time.Second
+const (
+	// storePause is how often the store is asked whether it takes events.
+	storePause = 2 * time.Second
+	// lookPause is how often it is looked whether what was written still stands. Pods share one status, and the last word in it
+	// may be that of a pod that is gone.
+	lookPause = time.Minute
+)
 
 // StoreReporter says in a WebhookDispatcher's status which version runs, and whether its store takes events. The manager makes
 // the condition StoreReady of that: it knows whether there is still a pod that stands by it.
@@ -40,6 +46,7 @@ type StoreReporter struct {
 	// it was written last.
 	settings func() int64
 	inForce  int64
+	lookAt   time.Time // when the status is read next
 }
 
 // maxVersion bounds the version that is written, as the schema does.
@@ -93,12 +100,14 @@ func (r *StoreReporter) Report(ctx context.Context, err error) {
 	if r.settings != nil {
 		inForce = cmp.Or(r.settings(), inForce) // not known for a moment, when a dispatcher that shares the store starts
 	}
-	if errors.Is(err, store.ErrClosed) || reason == r.written && slices.Equal(usage, r.shown) && inForce == r.inForce {
+	written := reason == r.written && slices.Equal(usage, r.shown) && inForce == r.inForce
+	if errors.Is(err, store.ErrClosed) || written && time.Now().Before(r.lookAt) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	if err := r.write(ctx, reason, usage, inForce); err != nil {
+	inForce, err = r.bring(ctx, reason, usage, inForce, written)
+	if err != nil {
 		r.logger.V(1).Info("Writing the dispatcher's status failed; trying again", "error", err.Error())
 		return
 	}
@@ -111,10 +120,40 @@ func (r *StoreReporter) Report(ctx context.Context, err error) {
 	}
 }
 
+// bring makes the status say what it is to say, and returns the generation that it then has. What was written already is
+// written again only if it does not stand. A generation that is not known yet stays as it is: an apply that leaves it out
+// would take it from the other pods, which share the field owner.
+func (r *StoreReporter) bring(ctx context.Context, reason string, usage []v1alpha1.TenantUsage, inForce int64, written bool) (int64, error) {
+	if written || inForce == 0 {
+		object, err := r.dispatcher.Get(ctx, r.name, metav1.GetOptions{}, "status")
+		if err != nil {
+			return 0, fmt.Errorf("read the status: %w", err)
+		}
+		var found v1alpha1.WebhookDispatcher
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &found); err != nil {
+			return 0, fmt.Errorf("decode the dispatcher: %w", err)
+		}
+		inForce = cmp.Or(inForce, found.Status.SettingsGeneration)
+		r.lookAt = time.Now().Add(lookPause)
+		now := found.Status
+		if written && now.Store.Reason == reason && now.SettingsGeneration == inForce && now.Version == r.shownVersion() {
+			return inForce, nil
+		}
+	}
+	if err := r.write(ctx, reason, usage, inForce); err != nil {
+		return 0, err
+	}
+	r.lookAt = time.Now().Add(lookPause)
+	return inForce, nil
+}
+
+// shownVersion is the version as it is written.
+func (r *StoreReporter) shownVersion() string { return r.version[:min(len(r.version), maxVersion)] }
+
 func (r *StoreReporter) write(ctx context.Context, reason string, usage []v1alpha1.TenantUsage, inForce int64) error {
 	status := map[string]any{"store": v1alpha1.StoreReport{Reason: reason}}
-	if r.version != "" {
-		status["version"] = r.version[:min(len(r.version), maxVersion)]
+	if version := r.shownVersion(); version != "" {
+		status["version"] = version
 	}
 	if len(usage) > 0 {
 		status["largestTenants"] = usage

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/go-logr/logr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 
@@ -93,5 +95,75 @@ func TestUsageIsShown(t *testing.T) {
 				t.Fatalf("applied %+v", d.Status)
 			}
 		}
+	})
+}
+
+// sharedStatus is the status of one WebhookDispatcher that several pods apply to as the same field owner.
+type sharedStatus struct {
+	dynamic.ResourceInterface
+	mu     sync.Mutex
+	status v1alpha1.WebhookDispatcherStatus
+	writes int
+}
+
+func (s *sharedStatus) now() (v1alpha1.WebhookDispatcherStatus, int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status, s.writes
+}
+
+func (s *sharedStatus) Get(context.Context, string, metav1.GetOptions, ...string) (*unstructured.Unstructured, error) {
+	status, _ := s.now()
+	object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&v1alpha1.WebhookDispatcher{Status: status})
+	return &unstructured.Unstructured{Object: object}, err
+}
+
+func (s *sharedStatus) Patch(_ context.Context, _ string, _ types.PatchType, data []byte, _ metav1.PatchOptions, _ ...string) (*unstructured.Unstructured, error) {
+	var applied v1alpha1.WebhookDispatcher
+	if err := json.Unmarshal(data, &applied); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status = applied.Status // all that the owner had and does not apply again goes
+	s.writes++
+	return &unstructured.Unstructured{}, nil
+}
+
+// TestLastWordIsOfALivePod: pods share one status. What one said that is gone does not stay, and one that starts takes
+// nothing from the others.
+func TestLastWordIsOfALivePod(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		shared := &sharedStatus{}
+		pod := func(version string, generation int64) *StoreReporter {
+			r := &StoreReporter{dispatcher: shared, name: "default", logger: logr.Discard()}
+			r.ShowVersion(version)
+			r.ShowSettings(func() int64 { return generation })
+			return r
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			pod("v2", 7).Run(ctx, func() error { return nil })
+		}()
+		synctest.Wait()
+
+		pod("v1", 0).Report(ctx, postgres.ErrUnreachable) // and ends
+		if status, _ := shared.now(); status.SettingsGeneration != 7 || status.Store.Reason != v1alpha1.ReasonDatabaseUnreachable {
+			t.Errorf("a pod that started left %+v, want generation 7 and what it said of the store", status)
+		}
+		<-time.After(lookPause + 2*storePause)
+		status, writes := shared.now()
+		if status.Store.Reason != v1alpha1.ReasonStoreReady || status.Version != "v2" || status.SettingsGeneration != 7 {
+			t.Errorf("the pod that is left says %+v, want StoreReady, v2 and 7", status)
+		}
+		<-time.After(10 * lookPause)
+		if _, now := shared.now(); now != writes {
+			t.Errorf("%d writes of what stands, want none", now-writes)
+		}
+		cancel()
+		<-done
 	})
 }
