@@ -153,7 +153,7 @@ func (f *firstUse) use(ctx context.Context) error {
 		err = f.to.Use(ctx)
 	}
 	if err != nil {
-		f.abandoned.Store(errors.Is(err, status.ErrAbandoned)) // for good: its volume is on its way out
+		f.abandoned.Store(errors.Is(err, status.ErrAbandoned)) // until it can be announced: its volume is on its way out
 		return err
 	}
 	return f.note()
@@ -203,6 +203,9 @@ func (f *firstUse) announceOnce(ctx context.Context) error {
 	}
 	defer f.leave()
 	used, err := f.to.Announce(ctx, f.used.Load())
+	if err == nil {
+		f.abandoned.Store(false) // the manager took it back: the volume was not a new one
+	}
 	if err != nil || !used || f.used.Load() {
 		return err
 	}

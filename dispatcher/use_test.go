@@ -170,3 +170,22 @@ func TestMarkIsTakenUp(t *testing.T) {
 		t.Errorf("the folder says %+v (%v)", again, err)
 	}
 }
+
+// TestAbandonedIsTakenBack: the manager takes its word back of a volume that turns out to be an old one. The store then accepts.
+func TestAbandonedIsTakenBack(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	must(t, prepareUse(dir))
+	now, err := readUse(dir)
+	must(t, err)
+	c := &counting{err: status.ErrAbandoned}
+	f := newFirstUse(c, dir, now, c)
+	if _, _, err := f.Append(t.Context(), nil); !errors.Is(err, status.ErrAbandoned) {
+		t.Fatalf("got %v, want %v", err, status.ErrAbandoned)
+	}
+	c.err = nil
+	f.announce(t.Context(), func(err error) { t.Error(err) })
+	if _, _, err := f.Append(t.Context(), nil); err != nil {
+		t.Errorf("the store accepts nothing after it was announced: %v", err)
+	}
+}
