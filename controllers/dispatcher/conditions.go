@@ -165,6 +165,10 @@ func storeIgnores(o observation) (ignored []string) {
 		ignored = append(ignored, fmt.Sprintf("spec.store.embedded.storageClassName is %q, but PersistentVolumeClaim %s has another class, which cannot be changed: set it back, or delete the claim and the events on it",
 			class, o.claim.Name))
 	}
+	if mode, existing := accessMode(o.dispatcher), accessModeOf(o.claim); mode != existing {
+		ignored = append(ignored, fmt.Sprintf("spec.store.embedded.accessMode is %s, but PersistentVolumeClaim %s has %s, which cannot be changed: set it to %s",
+			mode, o.claim.Name, existing, existing))
+	}
 	if o.fixed != "" {
 		ignored = append(ignored, "spec.store.embedded.size, because the API server does not let the claim grow: "+o.fixed)
 	}

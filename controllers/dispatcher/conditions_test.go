@@ -72,6 +72,10 @@ func TestConditions(t *testing.T) {
 			func(o *observation) { o.dispatcher.Spec.Store.Embedded.StorageClassName = "slow" },
 			v1alpha1.ReasonStoreImmutable, v1alpha1.ReasonReady, "up",
 		},
+		"other access mode": {
+			func(o *observation) { o.dispatcher.Spec.Store.Embedded.AccessMode = "ReadWriteOnce" },
+			v1alpha1.ReasonStoreImmutable, v1alpha1.ReasonReady, "up",
+		},
 		"a volume that grew by itself": {
 			func(o *observation) {
 				o.claim.Spec.Resources.Requests[corev1.ResourceStorage] = resource.MustParse("20Gi")
