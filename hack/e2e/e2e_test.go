@@ -177,7 +177,7 @@ func deliver(c *cluster) {
 		c.kubectl("--namespace="+namespace, "wait", "--for=condition="+condition, "--timeout="+patience.String(), "webhooksubscription/receiver")
 	}
 	table := strings.Fields(c.kubectl("--namespace="+namespace, "get", "webhooksubscriptions", "--no-headers"))
-	if len(table) < 6 || strings.Join(table[:6], " ") != "receiver True Ready 1 0 0" {
+	if len(table) < 6 || strings.Join(table[:6], " ") != "receiver True Ready True 0 0" {
 		c.t.Errorf("kubectl get shows %v", table)
 	}
 }
