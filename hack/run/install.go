@@ -13,13 +13,12 @@ import (
 // ready is how long a part may take to come up.
 const ready = time.Minute
 
-// dispatcherManifest lets deliveries reach the receiver on this machine. It wants no pods: they would need an image.
+// dispatcherManifest lets deliveries reach the receiver on this machine. No pods come of it: there is no kubelet here.
 const dispatcherManifest = `
 apiVersion: webhooks.clinikapi.com/v1alpha1
 kind: WebhookDispatcher
 metadata: {name: default, namespace: eventflow-system}
 spec:
-  replicas: 0
   egress: {allowHTTP: true, allowedCIDRs: [127.0.0.0/8]}
 `
 

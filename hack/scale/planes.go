@@ -41,15 +41,14 @@ func (s *stage) startManager(ctx context.Context) (err error) {
 	return s.describeDispatcher(ctx)
 }
 
-// createDispatcher makes the WebhookDispatcher. It wants no pods: its process runs here.
+// createDispatcher makes the WebhookDispatcher. No pods come of it: its process runs here.
 func (s *stage) createDispatcher(ctx context.Context) error {
-	none, allow := int32(0), true
+	allow := true
 	return s.api.Create(ctx, &v1alpha1.WebhookDispatcher{
 		ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: dispatcherName},
 		Spec: v1alpha1.WebhookDispatcherSpec{
-			Replicas: &none,
-			Ingest:   v1alpha1.Ingest{Authentication: v1alpha1.IngestNone},
-			Egress:   v1alpha1.Egress{AllowHTTP: &allow, AllowedCIDRs: []string{"127.0.0.0/8"}},
+			Ingest: v1alpha1.Ingest{Authentication: v1alpha1.IngestNone},
+			Egress: v1alpha1.Egress{AllowHTTP: &allow, AllowedCIDRs: []string{"127.0.0.0/8"}},
 		},
 	})
 }
