@@ -61,7 +61,7 @@ func TestRun(t *testing.T) {
 	} {
 		for _, want := range []string{
 			`200  /` + subscription + ` +` + eventType + ` +\S+ +attempt 1  signatures ok\n`,
-			subscription + ` +True +Ready +1 +0 +0 `,
+			subscription + ` +True +Ready +True +0 +0 `,
 		} {
 			if !regexp.MustCompile(want).MatchString(shown.String()) {
 				t.Errorf("not shown: %s", want)
