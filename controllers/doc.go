@@ -2,7 +2,7 @@
 // WebhookDispatchers into the workloads that deliver by them. It never touches an event.
 //
 //	WebhookSubscription ┐
-//	Secrets it names    ├─► subscription ─► routes ─► Secrets (one index, up to 64 shards) ─► dispatcher pods
+//	Secrets it names    ├─► subscription ─► routes ─► Secrets (one index, 64 or 256 shards) ─► dispatcher pods
 //	WebhookDispatcher   ┘        │
 //	        │                    └─► status: Accepted, Ready
 //	        └─► dispatcher ─► Deployment, Service, ServiceAccount, Role, PersistentVolumeClaim, PodDisruptionBudget

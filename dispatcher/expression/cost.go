@@ -11,11 +11,13 @@ import (
 
 const (
 	// CostLimit is the budget of one evaluation, in units of about 50 ns: one for a step, one for each bytesPerUnit of text.
-	CostLimit = 1_000_000
+	CostLimit = 100_000
 	// MaxText is the length of an expression in bytes.
 	MaxText = 4 << 10
 	// MaxTransformText is the length of a transform's body in bytes.
 	MaxTransformText = 16 << 10
+	// MaxProgram is the memory that a compiled expression may take, in bytes (Program.Size).
+	MaxProgram = 192 << 10
 	// MaxNesting is how deeply an expression may nest.
 	MaxNesting = 100
 	// MaxOutput is the length in bytes of a text or a document that an evaluation results in.

@@ -70,7 +70,7 @@ func TestErrorsShowNoData(t *testing.T) {
 		"&&":           {"event.data.name && true", WrongType, ""},
 		"a map":        {"{event.data.list: 1} == {}", WrongType, ""},
 		"in an order":  {"event.data.list.map(x, x > 5) == []", WrongType, "line 1, column 26: operator > does not take string and int"},
-		"another cost": {"lists.range(event.data.big).size() == 1", CostExceeded, "the evaluation needs more than 1000000 units; read less of the event, or shorter lists"},
+		"another cost": {"lists.range(event.data.big).size() == 1", CostExceeded, "the evaluation needs more than 100000 units; read less of the event, or shorter lists"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -59,6 +59,22 @@ func looksAround(tree *syntax.Regexp) bool {
 	}
 }
 
+// literalPattern returns the pattern that a call names as a literal, with the literal's id.
+func literalPattern(e ast.Expr) (pattern string, id int64, ok bool) {
+	if e.Kind() != ast.CallKind || !patternFunctions[e.AsCall().FunctionName()] {
+		return "", 0, false
+	}
+	args := e.AsCall().Args()
+	if !e.AsCall().IsMemberFunction() && len(args) > 0 { // a.matches(b) and matches(a, b)
+		args = args[1:]
+	}
+	if len(args) == 0 || args[0].Kind() != ast.LiteralKind {
+		return "", 0, false
+	}
+	text, ok := args[0].AsLiteral().(types.String)
+	return string(text), args[0].ID(), ok
+}
+
 // patternValidator checks literal patterns before anything compiles them.
 type patternValidator struct{}
 
@@ -69,33 +85,23 @@ func (patternValidator) Name() string { return "eventflow.patterns" }
 func (patternValidator) Validate(_ *cel.Env, _ cel.ValidatorConfig, tree *ast.AST, issues *cel.Issues) {
 	total := int64(0)
 	ast.PostOrderVisit(tree.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
-		if e.Kind() != ast.CallKind || !patternFunctions[e.AsCall().FunctionName()] {
-			return
-		}
-		args := e.AsCall().Args()
-		if !e.AsCall().IsMemberFunction() && len(args) > 0 { // a.matches(b) and matches(a, b)
-			args = args[1:]
-		}
-		if len(args) == 0 || args[0].Kind() != ast.LiteralKind {
-			return
-		}
-		text, ok := args[0].AsLiteral().(types.String)
+		text, id, ok := literalPattern(e)
 		if !ok {
 			return
 		}
-		parsed, err := syntax.Parse(string(text), syntax.Perl)
+		parsed, err := syntax.Parse(text, syntax.Perl)
 		var reason *syntax.Error
 		switch {
 		case errors.As(err, &reason):
-			issues.ReportErrorAtID(args[0].ID(), "invalid pattern: %s", reason.Code)
+			issues.ReportErrorAtID(id, "invalid pattern: %s", reason.Code)
 			return
 		case err != nil:
-			issues.ReportErrorAtID(args[0].ID(), "invalid pattern")
+			issues.ReportErrorAtID(id, "invalid pattern")
 			return
 		}
 		before := total
 		if total += patternSize(parsed); total > MaxPattern && before <= MaxPattern { // it is said once
-			issues.ReportErrorAtID(args[0].ID(), "the patterns of an expression may have %d instructions; repeat less", MaxPattern)
+			issues.ReportErrorAtID(id, "the patterns of an expression may have %d instructions; repeat less", MaxPattern)
 		}
 	}))
 }

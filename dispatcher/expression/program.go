@@ -2,6 +2,7 @@ package expression
 
 import (
 	"errors"
+	"regexp/syntax"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 // A Program is a compiled expression. It is immutable, and safe for concurrent use.
 type Program struct {
 	use    string
+	size   int
 	node   interpreter.InterpretableV2
 	places []place // by the id of a node
 }
@@ -49,8 +51,48 @@ func Compile(where Use, text string) (program *Program, err error) {
 	if !env.allows(checked.OutputType()) {
 		return nil, invalidText("%s must result in %s, not in %s", env.name, resultNames(env.results), cel.FormatCELType(checked.OutputType()))
 	}
-	return env.plan(checked)
+	size := programSize(checked.NativeRep())
+	if size > MaxProgram {
+		return nil, invalidText("%s may take %d bytes of memory; this one takes %d: use fewer macros and literals, and shorter patterns", env.name, MaxProgram, size)
+	}
+	program, err = env.plan(checked)
+	if err != nil {
+		return nil, err
+	}
+	program.size = size
+	return program, nil
 }
+
+// What a program takes in memory, in bytes, rounded up: for itself, for each node of the checked expression, its macros
+// expanded, and for each instruction of a pattern. TestProgramSize measures it.
+const (
+	programBytes     = 512
+	nodeBytes        = 192
+	literalBytes     = 64 // a node that is a literal
+	instructionBytes = 64
+)
+
+// programSize estimates the memory that the program of a checked expression takes. It follows from the text alone, so that a
+// manager and its dispatchers agree.
+func programSize(tree *ast.AST) int {
+	size := programBytes
+	ast.PostOrderVisit(tree.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		if e.Kind() == ast.LiteralKind {
+			size += literalBytes
+		} else {
+			size += nodeBytes
+		}
+		if pattern, _, ok := literalPattern(e); ok {
+			if parsed, err := syntax.Parse(pattern, syntax.Perl); err == nil {
+				size += instructionBytes * int(patternSize(parsed))
+			}
+		}
+	}))
+	return size
+}
+
+// Size is the memory that the program takes, in bytes: an estimate from above, the same for the same text.
+func (p *Program) Size() int { return p.size }
 
 func invalidText(format string, args ...any) error {
 	return &InvalidError{Issues: []Issue{{Message: fail("", 0, format, args...).Message}}}

@@ -33,6 +33,8 @@ type Entry struct {
 	Patterns []event.Pattern `json:"patterns"`
 	// Filter is the text of spec.filter, "" without one.
 	Filter string `json:"filter,omitempty"`
+	// FilterSize is the memory that the compiled filter takes, in bytes.
+	FilterSize int `json:"filterSize,omitzero"`
 	// SkipFilterErrors is set if an event for which the filter fails is not delivered.
 	SkipFilterErrors bool `json:"skipFilterErrors,omitzero"`
 	// Labels are the subscription's, if an expression may read them.

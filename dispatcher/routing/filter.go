@@ -43,9 +43,11 @@ func (c *compiler) compileFilter(labels map[string]string) error {
 	if text == "" {
 		return nil
 	}
-	if _, err := programOf(expression.Filter, text); err != nil {
+	program, err := programOf(expression.Filter, text)
+	if err != nil {
 		return reject(v1alpha1.ReasonInvalidFilter, "spec.filter: %v", err)
 	}
+	c.entry.FilterSize = program.Size()
 	c.entry.Filter, c.entry.SkipFilterErrors = text, c.spec.FilterErrors == v1alpha1.FilterErrorsSkip
 	if strings.Contains(text, "labels") {
 		c.entry.Labels = maps.Clone(labels)

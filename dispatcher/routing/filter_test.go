@@ -181,3 +181,20 @@ func TestProgramsAreShared(t *testing.T) {
 		runtime.Gosched()
 	}
 }
+
+// TestFiltersTakeRoom: what filters take of a dispatcher's memory is bounded with the table's room, and so by tenant: a short
+// text can compile to much.
+func TestFiltersTakeRoom(t *testing.T) {
+	t.Parallel()
+	sub := minimal()
+	sub.Spec.Filter = "event.id.matches('a{900}b{900}')"
+	entry, rejection, err := Compile(sub, secretsOf(clinicSecrets()), Policy{Catalog: catalog(t)})
+	if err != nil || rejection != nil {
+		t.Fatal(rejection, err)
+	}
+	const most = 101 << 20 // of 1 GiB, as limits has it for tables
+	fit := int64(Large) * int64(ShardRoom/entry.Cost())
+	if taken := fit * int64(entry.FilterSize); taken > most || fit == 0 {
+		t.Errorf("%d such filters fit into a table, and take %d bytes of memory, want at most %d", fit, taken, most)
+	}
+}

@@ -13,14 +13,18 @@ const ShardRoom = MaxShardBytes / 8 * 9
 const (
 	entryCost = 144
 	itemCost  = 8 // of each pattern, header or key
+	// programWeight is how many bytes of room each byte of a compiled expression takes: a dispatcher has less memory for its
+	// table than there is room in the Secrets of a large one.
+	programWeight = 3
 )
 
 // Cost is what an entry takes of a routing table, in bytes: its texts as they are written down, and a fixed part. Costs
 // add up, other than compressed sizes, so that no tenant's entries change what another's cost. What an operator gives a
 // tenant, its quota and its rules, costs nothing: all entries of a namespace have it alike. An entry that waits costs what
-// it did when it was accepted last.
+// it did when it was accepted last. What an expression takes of a dispatcher's memory, once it is compiled, counts too.
 func (e *Entry) Cost() int {
-	cost := entryCost + len(e.Identity) + len(e.Namespace) + len(e.Name) + len(e.URL) + len(e.CA) + len(e.Waiting) + len(e.Source) + len(e.Filter)
+	cost := entryCost + len(e.Identity) + len(e.Namespace) + len(e.Name) + len(e.URL) + len(e.CA) + len(e.Waiting) + len(e.Source) +
+		len(e.Filter) + programWeight*e.FilterSize
 	for name, value := range e.Labels {
 		cost += itemCost + len(name) + len(value)
 	}
