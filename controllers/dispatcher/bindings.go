@@ -31,29 +31,38 @@ func clusterRoles(d *v1alpha1.WebhookDispatcher) []string {
 }
 
 // bind makes the dispatchers' ServiceAccounts the subjects of the cluster-wide bindings: those of all dispatchers that
-// exist and are where the manager may make them. missing is what to do if a binding is not installed.
+// exist and are where the manager may make them. One whose namespace is no longer granted keeps what it has until that is
+// certain. missing is what to do if a binding is not installed.
 func (r *Reconciler) bind(ctx context.Context) (missing string, err error) {
 	dispatchers := &v1alpha1.WebhookDispatcherList{}
 	if err := r.Client.List(ctx, dispatchers, client.UnsafeDisableDeepCopy); err != nil {
 		return "", fmt.Errorf("list dispatchers: %w", err)
 	}
-	subjects := make(map[string][]rbacv1.Subject)
+	subjects, kept := make(map[string][]rbacv1.Subject), make(map[string][]rbacv1.Subject)
 	for i := range dispatchers.Items {
 		d := &dispatchers.Items[i]
 		granted, err := r.Grants.Granted(ctx, d.Namespace)
 		if err != nil {
 			return "", err
 		}
-		if !granted || !d.DeletionTimestamp.IsZero() {
+		withdrawn, err := r.Grants.Withdrawn(ctx, d.Namespace)
+		if err != nil {
+			return "", err
+		}
+		if withdrawn || !d.DeletionTimestamp.IsZero() {
 			continue
 		}
+		to := subjects
+		if !granted {
+			to = kept
+		}
 		for _, role := range clusterRoles(d) {
-			subjects[role] = append(subjects[role], rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Name: names.Workload(d.Name), Namespace: d.Namespace})
+			to[role] = append(to[role], rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Name: names.Workload(d.Name), Namespace: d.Namespace})
 		}
 	}
 	var errs []error
 	for _, role := range []string{names.StatusRole, names.AuthRole} {
-		err := r.bindTo(ctx, role, subjects[role])
+		err := r.bindTo(ctx, role, subjects[role], kept[role])
 		if apierrors.IsNotFound(err) {
 			missing = "ClusterRoleBinding " + role + " is missing: apply config/rbac again"
 			continue
@@ -63,12 +72,17 @@ func (r *Reconciler) bind(ctx context.Context) (missing string, err error) {
 	return missing, errors.Join(errs...)
 }
 
-// bindTo sets the subjects of one binding, if they are others. The binding is read from the API server: two reads for
+// bindTo sets the subjects of one binding, if they are others; of kept, those that it has stay. The binding is read from the API server: two reads for
 // each change of a dispatcher are little, and an older one would be written over and over.
-func (r *Reconciler) bindTo(ctx context.Context, role string, subjects []rbacv1.Subject) error {
+func (r *Reconciler) bindTo(ctx context.Context, role string, subjects, kept []rbacv1.Subject) error {
 	binding := &rbacv1.ClusterRoleBinding{}
 	if err := r.Reader.Get(ctx, client.ObjectKey{Name: role}, binding); err != nil {
 		return fmt.Errorf("get ClusterRoleBinding %s: %w", role, err)
+	}
+	for _, s := range kept {
+		if slices.Contains(binding.Subjects, s) {
+			subjects = append(subjects, s)
+		}
 	}
 	slices.SortFunc(subjects, func(a, b rbacv1.Subject) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))

@@ -31,6 +31,9 @@ const (
 	refusalKept = 2 * time.Second
 	// grantAwaited is how often a dispatcher in a namespace that is not granted is looked at.
 	grantAwaited = 10 * time.Second
+	// withdrawnAfter is how long the answer has to be no before it takes rights from pods that run: a RoleBinding that is
+	// replaced is gone for a moment.
+	withdrawnAfter = time.Minute
 )
 
 // grantAsked stand for the role: whoever may do these was given it as a whole.
@@ -53,6 +56,7 @@ type Grants struct {
 type grant struct {
 	granted bool
 	until   time.Time
+	since   time.Time // of a refusal: when the first of those in a row was given
 }
 
 // NewGrants returns the Grants of a manager that is installed in namespace home.
@@ -76,19 +80,35 @@ func (g *Grants) Granted(ctx context.Context, namespace string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	known = grant{granted: granted, until: g.now().Add(refusalKept)}
-	if granted {
-		known.until = g.now().Add(grantKept)
+	now := g.now()
+	switch {
+	case granted:
+		known = grant{granted: true, until: now.Add(grantKept)}
+	case found && !known.granted:
+		known.until = now.Add(refusalKept)
+	default:
+		known = grant{until: now.Add(refusalKept), since: now}
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.known[namespace] = known
 	for other, k := range g.known { // what nobody asks about any more is not kept
-		if g.now().After(k.until) {
+		if now.After(k.until.Add(withdrawnAfter)) {
 			delete(g.known, other)
 		}
 	}
 	return granted, nil
+}
+
+// Withdrawn reports whether the manager may not make dispatchers in a namespace, and could not for a while.
+func (g *Grants) Withdrawn(ctx context.Context, namespace string) (bool, error) {
+	granted, err := g.Granted(ctx, namespace)
+	if err != nil || granted {
+		return false, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.now().Sub(g.known[namespace].since) >= withdrawnAfter, nil
 }
 
 func (g *Grants) ask(ctx context.Context, namespace string) (bool, error) {
