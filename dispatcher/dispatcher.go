@@ -66,7 +66,8 @@ type dispatcher struct {
 	reporter    *status.StoreReporter // nil without Kubernetes
 	programming programming
 
-	failed  chan error // a part that cannot go on says so
+	failed  chan error         // a part that cannot go on says so
+	stop    context.CancelFunc // begins the stop
 	table   atomic.Pointer[routing.Table]
 	ready   atomic.Bool
 	loaded  chan struct{} // closed once there is a table
@@ -79,13 +80,15 @@ type dispatcher struct {
 
 // Run runs a dispatcher until ctx ends, and then stops it so that nothing is lost: it fails /readyz and goes on accepting
 // for DrainDelay, finishes the requests and attempts under way, and leaves the rest in the store. It returns an error if
-// it could not start or go on. It returns within DrainDelay and stopTimeout after ctx ended, whatever then hangs: what was
-// acknowledged is in the store, as after a crash.
+// it could not start or go on. It returns within DrainDelay and stopTimeout after ctx ended or a part failed, whatever then
+// hangs: what was acknowledged is in the store, as after a crash.
 func Run(ctx context.Context, options Options) error {
 	d, err := newDispatcher(options)
 	if err != nil {
 		return err
 	}
+	ctx, d.stop = context.WithCancel(ctx)
+	defer d.stop()
 	ops, err := d.listenOps(ctx)
 	if err != nil {
 		return fmt.Errorf("--ops-listen: %w", err)
@@ -93,11 +96,11 @@ func Run(ctx context.Context, options Options) error {
 	defer ops.close()
 	ended, err := within(ctx, openTimeout, func() error { return d.open(ctx) })
 	if !ended || err != nil {
-		if ctx.Err() != nil {
-			d.Logger.Info("Stopped before the store was open")
-			return nil
+		if ctx.Err() == nil {
+			return err
 		}
-		return err
+		d.Logger.Info("Stopped before the store was open")
+		return d.failure()
 	}
 	ended, err = within(ctx, d.DrainDelay+stopTimeout, func() error { return d.serve(ctx, ops) })
 	if !ended {
@@ -363,10 +366,8 @@ func (d *dispatcher) run(ctx context.Context, api, ops *server) error {
 	for _, there := range []<-chan struct{}{d.settled, d.loaded} {
 		select {
 		case <-there:
-		case err := <-d.failed:
-			return err
 		case <-ctx.Done():
-			return nil
+			return d.failure()
 		}
 	}
 	engine.Go(func() { d.report(d.engine.Run(engineCtx)) })
@@ -376,15 +377,25 @@ func (d *dispatcher) run(ctx context.Context, api, ops *server) error {
 	if d.Started != nil {
 		d.Started(api.address(), ops.address())
 	}
-	select {
-	case err := <-d.failed:
+	<-ctx.Done()
+	d.ready.Store(false)
+	if err := d.failure(); err != nil {
 		return err
-	case <-ctx.Done():
 	}
 	return d.drain(api)
 }
 
-// report notes that a part ended with err, if that is not nil; the first one counts.
+// failure is the error of the part that failed first; nil if none did.
+func (d *dispatcher) failure() error {
+	select {
+	case err := <-d.failed:
+		return err
+	default:
+		return nil
+	}
+}
+
+// report notes that a part ended with err, if that is not nil, and begins the stop; the first one counts.
 func (d *dispatcher) report(err error) {
 	if err == nil {
 		return
@@ -393,12 +404,12 @@ func (d *dispatcher) report(err error) {
 	case d.failed <- err:
 	default:
 	}
+	d.stop()
 }
 
 // drain lets clients leave and requests finish.
 func (d *dispatcher) drain(api *server) error {
 	d.Logger.Info("Stopping", "drainDelay", d.DrainDelay)
-	d.ready.Store(false)
 	d.api.Drain()
 	<-time.After(d.DrainDelay)
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
