@@ -95,8 +95,8 @@ func TestNotesFit(t *testing.T) {
 	}
 }
 
-// TestEventsAreBounded: an endpoint that comes and goes says each once in ten minutes, and ten thousand that fail together
-// keep to the rate of all.
+// TestEventsAreBounded: an endpoint that comes and goes says each once in ten minutes, and ten thousand of one namespace that
+// fail together leave room to those of another.
 func TestEventsAreBounded(t *testing.T) {
 	t.Parallel()
 	clock := time.Date(2026, 1, 15, 9, 15, 0, 0, time.UTC)
@@ -114,15 +114,24 @@ func TestEventsAreBounded(t *testing.T) {
 	if n := len(recorder.Events); n != 3 {
 		t.Errorf("%d events after ten minutes, want 3", n)
 	}
+	clock = clock.Add(time.Minute)
+	before, heard := len(recorder.Events), 0
 	for second := range 60 {
 		for i := range 1000 {
-			other := &v1alpha1.WebhookSubscription{ObjectMeta: metav1.ObjectMeta{UID: types.UID(fmt.Sprint(second, "-", i))}}
+			other := &v1alpha1.WebhookSubscription{ObjectMeta: metav1.ObjectMeta{Namespace: "greedy", UID: types.UID(fmt.Sprint(second, "-", i))}}
 			a.say(other, []Event{normal(ReasonEndpointFailing, "")})
 		}
+		said := len(recorder.Events)
+		quiet := &v1alpha1.WebhookSubscription{ObjectMeta: metav1.ObjectMeta{Namespace: "quiet", UID: types.UID(fmt.Sprint("quiet-", second))}}
+		a.say(quiet, []Event{normal(ReasonEndpointFailing, "")})
+		heard += len(recorder.Events) - said
 		clock = clock.Add(time.Second)
 	}
-	if n := len(recorder.Events) - 3; n > burst+60*perSecond || n < 60*perSecond {
-		t.Errorf("%d events in a minute, want at most %d", n, burst+60*perSecond)
+	if n := len(recorder.Events) - before; n > perMinute || n < perMinute/2 {
+		t.Errorf("%d events in a minute, want at most %d", n, perMinute)
+	}
+	if heard != 60 {
+		t.Errorf("%d of 60 events of a namespace are heard beside another's thousands", heard)
 	}
 	if n := len(a.limit.recent); n > maxRemembered {
 		t.Errorf("%d are remembered", n)

@@ -90,7 +90,7 @@ func both[T client.Object](before, after any) (T, T, bool) {
 
 func (a *Announcer) say(object client.Object, all []Event) {
 	for _, e := range all {
-		if !a.limit.allows(object.GetUID(), e.Reason, a.Now()) {
+		if !a.limit.allows(object.GetNamespace(), object.GetUID(), e.Reason, a.Now()) {
 			announced.WithLabelValues("suppressed").Inc()
 			continue
 		}
