@@ -28,16 +28,23 @@ func report(t *testing.T, d *v1alpha1.WebhookDispatcher, reason string) {
 	}
 }
 
-// TestSubscriptionsFollowTheirDispatcher lets a dispatcher blink, die, come back, and be suspended.
-func TestSubscriptionsFollowTheirDispatcher(t *testing.T) {
-	t.Parallel()
-	ns := namespace(t)
+// serving makes a dispatcher that accepts and delivers, as far as its pods say, with a key for subscriptions.
+func serving(t *testing.T, ns string) (*v1alpha1.WebhookDispatcher, *appsv1.Deployment) {
+	t.Helper()
 	d := dispatcher(t, ns)
 	secret(t, ns, "key", map[string]string{"current": signingKey})
 	deployment := appears(t, in(ns, workload, &appsv1.Deployment{}), exists)
 	pods(t, deployment, 1)
 	report(t, d, v1alpha1.ReasonStoreReady)
 	become(t, d, v1alpha1.ConditionAvailable, metav1.ConditionTrue, v1alpha1.ReasonAvailable)
+	return d, deployment
+}
+
+// TestSubscriptionsFollowTheirDispatcher lets a dispatcher blink, die, come back, and be suspended.
+func TestSubscriptionsFollowTheirDispatcher(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	d, deployment := serving(t, ns)
 	sub := create(t, subscription(ns, "billing"))
 	become(t, sub, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
 	program(t, sub)
@@ -81,12 +88,7 @@ func TestSubscriptionsFollowTheirDispatcher(t *testing.T) {
 func TestEventsAreMade(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
-	d := dispatcher(t, ns)
-	secret(t, ns, "key", map[string]string{"current": signingKey})
-	deployment := appears(t, in(ns, workload, &appsv1.Deployment{}), exists)
-	pods(t, deployment, 1)
-	report(t, d, v1alpha1.ReasonStoreReady)
-	become(t, d, v1alpha1.ConditionAvailable, metav1.ConditionTrue, v1alpha1.ReasonAvailable)
+	d, _ := serving(t, ns)
 	report(t, d, v1alpha1.ReasonStoreFull)
 	sub := create(t, subscription(ns, "billing"))
 	become(t, sub, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
