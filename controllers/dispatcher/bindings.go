@@ -41,15 +41,11 @@ func (r *Reconciler) bind(ctx context.Context) (missing string, err error) {
 	subjects, kept := make(map[string][]rbacv1.Subject), make(map[string][]rbacv1.Subject)
 	for i := range dispatchers.Items {
 		d := &dispatchers.Items[i]
-		granted, err := r.Grants.Granted(ctx, d.Namespace)
+		granted, refused, err := r.Grants.Standing(ctx, d.Namespace)
 		if err != nil {
 			return "", err
 		}
-		withdrawn, err := r.Grants.Withdrawn(ctx, d.Namespace)
-		if err != nil {
-			return "", err
-		}
-		if withdrawn || !d.DeletionTimestamp.IsZero() {
+		if refused >= withdrawnAfter || !d.DeletionTimestamp.IsZero() {
 			continue
 		}
 		to := subjects
@@ -70,6 +66,17 @@ func (r *Reconciler) bind(ctx context.Context) (missing string, err error) {
 		errs = append(errs, err)
 	}
 	return missing, errors.Join(errs...)
+}
+
+// withdraw takes the cluster-wide rights of a namespace's dispatchers back once the grant is gone for good. It does so for a
+// few looks, and not as long as the namespace is refused.
+func (r *Reconciler) withdraw(ctx context.Context, namespace string) error {
+	_, refused, err := r.Grants.Standing(ctx, namespace)
+	if err != nil || refused < withdrawnAfter || refused > withdrawnAfter+3*grantAwaited {
+		return err
+	}
+	_, err = r.bind(ctx)
+	return err
 }
 
 // bindTo sets the subjects of one binding, if they are others; of kept, those that it has stay. The binding is read from the API server: two reads for

@@ -19,10 +19,12 @@ import (
 type grantor struct {
 	client.Client
 	granted  bool
+	asked    int
 	subjects map[string][]rbacv1.Subject
 }
 
 func (g *grantor) Create(_ context.Context, object client.Object, _ ...client.CreateOption) error {
+	g.asked++
 	object.(*authorizationv1.SelfSubjectAccessReview).Status.Allowed = g.granted
 	return nil
 }
@@ -73,6 +75,10 @@ func TestRightsOutlastAMoment(t *testing.T) {
 		{withdrawnAfter, false, 0},
 	} {
 		now, g.granted = now.Add(step.after), step.granted
+		granted, err := r.Grants.Granted(t.Context(), "clinics")
+		if err != nil || granted != step.granted {
+			t.Fatalf("granted is %t (%v), want %t", granted, err, step.granted)
+		}
 		if _, err := r.bind(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -81,5 +87,15 @@ func TestRightsOutlastAMoment(t *testing.T) {
 				t.Errorf("%v, granted %t: %s has %d subjects, want %d", now.Unix(), step.granted, role, len(subjects), step.want)
 			}
 		}
+	}
+	asked := g.asked
+	for range 100 {
+		now = now.Add(time.Minute)
+		if err := r.withdraw(t.Context(), "clinics"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if g.asked != asked {
+		t.Errorf("%d questions about a namespace that is refused, for the bindings alone", g.asked-asked)
 	}
 }

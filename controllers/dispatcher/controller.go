@@ -98,8 +98,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	if !granted { // nothing of it may be read, either
 		o := observation{dispatcher: d, grant: r.Grants.command(d.Namespace)}
-		_, err := r.bind(ctx)
-		return reconcile.Result{RequeueAfter: grantAwaited}, errors.Join(err, r.updateStatus(ctx, o))
+		return reconcile.Result{RequeueAfter: grantAwaited}, errors.Join(r.withdraw(ctx, d.Namespace), r.updateStatus(ctx, o))
 	}
 	if err := r.watches.watch(d.Namespace); err != nil {
 		return reconcile.Result{}, err

@@ -100,15 +100,24 @@ func (g *Grants) Granted(ctx context.Context, namespace string) (bool, error) {
 	return granted, nil
 }
 
-// Withdrawn reports whether the manager may not make dispatchers in a namespace, and could not for a while.
-func (g *Grants) Withdrawn(ctx context.Context, namespace string) (bool, error) {
-	granted, err := g.Granted(ctx, namespace)
-	if err != nil || granted {
-		return false, err
+// Standing reports whether the manager may make dispatchers in a namespace by what it knows, however old that is, and, if
+// not, for how long it has not been able to. It asks only if it knows nothing: one dispatcher's turn must not ask for all.
+func (g *Grants) Standing(ctx context.Context, namespace string) (granted bool, refused time.Duration, err error) {
+	g.mu.Lock()
+	_, found := g.known[namespace]
+	g.mu.Unlock()
+	if namespace == g.home || !found {
+		if granted, err = g.Granted(ctx, namespace); granted || err != nil {
+			return granted, 0, err
+		}
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.now().Sub(g.known[namespace].since) >= withdrawnAfter, nil
+	known := g.known[namespace]
+	if known.granted {
+		return true, 0, nil
+	}
+	return false, g.now().Sub(known.since), nil
 }
 
 func (g *Grants) ask(ctx context.Context, namespace string) (bool, error) {
