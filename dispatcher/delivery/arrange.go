@@ -14,8 +14,13 @@ func (e *Engine) arrange(l *lane) {
 	if e.serves(l) && !l.startAt().After(now) {
 		e.queue(l)
 	}
-	if !l.wants && !l.loading && e.endpoints != nil && !e.stopping && e.wantsLoad(l, now) {
-		e.wantLoad(l)
+	if e.endpoints != nil && !e.stopping {
+		if !l.wants && !l.loading && e.wantsLoad(l, now) {
+			e.wantLoad(l)
+		}
+		if !l.toSweep && !l.sweeping && l.wantsSweep(now) {
+			e.wantSweep(l)
+		}
 	}
 	e.setWake(l, now)
 }
@@ -68,15 +73,12 @@ func (e *Engine) nextLoad() *lane {
 	return l
 }
 
-// wantsLoad reports whether the lane should read from the store: its health, what fell due, or what aged out.
+// wantsLoad reports whether the lane should read from the store: its health, or what fell due.
 func (e *Engine) wantsLoad(l *lane, now time.Time) bool {
 	if l.closed {
 		return false
 	}
 	if !l.opened {
-		return true
-	}
-	if !l.sweepAt.IsZero() && !l.sweepAt.After(now) {
 		return true
 	}
 	if !l.open() {

@@ -8,20 +8,6 @@ import (
 	"github.com/clinikapi/eventflow/api/event"
 )
 
-const (
-	// maxSweepPause and minSweepPause bound how often a lane that does not deliver is searched for deliveries that
-	// aged out; in between, it is a hundredth of their age.
-	maxSweepPause = time.Minute
-	minSweepPause = time.Second
-	// probeSlack is how late a failing endpoint's delivery may come to its last attempt before it is given up
-	// without: probes go one at a time, and a backlog that hangs must not outlive its age for ever.
-	probeSlack = time.Minute
-	// sweepPause lets what one search finished be recorded before the next.
-	sweepPause = 10 * time.Millisecond
-	// sweepBatch is how many deliveries one search finishes.
-	sweepBatch = 256
-)
-
 // wakeLanes looks at each lane when its time has come, until ctx ends.
 func (e *Engine) wakeLanes(ctx context.Context) {
 	timer := time.NewTimer(0)
@@ -75,22 +61,6 @@ func (e *Engine) wakeDue() time.Duration {
 	return wait
 }
 
-// nextSweep is when to search the lane for deliveries to finish without an attempt; zero if there is no need to.
-func (e *Engine) nextSweep(l *lane, now time.Time) time.Time {
-	switch {
-	case l.closed:
-		return time.Time{}
-	case l.loading || l.endpoint == nil:
-		return l.sweepAt // it was set when the endpoint went, and after each search
-	case !l.opened || !l.backlogged || (l.open() && !l.failing()):
-		return time.Time{}
-	case !l.sweepAt.IsZero():
-		return l.sweepAt
-	default:
-		return now.Add(min(max(l.endpoint.Retry.MaxAge/100, minSweepPause), maxSweepPause))
-	}
-}
-
 // loadLanes reads what lanes need from the store, one lane at a time, until the engine stops.
 func (e *Engine) loadLanes() {
 	e.mu.Lock()
@@ -108,7 +78,7 @@ func (e *Engine) loadLanes() {
 		e.calmed()
 		if err != nil && e.attempts.Err() == nil {
 			e.Logger.Error(err, "Reading a subscription's deliveries failed; trying again", "pause", storeRetry)
-			e.unlocked(func() { pause(e.attempts, storeRetry) })
+			e.unlocked(func() { pause(e.attempts) })
 		}
 		e.arrange(l)
 	}
@@ -121,27 +91,14 @@ func (e *Engine) unlocked(f func()) {
 	f()
 }
 
-// loadLane reads the lane's health if it is not known yet, then finishes what aged out, then loads what is due.
+// loadLane opens the lane if it is not open yet, then loads what is due.
 func (e *Engine) loadLane(l *lane) error {
 	if !l.opened {
-		var counts Counts
-		var err error
-		e.unlocked(func() { counts, err = e.Store.Counts(e.attempts, l.key) })
-		if err != nil {
+		if err := e.openLane(l); err != nil {
 			return err
-		}
-		l.opened, l.failures, l.gone = true, counts.FailuresInARow, counts.Gone
-		if l.evidence == unknown {
-			l.evidence = evidenceBefore(counts)
 		}
 	}
 	now := e.Now()
-	if !l.sweepAt.IsZero() && !l.sweepAt.After(now) {
-		l.sweepAt = time.Time{}
-		if err := e.sweep(l, now); err != nil {
-			return err
-		}
-	}
 	if !l.open() {
 		return nil
 	}
@@ -154,6 +111,47 @@ func (e *Engine) loadLane(l *lane) error {
 		return e.loadDue(l, now)
 	}
 	return nil
+}
+
+// openLane reads the lane's health. Of a subscription that is gone already, it finds out the tenant, in whose turn the lane
+// is swept.
+func (e *Engine) openLane(l *lane) error {
+	var counts Counts
+	var name string
+	var err error
+	gone := l.endpoint == nil && l.tenant.name == ""
+	e.unlocked(func() {
+		if counts, err = e.Store.Counts(e.attempts, l.key); err == nil && gone {
+			name, err = e.tenantOf(l.key)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if name != "" && l.endpoint == nil && !l.closed {
+		e.move(l, name)
+		l.orphan = true
+	}
+	l.opened, l.failures, l.gone = true, counts.FailuresInARow, counts.Gone
+	if l.evidence == unknown {
+		l.evidence = evidenceBefore(counts)
+	}
+	return nil
+}
+
+// tenantOf returns the tenant of the subscription's oldest pending delivery; "" if none is pending, or its event cannot be
+// read.
+func (e *Engine) tenantOf(key event.SubscriptionKey) (string, error) {
+	found, err := e.Store.Aged(e.attempts, key, e.Now(), 1, nil)
+	if err != nil || len(found) == 0 {
+		return "", err
+	}
+	ev, err := e.Store.Event(e.attempts, found[0].ID.Event)
+	if err != nil {
+		e.Logger.V(1).Info("An event's tenant cannot be read; its deleted subscription is cancelled in nobody's turn", "reason", err.Error())
+		return "", nil
+	}
+	return ev.Tenant, nil
 }
 
 // loadDue takes into memory what is due, as far as there is room.
@@ -250,49 +248,4 @@ func (e *Engine) loadSuccessor(l *lane, now time.Time) error {
 		e.holdLoaded(l, d)
 	}
 	return err
-}
-
-// sweep finishes deliveries of a lane that does not deliver them: cancelled if the subscription is gone, failed if they
-// are past their age.
-func (e *Engine) sweep(l *lane, now time.Time) error {
-	state, since := Cancelled, now
-	if l.endpoint != nil {
-		state, since = Failed, now.Add(-l.endpoint.Retry.MaxAge)
-		if l.open() {
-			since = since.Add(-probeSlack)
-		}
-	}
-	var found []PendingDelivery
-	var err error
-	e.unlocked(func() { found, err = e.Store.Aged(e.attempts, l.key, since, sweepBatch, nil) })
-	if err != nil {
-		return err
-	}
-	if state == Cancelled && l.endpoint != nil {
-		return nil // the subscription came back while the store was read
-	}
-	finished := make([]settlement, 0, len(found))
-	for _, d := range found {
-		if _, held := l.held[d.ID.Event]; !held {
-			l.keep(d.ID.Event)
-			finished = append(finished, settlement{lane: l, outcome: Outcome{Delivery: d, State: state, Epoch: l.lease.Epoch}})
-		}
-	}
-	e.unlocked(func() {
-		for _, s := range finished {
-			e.outcomes <- s
-		}
-	})
-	switch {
-	case len(finished) > 0: // there may be more, once these are recorded
-		l.sweepAt = e.Now().Add(sweepPause)
-	case l.endpoint != nil:
-	case len(l.held) > 0: // what is in flight ends first
-		l.sweepAt = e.Now().Add(minSweepPause)
-	default:
-		l.backlogged = false
-		delete(e.lanes, l.key)
-		e.forget(l)
-	}
-	return nil
 }

@@ -16,6 +16,9 @@
 // an endpoint that does not answer has one. Memory is charged by tenant before an attempt starts, and given back when its
 // request is written: what waits for an answer is a connection and a goroutine.
 //
+// What ends without an attempt (cancelled, aged out) goes in turn by tenant as well, a batch at a time. Outcomes of attempts
+// wait for no more than one such batch.
+//
 //	       Accept (durable already)           Store.Due
 //	                 │                            ▲ │
 //	                 ▼                            │ ▼

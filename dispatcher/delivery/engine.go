@@ -104,7 +104,8 @@ const (
 type Engine struct {
 	Options
 	metrics  *metrics
-	outcomes chan settlement
+	outcomes chan settlement   // of attempts
+	swept    chan []settlement // of one search each, for what is finished without an attempt
 
 	mu        sync.Mutex
 	endpoints Endpoints
@@ -115,6 +116,7 @@ type Engine struct {
 	serve     [rooms]turns  // tenants with something to serve
 	turn      room          // that was served last
 	load      fifo[*tenant] // tenants with something to load from the store
+	sweeps    fifo[*tenant] // tenants with something to finish without an attempt
 	places    places
 	hurried   flights // attempts in prompt and trial, in the order in which they started
 	wakes     wakeHeap
@@ -128,6 +130,7 @@ type Engine struct {
 	releases  int           // shards that are being given back
 	work      *sync.Cond    // an idle worker is wanted
 	loadWork  *sync.Cond    // a loader is wanted
+	sweepWork *sync.Cond    // something is to be finished without an attempt
 	quiet     *sync.Cond    // an attempt ended, or an outcome was recorded, while a shard is given back
 	poke      chan struct{} // the earliest wake-up changed
 
@@ -141,6 +144,7 @@ func New(options Options) *Engine {
 	e := &Engine{
 		Options:  options,
 		outcomes: make(chan settlement, recordBatch*2),
+		swept:    make(chan []settlement),
 		leases:   make(map[int]Lease),
 		lanes:    make(map[event.SubscriptionKey]*lane),
 		tenants:  make(map[string]*tenant),
@@ -151,6 +155,7 @@ func New(options Options) *Engine {
 		e.serve[r].room, e.serve[r].parked.room = r, r
 	}
 	e.work, e.loadWork, e.quiet = sync.NewCond(&e.mu), sync.NewCond(&e.mu), sync.NewCond(&e.mu)
+	e.sweepWork = sync.NewCond(&e.mu)
 	e.metrics = newMetrics(e, options.Registerer)
 	return e
 }
@@ -279,7 +284,7 @@ func (e *Engine) lane(key event.SubscriptionKey) *lane {
 }
 
 // tenant returns the tenant with the given name, and makes one if there is none. The one without a name has the lanes of
-// subscriptions that are gone.
+// subscriptions that were gone when the lane was made, until their tenant is known.
 func (e *Engine) tenant(name string) *tenant {
 	t, ok := e.tenants[name]
 	if !ok {
@@ -291,19 +296,26 @@ func (e *Engine) tenant(name string) *tenant {
 
 // assign makes the lane its endpoint's tenant's.
 func (e *Engine) assign(l *lane, endpoint *Endpoint) {
+	e.move(l, endpoint.Tenant)
+	l.orphan = false
 	t := l.tenant
-	if t.name != endpoint.Tenant {
-		t = e.tenant(endpoint.Tenant)
-		t.lanes++
-		t.held += l.ready.len()
-		l.tenant.held -= l.ready.len()
-		e.forget(l)
-		l.tenant, l.queued, l.listed = t, false, [rooms]bool{}
-	}
 	t.use.quota = endpoint.TenantInFlight
 	if t.use.quota == DefaultInFlight {
 		t.use.quota = e.TenantInFlight
 	}
+}
+
+// move makes the lane the tenant's.
+func (e *Engine) move(l *lane, name string) {
+	if l.tenant.name == name {
+		return
+	}
+	t := e.tenant(name)
+	t.lanes++
+	t.held += l.ready.len()
+	l.tenant.held -= l.ready.len()
+	e.forget(l)
+	l.tenant, l.queued, l.listed = t, false, [rooms]bool{}
 }
 
 // forget takes the lane from its tenant.
@@ -314,7 +326,7 @@ func (e *Engine) forget(l *lane) {
 
 // dismiss forgets the tenant if nothing is left of it.
 func (e *Engine) dismiss(t *tenant) {
-	if t.lanes == 0 && t.use.total() == 0 && t.standing == [rooms]standing{} && !t.loading {
+	if t.lanes == 0 && t.use.total() == 0 && t.standing == [rooms]standing{} && !t.loading && !t.sweeping {
 		delete(e.tenants, t.name)
 	}
 }
@@ -426,6 +438,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	err = errors.Join(err, <-owned)
 	e.runs.Wait()
 	close(e.outcomes)
+	close(e.swept)
 	<-recorded
 	return err
 }
@@ -438,6 +451,7 @@ func (e *Engine) start(attempts context.Context) {
 	for range loaders {
 		e.runs.Go(e.loadLanes)
 	}
+	e.runs.Go(e.sweepLanes)
 	e.summonAll()
 }
 
@@ -449,11 +463,12 @@ func (e *Engine) halt() {
 	e.idle = 0
 	e.work.Broadcast()
 	e.loadWork.Broadcast()
+	e.sweepWork.Broadcast()
 }
 
-// pause waits for d, or returns false once ctx ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
+// pause waits before the store is tried again, or returns false once ctx ended.
+func pause(ctx context.Context) bool {
+	t := time.NewTimer(storeRetry)
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -34,7 +34,9 @@ type memoryStore struct {
 	given     func(shard int) // is told of each that is given back
 	fail      error           // of every call, while it is set
 	records   int             // calls of Record
-	last      time.Time
+	// recordTime is how long Record takes for each outcome.
+	recordTime time.Duration
+	last       time.Time
 }
 
 func newMemoryStore() *memoryStore {
@@ -189,6 +191,9 @@ func (s *memoryStore) Event(_ context.Context, key event.Key) (*Event, error) {
 }
 
 func (s *memoryStore) Record(_ context.Context, outcomes []Outcome) error {
+	if s.recordTime > 0 {
+		<-time.After(s.recordTime * time.Duration(len(outcomes)))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fail != nil {

@@ -25,6 +25,7 @@ type lane struct {
 	tenant   *tenant
 	endpoint *Endpoint // nil once the subscription is gone
 	removed  time.Time // when that was seen
+	orphan   bool      // it was gone when the lane was made: its tenant's quota does not count it
 	lease    Lease
 	closed   bool // its shard was given back or lost: the lane is not the engine's any more
 
@@ -62,7 +63,9 @@ type lane struct {
 	queued    bool        // its next attempt waits for its turn
 	queuedIn  room        // in this room
 	listed    [rooms]bool // in the tenant's queue of lanes to serve there
-	wants     bool        // in the engine's queue of lanes to load
+	wants     bool        // in its tenant's queue of lanes to load
+	toSweep   bool        // in its tenant's queue of lanes to sweep
+	sweeping  bool        // it is being swept, or what that finished is being recorded
 	wake      time.Time   // when to look at the lane again; zero if nothing is to come
 	wakeIndex int         // in the engine's heap; -1 if it is not there
 	sweepAt   time.Time   // when to look for deliveries that aged out or are to be cancelled; zero if not

@@ -30,7 +30,7 @@ func (e *Engine) resume(ctx context.Context, lease Lease) {
 			return
 		}
 		e.Logger.Error(err, "Reading what is pending failed; trying again", "shard", lease.Shard)
-		if !pause(ctx, storeRetry) || !e.owns(lease) {
+		if !pause(ctx) || !e.owns(lease) {
 			return
 		}
 	}
@@ -116,7 +116,7 @@ func (e *Engine) close(shard int) []*lane {
 
 func busy(lanes []*lane) bool {
 	for _, l := range lanes {
-		if len(l.held) > 0 || l.inFlight > 0 || l.loading {
+		if len(l.held) > 0 || l.inFlight > 0 || l.loading || l.sweeping {
 			return true
 		}
 	}

@@ -17,18 +17,19 @@ const (
 type settlement struct {
 	lane    *lane
 	outcome Outcome
-	tenant  string // filled in once the outcome is recorded
+	swept   bool   // it ends without an attempt
+	tenant  string // whose quota counts it; filled in once the outcome is recorded
 }
 
-// record writes outcomes, many at once, until the channel is closed. It goes on trying as long as the store fails;
+// record writes outcomes, many at once, until both channels are closed. It goes on trying as long as the store fails;
 // ctx ends that.
 func (e *Engine) record(ctx context.Context) {
-	batch := make([]settlement, 0, recordBatch)
-	outcomes := make([]Outcome, 0, recordBatch)
+	batch := make([]settlement, 0, recordBatch+sweepBatch)
+	outcomes := make([]Outcome, 0, recordBatch+sweepBatch)
 	linger := time.NewTimer(recordLinger)
 	defer linger.Stop()
-	for first := range e.outcomes {
-		batch = e.gather(append(batch[:0], first), linger)
+	for batch = e.first(batch[:0]); len(batch) > 0; batch = e.first(batch[:0]) {
+		batch = e.gather(batch, linger)
 		outcomes = outcomes[:0]
 		for _, s := range batch {
 			outcomes = append(outcomes, s.outcome)
@@ -40,7 +41,7 @@ func (e *Engine) record(ctx context.Context) {
 				break
 			}
 			e.Logger.Error(err, "Recording outcomes failed; trying again", "outcomes", len(outcomes))
-			if !pause(ctx, storeRetry) {
+			if !pause(ctx) {
 				break // they will be attempted again
 			}
 		}
@@ -48,9 +49,43 @@ func (e *Engine) record(ctx context.Context) {
 	}
 }
 
+// first waits for an outcome, or for what a search finished. It adds nothing once both channels are closed.
+func (e *Engine) first(batch []settlement) []settlement {
+	swept := e.swept
+	for {
+		select {
+		case s, ok := <-e.outcomes:
+			switch {
+			case ok:
+				return append(batch, s)
+			case swept == nil:
+				return batch
+			default:
+				return append(batch, <-swept...)
+			}
+		case found, ok := <-swept:
+			if ok {
+				return append(batch, found...)
+			}
+			swept = nil
+		}
+	}
+}
+
 // gather takes further outcomes as they come, until the batch is full or recordLinger has passed. If no attempt is under
-// way, it does not wait for one.
+// way, it does not wait for one. Then it takes what one search finished, if there is anything: outcomes of attempts wait
+// for no more than that, however much is cancelled.
 func (e *Engine) gather(batch []settlement, linger *time.Timer) []settlement {
+	batch = e.gatherAttempts(batch, linger)
+	select {
+	case found := <-e.swept:
+		batch = append(batch, found...)
+	default:
+	}
+	return batch
+}
+
+func (e *Engine) gatherAttempts(batch []settlement, linger *time.Timer) []settlement {
 	if e.calm() && len(e.outcomes) == 0 {
 		return batch
 	}
@@ -80,9 +115,14 @@ func (e *Engine) calm() bool {
 func (e *Engine) settle(batch []settlement) {
 	e.mu.Lock()
 	for i, s := range batch {
-		batch[i].tenant = s.lane.tenant.name
 		l, key := s.lane, s.outcome.Delivery.ID.Event
+		if !l.orphan {
+			batch[i].tenant = l.tenant.name
+		}
 		l.release(key)
+		if s.swept {
+			l.sweeping = false
+		}
 		if l.loading && l.settled != nil {
 			l.settled[key] = struct{}{}
 		}

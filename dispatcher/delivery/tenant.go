@@ -15,6 +15,8 @@ type tenant struct {
 	serve    [rooms]fifo[*lane] // lanes with something ready and room in flight
 	load     fifo[*lane]        // lanes with something due in the store
 	loading  bool               // in the engine's queue of tenants to load for
+	sweep    fifo[*lane]        // lanes with something to finish without an attempt
+	sweeping bool               // in the engine's queue of tenants to sweep for
 	standing [rooms]standing
 	parkedAt [rooms]int // index in the heap of parked tenants
 }
