@@ -304,7 +304,7 @@ func (d *dispatcher) openAPI() error {
 	}
 	d.api, err = ingest.New(ingest.Options{
 		Store: accepting, Routes: d.routes, Accept: d.engine.Accept, Resume: d.engine.Resume, Memory: d.memory, Catalog: d.start.catalog, Authorizer: authorizer,
-		Tenant: d.tenant, Quota: d.quotas, Terms: d.terms, FilterFailed: d.filterFailed, Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
+		Tenant: d.tenant, Quota: d.quotas, Hosts: d.hosts(), Terms: d.terms, FilterFailed: d.filterFailed, Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
 	})
 	return err
 }

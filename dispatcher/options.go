@@ -34,6 +34,8 @@ type Options struct {
 	IngestAuth string
 	// IngestIssuers, if there are any, are those of all JSON Web Tokens that the cluster takes.
 	IngestIssuers []string
+	// IngestHosts are host names by which the API may be named without authentication, beside those that no web page has.
+	IngestHosts []string
 	// OutageGrace is how long a token and its accesses hold while the API server cannot be reached; 0 to 5 min.
 	OutageGrace time.Duration
 	// TLSCertFile and TLSKeyFile hold the API's certificate; it is read again when it changes. Without, the API speaks
@@ -98,6 +100,7 @@ func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.OpsListen, "ops-listen", ":8081", "address of /healthz, /readyz and /metrics")
 	flags.StringVar(&o.IngestAuth, "ingest-auth", authKubernetes, "who may publish: kubernetes (service account tokens, by RBAC) or none (everyone who reaches the address)")
 	flags.StringSliceVar(&o.IngestIssuers, "ingest-issuer", nil, "issuer of JSON Web Tokens that the cluster takes; those of others are then refused without asking; may be repeated")
+	flags.StringSliceVar(&o.IngestHosts, "ingest-host", nil, "host name by which clients may name the publish API with --ingest-auth=none, beside IP addresses and names of Services; may be repeated")
 	flags.DurationVar(&o.OutageGrace, "ingest-outage-grace", ingest.MaxOutageGrace, "how long the API server's last yes to a token holds while it cannot be reached: 0s to 5m")
 	flags.StringVar(&o.TLSCertFile, "tls-cert-file", "", "certificate of the publish API, PEM; read again when it changes")
 	flags.StringVar(&o.TLSKeyFile, "tls-key-file", "", "key of that certificate, PEM")
@@ -183,6 +186,9 @@ func (o *Options) check() (understood, error) {
 	}
 	if o.IngestAuth != authKubernetes && o.IngestAuth != authNone {
 		return s, fmt.Errorf("--ingest-auth=%q: want kubernetes or none", o.IngestAuth)
+	}
+	if err := o.checkHosts(); err != nil {
+		return s, err
 	}
 	if o.Settings != "" && (o.Settings != settingsKubernetes || o.Routes != routesKubernetes) {
 		return s, fmt.Errorf("--settings=%q: want kubernetes, with --routes=kubernetes, or nothing", o.Settings)

@@ -75,6 +75,20 @@ var dispatcherRules = map[string]rule{
 		bad:  map[string]string{"spec: {ingest: {authentication: none}}": `spec.ingest.authentication: Unsupported value: "none": supported values: "Kubernetes", "None"`},
 	},
 	"maxEventBytes": integerRules("spec.ingest.maxEventBytes", "spec: {ingest: {maxEventBytes: %d}}", 1024, 8388608),
+	"hosts": {
+		good: []string{
+			"spec: {ingest: {authentication: None, hosts: [events.example.com, hooks]}}", "spec: {ingest: {hosts: " + list(64, "h%d.example.com") + "}}",
+		},
+		bad: map[string]string{
+			"spec: {ingest: {hosts: []}}":                                          "spec.ingest.hosts … should have at least 1 items",
+			"spec: {ingest: {hosts: " + list(65, "h%d.example.com") + "}}":         "spec.ingest.hosts … must have at most 64 items",
+			"spec: {ingest: {hosts: [a.example.com, a.example.com]}}":              "spec.ingest.hosts[1]: Duplicate value",
+			"spec: {ingest: {hosts: ['']}}":                                        "spec.ingest.hosts[0] … should be at least 1 chars long",
+			fmt.Sprintf("spec: {ingest: {hosts: [%s]}}", strings.Repeat("x", 254)): "spec.ingest.hosts[0] … may not be more than 253 bytes",
+			"spec: {ingest: {hosts: ['events.example.com:8080']}}":                 "spec.ingest.hosts[0] … must be a host name in lower case, without a port, such as events.example.com",
+			"spec: {ingest: {hosts: [Events.example.com]}}":                        "spec.ingest.hosts[0] … must be a host name in lower case, without a port, such as events.example.com",
+		},
+	},
 	"outageGrace": {
 		good: []string{"spec: {ingest: {outageGrace: 0s}}", "spec: {ingest: {outageGrace: 90s}}", "spec: {ingest: {outageGrace: 5m}}"},
 		bad: map[string]string{

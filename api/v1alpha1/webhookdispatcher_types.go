@@ -161,6 +161,17 @@ type Ingest struct {
 	// +kubebuilder:validation:Maximum=8388608
 	MaxEventBytes int32 `json:"maxEventBytes,omitempty"`
 
+	// hosts are host names by which clients may name the dispatcher without authentication, such as that of an Ingress. Beside
+	// them, it answers under IP addresses, the names of its Service, and names that nobody can register.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	// +kubebuilder:validation:items:XValidation:rule="!format.dns1123Subdomain().validate(self).hasValue()",message="must be a host name in lower case, without a port, such as events.example.com"
+	Hosts []string `json:"hosts,omitempty"`
+
 	// outageGrace is how long a token goes on being accepted, from its last review on, while the API server cannot be
 	// reached. It ends at once when the API server says no. 0s accepts nothing that was not reviewed.
 	// +optional

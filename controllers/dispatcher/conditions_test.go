@@ -242,7 +242,7 @@ func TestArguments(t *testing.T) {
 		},
 		"everything set": {
 			v1alpha1.WebhookDispatcherSpec{
-				Ingest: v1alpha1.Ingest{Authentication: v1alpha1.IngestNone, MaxEventBytes: 2048, OutageGrace: &metav1.Duration{}},
+				Ingest: v1alpha1.Ingest{Authentication: v1alpha1.IngestNone, MaxEventBytes: 2048, OutageGrace: &metav1.Duration{}, Hosts: []string{"events.example.com"}},
 				Limits: v1alpha1.Limits{AttemptsInFlight: 4096, Connections: 2000, Memory: resource.MustParse("1Gi")},
 				Quotas: v1alpha1.Quotas{
 					TenantLimits: v1alpha1.TenantLimits{
@@ -264,7 +264,7 @@ func TestArguments(t *testing.T) {
 				EventResources: []string{"claim", "invoice"},
 			},
 			[]string{
-				"--ingest-auth=none", "--store=pebble:/data",
+				"--ingest-auth=none", "--store=pebble:/data", "--ingest-host=events.example.com",
 				"--max-in-flight=4096", "--max-connections=2000", "--max-memory=1073741824",
 			},
 		},

@@ -40,6 +40,7 @@ var classified = map[string]struct {
 	"subscriptions.namespaceSelector.": {byTable, func(s *v1alpha1.WebhookDispatcherSpec) { s.Subscriptions.NamespaceSelector = *gold() }},
 	"ingest.authentication":            {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Ingest.Authentication = v1alpha1.IngestNone }},
 	"ingest.maxEventBytes":             {bySettings, func(s *v1alpha1.WebhookDispatcherSpec) { s.Ingest.MaxEventBytes = 2048 }},
+	"ingest.hosts":                     {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Ingest.Hosts = []string{"events.example.com"} }},
 	"ingest.outageGrace":               {bySettings, func(s *v1alpha1.WebhookDispatcherSpec) { s.Ingest.OutageGrace = &metav1.Duration{} }},
 	"egress.allowHTTP":                 {bySettings, func(s *v1alpha1.WebhookDispatcherSpec) { s.Egress.AllowHTTP = ptr.To(true) }},
 	"egress.rules.": {byTable, func(s *v1alpha1.WebhookDispatcherSpec) {

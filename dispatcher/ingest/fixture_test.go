@@ -255,6 +255,7 @@ func (f *fixture) do(method, path, body string, headers ...string) *httptest.Res
 		reader = strings.NewReader(body)
 	}
 	r := httptest.NewRequest(method, path, reader)
+	r.Host = "127.0.0.1:8080"
 	for _, line := range headers {
 		name, value, _ := strings.Cut(line, ": ")
 		r.Header.Add(name, value)

@@ -57,6 +57,9 @@ type Options struct {
 	FilterFailed func(sub event.SubscriptionKey, err *expression.Error)
 	// Quota admits what publishes cause; nil admits all.
 	Quota *quota.Keeper
+	// Hosts are the host names, in lower case, that clients may name this API by without authentication, beside those that no
+	// web page can have; see knownHost.
+	Hosts []string
 	// MaxEventBytes bounds one event's JSON, up to 8 MiB; 0 means 1 MiB.
 	MaxEventBytes int
 	// Memory is what publishes are charged to, in bytes, by namespace; it may be shared with others. If it is nil, they
@@ -257,6 +260,9 @@ func (h *Handler) authorize(r *http.Request, c call) error {
 	if h.open() {
 		if err := h.crossOrigin.Check(r); err != nil { // a web page in the browser of someone who reaches the API
 			return newProblem(forbidden, "a web page of another origin may not use this API without authentication")
+		}
+		if err := h.checkHost(r); err != nil {
+			return err
 		}
 		listener.Trust(r.Context(), true)
 		return nil

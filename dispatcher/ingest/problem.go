@@ -27,6 +27,7 @@ var (
 	notFound          = &kind{"not-found", "There is no such resource", http.StatusNotFound}
 	namespaceNotFound = &kind{"namespace-not-found", "There is no such namespace", http.StatusNotFound}
 	methodNotAllowed  = &kind{"method-not-allowed", "The resource does not know this method", http.StatusMethodNotAllowed}
+	misdirected       = &kind{"misdirected-request", "The request names a host that is not this dispatcher's", http.StatusMisdirectedRequest}
 	requestTimeout    = &kind{"request-timeout", "The request arrived too slowly", http.StatusRequestTimeout}
 	idConflict        = &kind{"event-id-conflict", "The event id is taken by another event", http.StatusConflict}
 	stillPending      = &kind{"delivery-pending", "The delivery is still on its way", http.StatusConflict}
@@ -40,8 +41,8 @@ var (
 
 // kinds lists them, for the documentation's test.
 var kinds = []*kind{
-	malformed, unauthenticated, forbidden, notFound, namespaceNotFound, methodNotAllowed, requestTimeout, idConflict,
-	stillPending, tooLarge, unsupportedMedia, unknownType, overloaded, quotaExceeded, unavailable,
+	malformed, unauthenticated, forbidden, notFound, namespaceNotFound, methodNotAllowed, misdirected, requestTimeout,
+	idConflict, stillPending, tooLarge, unsupportedMedia, unknownType, overloaded, quotaExceeded, unavailable,
 }
 
 // problem is an answer that is not a success. Its detail says what to do, and holds nothing of an event's data.
