@@ -11,12 +11,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/clinikapi/eventflow/dispatcher/signature"
+	"github.com/clinikapi/eventflow/api/signature"
 )
 
 // verify returns nil if the delivery was signed with secret, less than five minutes ago.
 func verify(r *http.Request, body []byte, secret string) error {
-	key, err := signature.ParseKey([]byte(secret)) // github.com/clinikapi/eventflow/dispatcher/signature
+	key, err := signature.ParseKey([]byte(secret)) // github.com/clinikapi/eventflow/api/signature
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/clinikapi/eventflow/dispatcher/signature"
+	"github.com/clinikapi/eventflow/api/signature"
 )
 
 func TestNew(t *testing.T) {

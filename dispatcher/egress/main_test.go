@@ -10,7 +10,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/clinikapi/eventflow/api/event"
-	"github.com/clinikapi/eventflow/dispatcher/signature"
+	"github.com/clinikapi/eventflow/api/signature"
 )
 
 func TestMain(m *testing.M) {

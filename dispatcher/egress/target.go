@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
-	"github.com/clinikapi/eventflow/dispatcher/signature"
+	"github.com/clinikapi/eventflow/api/signature"
 )
 
 // DefaultTimeout bounds an attempt whose Target sets no timeout.

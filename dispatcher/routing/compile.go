@@ -11,8 +11,8 @@ import (
 	"unique"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/api/signature"
 	"github.com/clinikapi/eventflow/api/v1alpha1"
-	"github.com/clinikapi/eventflow/dispatcher/signature"
 )
 
 // Policy is what a dispatcher allows its subscriptions.

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/api/signature"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
-	"github.com/clinikapi/eventflow/dispatcher/signature"
 )
 
 // Entry is a compiled subscription as it is written down: plain data with every Secret resolved. It is never logged.

@@ -15,7 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/clinikapi/eventflow/dispatcher/signature"
+	"github.com/clinikapi/eventflow/api/signature"
 )
 
 // keyVariable holds one more key, for pods that take it from a Secret.

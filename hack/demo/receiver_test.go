@@ -14,7 +14,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/clinikapi/eventflow/dispatcher/signature"
+	"github.com/clinikapi/eventflow/api/signature"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -11,9 +11,9 @@ import (
 	"github.com/go-logr/logr/funcr"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/api/signature"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
-	"github.com/clinikapi/eventflow/dispatcher/signature"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 	"github.com/clinikapi/eventflow/dispatcher/store/postgres"
 )
