@@ -15,8 +15,8 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/budget"
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
+	"github.com/clinikapi/eventflow/dispatcher/engine"
 	"github.com/clinikapi/eventflow/dispatcher/expression"
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
 	"github.com/clinikapi/eventflow/dispatcher/limits"
@@ -53,7 +53,7 @@ type dispatcher struct {
 	store       store.Store
 	sender      *egress.Client
 	clients     kubernetes.Interface // nil without Kubernetes
-	engine      *delivery.Engine
+	engine      *engine.Engine
 	api         *ingest.Handler
 	source      routing.Source
 	namespaces  *namespaces
@@ -200,7 +200,7 @@ func (d *dispatcher) open(ctx context.Context) error {
 	if err := d.trackUse(d.cluster); err != nil {
 		return errors.Join(err, d.store.Close())
 	}
-	d.engine = delivery.New(delivery.Options{
+	d.engine = engine.New(engine.Options{
 		Store: d.store, Sender: d.sender, Logger: d.Logger.WithName("delivery"), Registerer: d.registry,
 		Changed: d.changed, Taken: d.taken, MaxInFlight: d.limits.Places, Memory: d.memory, Now: d.store.Now,
 		TenantInFlight: d.start.Quota.AttemptsInFlight,
@@ -438,7 +438,7 @@ func (d *dispatcher) use(table *routing.Table) {
 type endpoints struct{ table *routing.Table }
 
 // Endpoint returns where the subscription's deliveries go.
-func (e endpoints) Endpoint(key event.SubscriptionKey) (*delivery.Endpoint, bool) {
+func (e endpoints) Endpoint(key event.SubscriptionKey) (*engine.Endpoint, bool) {
 	route, ok := e.table.Get(key)
 	if !ok {
 		return nil, false

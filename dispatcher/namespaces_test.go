@@ -17,7 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	typed "k8s.io/client-go/kubernetes/typed/core/v1"
 
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/engine"
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 )
@@ -167,7 +167,7 @@ func TestANamespaceThatIsMadeAgainIsAnotherTenant(t *testing.T) {
 		if got := tenant("real-unseen"); got != "name/real-unseen" {
 			t.Errorf("the tenant of a namespace that was never seen is %q", got)
 		}
-		table, err := routing.NewTable([]*routing.Route{{Identity: "a", Namespace: "real-unseen", Name: "a", Endpoint: &delivery.Endpoint{Tenant: "uid-of-the-table"}}})
+		table, err := routing.NewTable([]*routing.Route{{Identity: "a", Namespace: "real-unseen", Name: "a", Endpoint: &engine.Endpoint{Tenant: "uid-of-the-table"}}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/clinikapi/eventflow/api/event"
-	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
 // State is where a delivery stands. A finished one becomes Pending again only by a replay.
@@ -48,9 +47,14 @@ type Event struct {
 	// Traceparent is the publisher's W3C trace context, if it sent one.
 	Traceparent string
 
-	// holders counts the deliveries that keep the event in the engine's memory; its mutex guards it.
-	holders int
-	payer   *tenant // whose memory it is
+	// Charge is the engine's: it says who pays for the memory that the event takes there.
+	Charge Charge
+}
+
+// Charge says how many deliveries keep an event in memory, and for whom. Only the engine reads and writes it, under its lock.
+type Charge struct {
+	Holders int
+	Payer   any
 }
 
 // Subscription is what a store keeps of a subscription: enough to list its deliveries after it is gone. It is immutable;
@@ -98,8 +102,8 @@ type Attempt struct {
 	Number     int
 	Started    time.Time
 	Duration   time.Duration
-	StatusCode int           // 0 if there was no answer
-	Reason     egress.Reason // empty if it succeeded
+	StatusCode int    // 0 if there was no answer
+	Reason     Reason // empty if it succeeded
 }
 
 // Outcome is a delivery's next state.
@@ -213,9 +217,4 @@ type Store interface {
 
 	// Counts returns the subscription's counts; zero if it has none yet.
 	Counts(ctx context.Context, sub event.SubscriptionKey) (Counts, error)
-}
-
-// Sender makes one attempt. egress.Client is the one that dispatchers use.
-type Sender interface {
-	Send(ctx context.Context, request egress.Request) egress.Result
 }

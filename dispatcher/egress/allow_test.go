@@ -3,6 +3,7 @@ package egress
 import (
 	"bufio"
 	"context"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"net"
 	"net/netip"
 	"testing"
@@ -16,16 +17,16 @@ func TestAllowTakesEffectWhileInUse(t *testing.T) {
 	open := Allowances{AllowHTTP: true, AllowedCIDRs: loopback}
 	for name, tc := range map[string]struct {
 		before, after         Allowances
-		wantBefore, wantAfter Reason
+		wantBefore, wantAfter delivery.Reason
 	}{
-		"http allowed":    {Allowances{AllowedCIDRs: loopback}, open, ReasonHTTPNotAllowed, ""},
-		"http taken back": {open, Allowances{AllowedCIDRs: loopback}, "", ReasonHTTPNotAllowed},
-		"range allowed":   {Allowances{AllowHTTP: true}, open, ReasonAddressNotAllowed, ""},
+		"http allowed":    {Allowances{AllowedCIDRs: loopback}, open, delivery.ReasonHTTPNotAllowed, ""},
+		"http taken back": {open, Allowances{AllowedCIDRs: loopback}, "", delivery.ReasonHTTPNotAllowed},
+		"range allowed":   {Allowances{AllowHTTP: true}, open, delivery.ReasonAddressNotAllowed, ""},
 		"range taken back": {
-			open, Allowances{AllowHTTP: true}, "", ReasonAddressNotAllowed,
+			open, Allowances{AllowHTTP: true}, "", delivery.ReasonAddressNotAllowed,
 		},
 		"range denied": {
-			open, Allowances{AllowHTTP: true, AllowedCIDRs: loopback, DeniedCIDRs: loopback}, "", ReasonAddressNotAllowed,
+			open, Allowances{AllowHTTP: true, AllowedCIDRs: loopback, DeniedCIDRs: loopback}, "", delivery.ReasonAddressNotAllowed,
 		},
 		"other range denied": {
 			open, Allowances{AllowHTTP: true, AllowedCIDRs: loopback, DeniedCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}, "", "",
@@ -37,7 +38,7 @@ func TestAllowTakesEffectWhileInUse(t *testing.T) {
 			c := newClient(t)
 			for _, step := range []struct {
 				allow Allowances
-				want  Reason
+				want  delivery.Reason
 			}{{tc.before, tc.wantBefore}, {tc.after, tc.wantAfter}, {tc.before, tc.wantBefore}} {
 				if err := c.Allow(step.allow); err != nil {
 					t.Fatal(err)

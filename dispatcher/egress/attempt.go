@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 // Request is one attempt to be made.
@@ -27,43 +28,12 @@ type Request struct {
 	Written func()
 }
 
-// Reason says in one CamelCase word why an attempt failed; it is safe to show to anyone who may see the subscription.
-type Reason string
-
-// The reasons. An attempt that succeeded has none.
-const (
-	ReasonStatusCode        Reason = "StatusCode" // an answer other than 2xx
-	ReasonTimeout           Reason = "Timeout"
-	ReasonConnectionRefused Reason = "ConnectionRefused"
-	ReasonConnectionReset   Reason = "ConnectionReset" // closed or reset before a whole answer came
-	ReasonNameNotFound      Reason = "NameNotFound"
-	ReasonAddressNotAllowed Reason = "AddressNotAllowed"
-	ReasonPortNotAllowed    Reason = "PortNotAllowed"
-	ReasonHTTPNotAllowed    Reason = "HTTPNotAllowed" // an http URL where only https may be used
-	ReasonTLSFailed         Reason = "TLSFailed"
-	ReasonRequestInvalid    Reason = "RequestInvalid"  // the target or the body cannot be sent as it is; see Target.Check
-	ReasonResponseInvalid   Reason = "ResponseInvalid" // not HTTP, or headers beyond the bound
-	ReasonUnreachable       Reason = "Unreachable"     // no route, and what else keeps a connection from being made
-	ReasonInterrupted       Reason = "Interrupted"     // the dispatcher stopped before an answer came
-	// The reasons of a certificate that is not accepted. A missing intermediate certificate is Untrusted as well: the
-	// endpoint must send its whole chain, and nobody can tell a missing link from a foreign one.
-	ReasonCertificateExpired     Reason = "CertificateExpired"     // it, or one it was issued by
-	ReasonCertificateNotYetValid Reason = "CertificateNotYetValid" // it, or one it was issued by
-	ReasonCertificateWrongHost   Reason = "CertificateWrongHost"   // it does not name the URL's host
-	ReasonCertificateUntrusted   Reason = "CertificateUntrusted"   // no authority in RootCAs is at the end of its chain
-	ReasonCertificateWeak        Reason = "CertificateWeak"        // RSA below 2048 bits, or signed with SHA-1 or MD5
-	ReasonCertificateInvalid     Reason = "CertificateInvalid"     // whatever else is wrong with it
-	// ReasonStale is never recorded: a kept connection broke before a byte of an answer came, so the endpoint most likely
-	// closed it while it was idle. The caller sends the same request again, with Fresh.
-	ReasonStale Reason = "Stale"
-)
-
 // Result is what came of one attempt.
 type Result struct {
 	// StatusCode that the endpoint answered, 0 if it gave no answer.
 	StatusCode int
 	// Reason is empty if the attempt succeeded.
-	Reason Reason
+	Reason delivery.Reason
 	// RetryAfter is how long the endpoint asked to wait, with 429 or 503 (RFC 9110, section 10.2.3), at most 30 days;
 	// 0 if it did not.
 	RetryAfter time.Duration

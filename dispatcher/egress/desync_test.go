@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"io"
 	"net"
 	"net/http"
@@ -152,7 +153,7 @@ func TestWhatIsLeftIsNeverTaken(t *testing.T) {
 				const attempts = 4
 				for i := range attempts {
 					result := deliver(context.Background(), c, newRequest(t, r.url))
-					if result.Reason != ReasonStatusCode {
+					if result.Reason != delivery.ReasonStatusCode {
 						t.Fatalf("attempt %d: %+v, want a failure", i, result)
 					}
 					received(t, written)

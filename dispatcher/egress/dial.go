@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"net"
 	"net/netip"
 	"strconv"
@@ -82,11 +83,11 @@ func (d *dialer) connect(ctx context.Context, target *preparedTarget, key poolKe
 func (d *dialer) resolve(ctx context.Context, target *preparedTarget) ([]netip.AddrPort, *host, error) {
 	host, portText, err := net.SplitHostPort(target.address)
 	if err != nil {
-		return nil, nil, &failure{reason: ReasonRequestInvalid, err: err}
+		return nil, nil, &failure{reason: delivery.ReasonRequestInvalid, err: err}
 	}
 	port, err := strconv.ParseUint(portText, 10, 16)
 	if err != nil {
-		return nil, nil, &failure{reason: ReasonRequestInvalid, err: err}
+		return nil, nil, &failure{reason: delivery.ReasonRequestInvalid, err: err}
 	}
 	if address, err := netip.ParseAddr(host); err == nil {
 		return []netip.AddrPort{netip.AddrPortFrom(address, uint16(port))}, nil, nil

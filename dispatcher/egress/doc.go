@@ -14,5 +14,5 @@
 // tenant, for a minute, while its name still has its address, and only if every byte that came was a part of an answer:
 // docs/adr/0001-connections-to-endpoints.md says why the connections are our own.
 //
-// It decides nothing: when to attempt, and whether again, is for package delivery.
+// It decides nothing: when to attempt, and whether again, is for package engine.
 package egress

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/clinikapi/eventflow/api/signature"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 func TestNew(t *testing.T) {
@@ -87,8 +88,8 @@ func TestTargetCheck(t *testing.T) {
 				t.Errorf("the error shows the target: %v", err)
 			}
 			result := newClient(t).Send(context.Background(), Request{Target: tc.target, Body: []byte(fullBody)})
-			if result.Reason != ReasonRequestInvalid || result.Started.IsZero() {
-				t.Errorf("Send: %+v, want %s", result, ReasonRequestInvalid)
+			if result.Reason != delivery.ReasonRequestInvalid || result.Started.IsZero() {
+				t.Errorf("Send: %+v, want %s", result, delivery.ReasonRequestInvalid)
 			}
 		})
 	}
@@ -99,8 +100,8 @@ func TestHTTPNotAllowed(t *testing.T) {
 	r := newReceiver(t, answer(noContent))
 	c := newClient(t, func(o *Options) { o.AllowHTTP = false })
 	for _, url := range []string{r.url, strings.Replace(r.url, "http", "HTTP", 1)} {
-		if result := c.Send(context.Background(), newRequest(t, url)); result.Reason != ReasonHTTPNotAllowed {
-			t.Errorf("%+v, want %s", result, ReasonHTTPNotAllowed)
+		if result := c.Send(context.Background(), newRequest(t, url)); result.Reason != delivery.ReasonHTTPNotAllowed {
+			t.Errorf("%+v, want %s", result, delivery.ReasonHTTPNotAllowed)
 		}
 	}
 	if n := r.accepted.Load(); n != 0 {
@@ -112,8 +113,8 @@ func TestThinBodyOfNonsense(t *testing.T) {
 	t.Parallel()
 	request := newRequest(t, "http://127.0.0.1:1", func(t *Target) { t.Thin = true })
 	request.Body = []byte("{")
-	if result := newClient(t).Send(context.Background(), request); result.Reason != ReasonRequestInvalid {
-		t.Errorf("%+v, want %s", result, ReasonRequestInvalid)
+	if result := newClient(t).Send(context.Background(), request); result.Reason != delivery.ReasonRequestInvalid {
+		t.Errorf("%+v, want %s", result, delivery.ReasonRequestInvalid)
 	}
 }
 
@@ -126,8 +127,8 @@ func TestConnectionRefused(t *testing.T) {
 	address := listener.Addr().String()
 	listener.Close()
 	for _, scheme := range []string{"http", "https"} {
-		if result := newClient(t).Send(context.Background(), newRequest(t, scheme+"://"+address)); result.Reason != ReasonConnectionRefused {
-			t.Errorf("%s: %+v, want %s", scheme, result, ReasonConnectionRefused)
+		if result := newClient(t).Send(context.Background(), newRequest(t, scheme+"://"+address)); result.Reason != delivery.ReasonConnectionRefused {
+			t.Errorf("%s: %+v, want %s", scheme, result, delivery.ReasonConnectionRefused)
 		}
 	}
 }
@@ -182,14 +183,14 @@ func TestTLS(t *testing.T) {
 		change func(*tls.Config)
 		roots  func(trusting *x509.CertPool) *x509.CertPool
 		host   string
-		want   Reason
+		want   delivery.Reason
 	}{
 		"trusted":        {},
 		"TLS 1.2":        {change: func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }},
-		"TLS 1.1":        {change: func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }, want: ReasonTLSFailed},
-		"unknown issuer": {roots: func(*x509.CertPool) *x509.CertPool { return x509.NewCertPool() }, want: ReasonCertificateUntrusted},
-		"system roots":   {roots: func(*x509.CertPool) *x509.CertPool { return nil }, want: ReasonCertificateUntrusted},
-		"other name":     {host: "localhost", want: ReasonCertificateWrongHost},
+		"TLS 1.1":        {change: func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }, want: delivery.ReasonTLSFailed},
+		"unknown issuer": {roots: func(*x509.CertPool) *x509.CertPool { return x509.NewCertPool() }, want: delivery.ReasonCertificateUntrusted},
+		"system roots":   {roots: func(*x509.CertPool) *x509.CertPool { return nil }, want: delivery.ReasonCertificateUntrusted},
+		"other name":     {host: "localhost", want: delivery.ReasonCertificateWrongHost},
 		"expired": {
 			change: func(c *tls.Config) { c.Certificates = []tls.Certificate{stale} },
 			roots: func(*x509.CertPool) *x509.CertPool {
@@ -197,10 +198,10 @@ func TestTLS(t *testing.T) {
 				pool.AddCert(staleRoot)
 				return pool
 			},
-			want: ReasonCertificateExpired,
+			want: delivery.ReasonCertificateExpired,
 		},
-		"client certificate wanted":          {change: func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert }, want: ReasonTLSFailed},
-		"client certificate wanted, TLS 1.2": {change: func(c *tls.Config) { c.ClientAuth, c.MaxVersion = tls.RequireAnyClientCert, tls.VersionTLS12 }, want: ReasonTLSFailed},
+		"client certificate wanted":          {change: func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert }, want: delivery.ReasonTLSFailed},
+		"client certificate wanted, TLS 1.2": {change: func(c *tls.Config) { c.ClientAuth, c.MaxVersion = tls.RequireAnyClientCert, tls.VersionTLS12 }, want: delivery.ReasonTLSFailed},
 		"HTTP/2 preferred":                   {change: func(c *tls.Config) { c.NextProtos = []string{"h2", "http/1.1"} }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -231,17 +232,17 @@ func TestTLSHandshakeFailures(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		serve func(net.Conn)
-		want  Reason
+		want  delivery.Reason
 	}{
-		"plain HTTP":  {serve: func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }, want: ReasonTLSFailed},
-		"closed":      {serve: func(c net.Conn) { _, _ = io.ReadFull(c, make([]byte, 1)) }, want: ReasonConnectionReset},
-		"never ready": {serve: func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }, want: ReasonTimeout},
+		"plain HTTP":  {serve: func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }, want: delivery.ReasonTLSFailed},
+		"closed":      {serve: func(c net.Conn) { _, _ = io.ReadFull(c, make([]byte, 1)) }, want: delivery.ReasonConnectionReset},
+		"never ready": {serve: func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }, want: delivery.ReasonTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newReceiver(t, func(conn net.Conn) {
 				tc.serve(conn)
-				if tc.want == ReasonConnectionReset {
+				if tc.want == delivery.ReasonConnectionReset {
 					_ = conn.(*net.TCPConn).SetLinger(0)
 					return
 				}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 // Send makes one attempt and reports what came of it. It returns when the answer's headers were read and its body was
@@ -27,9 +28,9 @@ func (c *Client) Send(ctx context.Context, r Request) Result {
 	}
 	switch {
 	case err != nil:
-		result.Reason = ReasonRequestInvalid
+		result.Reason = delivery.ReasonRequestInvalid
 	case target.plaintext && !c.dialer.guard.Load().plaintext:
-		result.Reason = ReasonHTTPNotAllowed
+		result.Reason = delivery.ReasonHTTPNotAllowed
 	default:
 		c.attempt(ctx, &r, target, &result)
 	}
@@ -93,7 +94,7 @@ func (c *Client) exchange(ctx context.Context, used *conn, underWay *writing, fa
 func (r *Result) take(response *http.Response) {
 	r.StatusCode = response.StatusCode
 	if response.StatusCode < 200 || response.StatusCode > 299 {
-		r.Reason = ReasonStatusCode
+		r.Reason = delivery.ReasonStatusCode
 	}
 	if response.StatusCode == http.StatusTooManyRequests || response.StatusCode == http.StatusServiceUnavailable {
 		r.RetryAfter = retryAfter(response.Header.Get("Retry-After"), time.Now())
@@ -101,9 +102,9 @@ func (r *Result) take(response *http.Response) {
 }
 
 // lostReason is the reason of an exchange on used that failed with err.
-func lostReason(ctx context.Context, used *conn, err error) Reason {
+func lostReason(ctx context.Context, used *conn, err error) delivery.Reason {
 	if ctx.Err() == nil && used.reused && !used.answered && !isTimeout(err) {
-		return ReasonStale
+		return delivery.ReasonStale
 	}
 	return exchangeReason(ctx, err, used.answered)
 }

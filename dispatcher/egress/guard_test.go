@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"golang.org/x/net/dns/dnsmessage"
 )
 
@@ -161,8 +162,8 @@ func TestSendRefusesSpecialAddresses(t *testing.T) {
 	} {
 		for _, scheme := range []string{"http", "https"} {
 			result := c.Send(context.Background(), newRequest(t, scheme+"://"+host+":"+port+"/"))
-			if result.Reason != ReasonAddressNotAllowed || result.StatusCode != 0 {
-				t.Errorf("%s://%s: %+v, want %s", scheme, host, result, ReasonAddressNotAllowed)
+			if result.Reason != delivery.ReasonAddressNotAllowed || result.StatusCode != 0 {
+				t.Errorf("%s://%s: %+v, want %s", scheme, host, result, delivery.ReasonAddressNotAllowed)
 			}
 		}
 	}
@@ -181,8 +182,8 @@ func TestSendDeniedWinsOverAllowed(t *testing.T) {
 	t.Parallel()
 	r := newReceiver(t, answer(noContent))
 	c := newClient(t, func(o *Options) { o.DeniedCIDRs = prefixes("127.0.0.1/32") })
-	if result := c.Send(context.Background(), newRequest(t, r.url)); result.Reason != ReasonAddressNotAllowed {
-		t.Errorf("%+v, want %s", result, ReasonAddressNotAllowed)
+	if result := c.Send(context.Background(), newRequest(t, r.url)); result.Reason != delivery.ReasonAddressNotAllowed {
+		t.Errorf("%+v, want %s", result, delivery.ReasonAddressNotAllowed)
 	}
 	if n := r.accepted.Load(); n != 0 {
 		t.Errorf("%d connections were made", n)
@@ -279,16 +280,16 @@ func TestSendJudgesWhatANameResolvesTo(t *testing.T) {
 	c := newClient(t, func(o *Options) { o.AllowedCIDRs = prefixes("127.0.0.1/32"); o.Resolver = n.resolver() })
 	for _, tc := range []struct {
 		host string
-		want Reason
+		want delivery.Reason
 	}{
-		{"private.test", ReasonAddressNotAllowed},
-		{"metadata.test", ReasonAddressNotAllowed},
+		{"private.test", delivery.ReasonAddressNotAllowed},
+		{"metadata.test", delivery.ReasonAddressNotAllowed},
 		{"allowed.test", ""},
 		{"rebinding.test", ""},
-		{"rebinding.test", ReasonAddressNotAllowed},
+		{"rebinding.test", delivery.ReasonAddressNotAllowed},
 		{"mixed.test", ""}, // by its allowed address
-		{"empty.test", ReasonNameNotFound},
-		{"unknown.test", ReasonNameNotFound},
+		{"empty.test", delivery.ReasonNameNotFound},
+		{"unknown.test", delivery.ReasonNameNotFound},
 	} {
 		before := r.accepted.Load()
 		result := c.Send(context.Background(), newRequest(t, "http://"+tc.host+":"+port))

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"io"
 	"log"
 	"net"
@@ -27,7 +28,7 @@ func TestAnswers(t *testing.T) {
 		serve      func(net.Conn)
 		timeout    time.Duration
 		wantCode   int
-		wantReason Reason
+		wantReason delivery.Reason
 		wantAtMost time.Duration // for the whole of Send; patience if 0
 	}{
 		"200":               {serve: answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"), wantCode: 200},
@@ -35,40 +36,40 @@ func TestAnswers(t *testing.T) {
 		"299":               {serve: answer("HTTP/1.1 299 Fine\r\nContent-Length: 0\r\n\r\n"), wantCode: 299},
 		"HTTP/1.0":          {serve: answer("HTTP/1.0 200 OK\r\n\r\n"), wantCode: 200, wantAtMost: drainTime + 2*time.Second},
 		"100, then 200":     {serve: answer("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), wantCode: 200},
-		"301":               {serve: answer("HTTP/1.1 301 Moved\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"), wantCode: 301, wantReason: ReasonStatusCode},
-		"304":               {serve: answer("HTTP/1.1 304 Not Modified\r\n\r\n"), wantCode: 304, wantReason: ReasonStatusCode},
-		"307":               {serve: answer("HTTP/1.1 307 Again\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"), wantCode: 307, wantReason: ReasonStatusCode},
-		"410":               {serve: answer("HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n"), wantCode: 410, wantReason: ReasonStatusCode},
-		"500":               {serve: answer("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n"), wantCode: 500, wantReason: ReasonStatusCode},
-		"101":               {serve: stalled("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"), wantCode: 101, wantReason: ReasonStatusCode, wantAtMost: drainTime + 2*time.Second},
-		"999":               {serve: answer("HTTP/1.1 999 What\r\nContent-Length: 0\r\n\r\n"), wantCode: 999, wantReason: ReasonStatusCode},
-		"not HTTP":          {serve: answer("SSH-2.0-OpenSSH_9.6\r\n\r\n"), wantReason: ReasonResponseInvalid},
-		"binary":            {serve: answer("\x15\x03\x01\x00\x02\x02\x16\r\n\r\n"), wantReason: ReasonResponseInvalid},
-		"bad header":        {serve: answer("HTTP/1.1 200 OK\r\nno colon\r\n\r\n"), wantReason: ReasonResponseInvalid},
-		"bad length":        {serve: answer("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"), wantReason: ReasonResponseInvalid},
-		"closed at once":    {serve: func(net.Conn) {}, wantReason: ReasonConnectionReset},
-		"closed unanswered": {serve: func(c net.Conn) { readRequest(bufio.NewReader(c)) }, wantReason: ReasonConnectionReset},
-		"closed in headers": {serve: func(c net.Conn) { readRequest(bufio.NewReader(c)); _, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nA: ") }, wantReason: ReasonConnectionReset},
-		"reset":             {serve: reset, wantReason: ReasonConnectionReset},
+		"301":               {serve: answer("HTTP/1.1 301 Moved\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"), wantCode: 301, wantReason: delivery.ReasonStatusCode},
+		"304":               {serve: answer("HTTP/1.1 304 Not Modified\r\n\r\n"), wantCode: 304, wantReason: delivery.ReasonStatusCode},
+		"307":               {serve: answer("HTTP/1.1 307 Again\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"), wantCode: 307, wantReason: delivery.ReasonStatusCode},
+		"410":               {serve: answer("HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n"), wantCode: 410, wantReason: delivery.ReasonStatusCode},
+		"500":               {serve: answer("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n"), wantCode: 500, wantReason: delivery.ReasonStatusCode},
+		"101":               {serve: stalled("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"), wantCode: 101, wantReason: delivery.ReasonStatusCode, wantAtMost: drainTime + 2*time.Second},
+		"999":               {serve: answer("HTTP/1.1 999 What\r\nContent-Length: 0\r\n\r\n"), wantCode: 999, wantReason: delivery.ReasonStatusCode},
+		"not HTTP":          {serve: answer("SSH-2.0-OpenSSH_9.6\r\n\r\n"), wantReason: delivery.ReasonResponseInvalid},
+		"binary":            {serve: answer("\x15\x03\x01\x00\x02\x02\x16\r\n\r\n"), wantReason: delivery.ReasonResponseInvalid},
+		"bad header":        {serve: answer("HTTP/1.1 200 OK\r\nno colon\r\n\r\n"), wantReason: delivery.ReasonResponseInvalid},
+		"bad length":        {serve: answer("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"), wantReason: delivery.ReasonResponseInvalid},
+		"closed at once":    {serve: func(net.Conn) {}, wantReason: delivery.ReasonConnectionReset},
+		"closed unanswered": {serve: func(c net.Conn) { readRequest(bufio.NewReader(c)) }, wantReason: delivery.ReasonConnectionReset},
+		"closed in headers": {serve: func(c net.Conn) { readRequest(bufio.NewReader(c)); _, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nA: ") }, wantReason: delivery.ReasonConnectionReset},
+		"reset":             {serve: reset, wantReason: delivery.ReasonConnectionReset},
 		"closed in the body": {serve: func(c net.Conn) {
 			readRequest(bufio.NewReader(c))
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx")
 		}, wantCode: 200},
 		"bad chunks":        {serve: stalled("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n"), wantCode: 200},
-		"never answers":     {serve: stalled(""), timeout: 100 * time.Millisecond, wantReason: ReasonTimeout},
-		"stops in headers":  {serve: stalled("HTTP/1.1 200 OK\r\nA: "), timeout: 100 * time.Millisecond, wantReason: ReasonTimeout},
-		"drips headers":     {serve: dripping("HTTP/1.1 200 OK\r\nA: ", drip), timeout: 100 * time.Millisecond, wantReason: ReasonTimeout},
-		"endless headers":   {serve: endless("HTTP/1.1 200 OK\r\n", header), wantReason: ReasonResponseInvalid},
-		"endless header":    {serve: endless("HTTP/1.1 200 OK\r\nA: ", "xxxxxxxxxxxxxxxx"), wantReason: ReasonResponseInvalid},
+		"never answers":     {serve: stalled(""), timeout: 100 * time.Millisecond, wantReason: delivery.ReasonTimeout},
+		"stops in headers":  {serve: stalled("HTTP/1.1 200 OK\r\nA: "), timeout: 100 * time.Millisecond, wantReason: delivery.ReasonTimeout},
+		"drips headers":     {serve: dripping("HTTP/1.1 200 OK\r\nA: ", drip), timeout: 100 * time.Millisecond, wantReason: delivery.ReasonTimeout},
+		"endless headers":   {serve: endless("HTTP/1.1 200 OK\r\n", header), wantReason: delivery.ReasonResponseInvalid},
+		"endless header":    {serve: endless("HTTP/1.1 200 OK\r\nA: ", "xxxxxxxxxxxxxxxx"), wantReason: delivery.ReasonResponseInvalid},
 		"48 KiB of headers": {serve: answer("HTTP/1.1 200 OK\r\n" + strings.Repeat(header, 48) + "Content-Length: 0\r\n\r\n"), wantCode: 200},
-		"80 KiB of headers": {serve: answer("HTTP/1.1 200 OK\r\n" + strings.Repeat(header, 80) + "Content-Length: 0\r\n\r\n"), wantReason: ReasonResponseInvalid},
-		"1xx flood":         {serve: endless("", "HTTP/1.1 103 Early Hints\r\n"+header+"\r\n"), wantReason: ReasonResponseInvalid},
-		"small 1xx flood":   {serve: endless("", "HTTP/1.1 100 Continue\r\n\r\n"), wantReason: ReasonResponseInvalid},
+		"80 KiB of headers": {serve: answer("HTTP/1.1 200 OK\r\n" + strings.Repeat(header, 80) + "Content-Length: 0\r\n\r\n"), wantReason: delivery.ReasonResponseInvalid},
+		"1xx flood":         {serve: endless("", "HTTP/1.1 103 Early Hints\r\n"+header+"\r\n"), wantReason: delivery.ReasonResponseInvalid},
+		"small 1xx flood":   {serve: endless("", "HTTP/1.1 100 Continue\r\n\r\n"), wantReason: delivery.ReasonResponseInvalid},
 		"body stops":        {serve: stalled("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"), wantCode: 200, wantAtMost: drainTime + 2*time.Second},
 		"drips the body":    {serve: dripping("HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n", drip), wantCode: 200, wantAtMost: drainTime + 2*time.Second},
 		"endless body":      {serve: endless("HTTP/1.1 200 OK\r\n\r\n", header), wantCode: 200, wantAtMost: drainTime + 2*time.Second},
 		"huge body":         {serve: endless("HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n", header), wantCode: 200, wantAtMost: drainTime + 2*time.Second},
-		"endless 500":       {serve: endless("HTTP/1.1 500 Oh\r\n\r\n", header), wantCode: 500, wantReason: ReasonStatusCode, wantAtMost: drainTime + 2*time.Second},
+		"endless 500":       {serve: endless("HTTP/1.1 500 Oh\r\n\r\n", header), wantCode: 500, wantReason: delivery.ReasonStatusCode, wantAtMost: drainTime + 2*time.Second},
 		"body drips past the timeout": {
 			serve: dripping("HTTP/1.1 200 OK\r\n\r\n", drip), timeout: 100 * time.Millisecond, wantCode: 200, wantAtMost: drainTime + 2*time.Second,
 		},
@@ -228,8 +229,8 @@ func TestBrokenReceiverIsNotTriedForever(t *testing.T) {
 	})
 	c := newClient(t)
 	deliver(context.Background(), c, newRequest(t, r.url))
-	if result := deliver(context.Background(), c, newRequest(t, r.url)); result.Reason != ReasonConnectionReset {
-		t.Errorf("%+v, want %s", result, ReasonConnectionReset)
+	if result := deliver(context.Background(), c, newRequest(t, r.url)); result.Reason != delivery.ReasonConnectionReset {
+		t.Errorf("%+v, want %s", result, delivery.ReasonConnectionReset)
 	}
 	if n := r.accepted.Load(); n != 2 {
 		t.Errorf("%d connections, want 2", n)
@@ -246,11 +247,11 @@ func TestInterrupted(t *testing.T) {
 	})
 	ctx, stop := context.WithCancel(context.Background())
 	go func() { <-arrived; stop() }()
-	if result := newClient(t).Send(ctx, newRequest(t, r.url)); result.Reason != ReasonInterrupted || result.StatusCode != 0 {
-		t.Errorf("%+v, want %s", result, ReasonInterrupted)
+	if result := newClient(t).Send(ctx, newRequest(t, r.url)); result.Reason != delivery.ReasonInterrupted || result.StatusCode != 0 {
+		t.Errorf("%+v, want %s", result, delivery.ReasonInterrupted)
 	}
-	if result := newClient(t).Send(ctx, newRequest(t, r.url)); result.Reason != ReasonInterrupted {
-		t.Errorf("after the stop: %+v, want %s", result, ReasonInterrupted)
+	if result := newClient(t).Send(ctx, newRequest(t, r.url)); result.Reason != delivery.ReasonInterrupted {
+		t.Errorf("after the stop: %+v, want %s", result, delivery.ReasonInterrupted)
 	}
 	if n := r.accepted.Load(); n != 1 {
 		t.Errorf("%d connections, want 1", n)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/api/signature"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 func TestMain(m *testing.M) {
@@ -78,7 +79,7 @@ func newRequest(t testing.TB, url string, change ...func(*Target)) Request {
 // deliver sends as the engine does: once more, on a new connection, if a kept one has just turned out to be closed.
 func deliver(ctx context.Context, c *Client, r Request) Result {
 	result := c.Send(ctx, r)
-	if result.Reason == ReasonStale {
+	if result.Reason == delivery.ReasonStale {
 		r.Fresh = true
 		result = c.Send(ctx, r)
 	}

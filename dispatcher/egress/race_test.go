@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"net"
 	"net/netip"
 	"strings"
@@ -185,9 +186,9 @@ func TestRaceReasons(t *testing.T) {
 		}
 		return nil, errors.New("refused")
 	}}
-	for want, addresses := range map[Reason][]string{
-		ReasonAddressNotAllowed: {"10.0.0.1", "10.0.0.2"},
-		ReasonUnreachable:       {"10.0.0.1", "8.8.8.8", "10.0.0.2"},
+	for want, addresses := range map[delivery.Reason][]string{
+		delivery.ReasonAddressNotAllowed: {"10.0.0.1", "10.0.0.2"},
+		delivery.ReasonUnreachable:       {"10.0.0.1", "8.8.8.8", "10.0.0.2"},
 	} {
 		d.lookup = func(context.Context, string) ([]netip.Addr, error) { return addressesOf(addresses...), nil }
 		_, err := d.connect(t.Context(), &preparedTarget{address: "a.test:80", plaintext: true}, poolKey{})

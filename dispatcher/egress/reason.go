@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"io"
 	"net"
 	"syscall"
@@ -13,7 +14,7 @@ import (
 
 // failure is an error whose reason was known where it arose.
 type failure struct {
-	reason Reason
+	reason delivery.Reason
 	err    error
 }
 
@@ -21,45 +22,45 @@ func (f *failure) Error() string { return string(f.reason) }
 func (f *failure) Unwrap() error { return f.err }
 
 // dialReason is the reason of an error of net.Dialer.
-func dialReason(err error) Reason {
+func dialReason(err error) delivery.Reason {
 	var name *net.DNSError
 	switch {
 	case errors.Is(err, errAddressNotAllowed):
-		return ReasonAddressNotAllowed
+		return delivery.ReasonAddressNotAllowed
 	case errors.Is(err, errPortNotAllowed):
-		return ReasonPortNotAllowed
+		return delivery.ReasonPortNotAllowed
 	case errors.As(err, &name) && name.IsNotFound:
-		return ReasonNameNotFound
+		return delivery.ReasonNameNotFound
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return ReasonConnectionRefused
+		return delivery.ReasonConnectionRefused
 	case isTimeout(err):
-		return ReasonTimeout
+		return delivery.ReasonTimeout
 	case isLost(err):
-		return ReasonConnectionReset
+		return delivery.ReasonConnectionReset
 	default:
-		return ReasonUnreachable
+		return delivery.ReasonUnreachable
 	}
 }
 
 // handshakeReason is the reason of an error of a TLS handshake.
-func handshakeReason(err error) Reason {
+func handshakeReason(err error) delivery.Reason {
 	var certificate *tls.CertificateVerificationError
 	switch {
 	case errors.Is(err, errWeak):
-		return ReasonCertificateWeak
+		return delivery.ReasonCertificateWeak
 	case errors.As(err, &certificate):
 		return certificateReason(certificate)
 	case isTimeout(err):
-		return ReasonTimeout
+		return delivery.ReasonTimeout
 	case isLost(err):
-		return ReasonConnectionReset
+		return delivery.ReasonConnectionReset
 	default:
-		return ReasonTLSFailed
+		return delivery.ReasonTLSFailed
 	}
 }
 
 // certificateReason is the reason of a certificate that was not accepted.
-func certificateReason(err *tls.CertificateVerificationError) Reason {
+func certificateReason(err *tls.CertificateVerificationError) delivery.Reason {
 	var (
 		invalid x509.CertificateInvalidError
 		host    x509.HostnameError
@@ -69,44 +70,44 @@ func certificateReason(err *tls.CertificateVerificationError) Reason {
 	switch {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		if invalid.Cert != nil && time.Now().Before(invalid.Cert.NotBefore) {
-			return ReasonCertificateNotYetValid
+			return delivery.ReasonCertificateNotYetValid
 		}
-		return ReasonCertificateExpired
+		return delivery.ReasonCertificateExpired
 	case errors.As(err, &host):
-		return ReasonCertificateWrongHost
+		return delivery.ReasonCertificateWrongHost
 	case errors.As(err, &unknown):
 		if hasWeakSignature(err.UnverifiedCertificates) {
-			return ReasonCertificateWeak
+			return delivery.ReasonCertificateWeak
 		}
-		return ReasonCertificateUntrusted
+		return delivery.ReasonCertificateUntrusted
 	case errors.As(err, &none):
-		return ReasonCertificateUntrusted
+		return delivery.ReasonCertificateUntrusted
 	default:
-		return ReasonCertificateInvalid
+		return delivery.ReasonCertificateInvalid
 	}
 }
 
 // exchangeReason is the reason of an error of an exchange. ctx is the engine's, and answered reports whether a byte of an
 // answer had come: http.ReadResponse has no types for what it finds wrong with one.
-func exchangeReason(ctx context.Context, err error, answered bool) Reason {
+func exchangeReason(ctx context.Context, err error, answered bool) delivery.Reason {
 	var known *failure
 	switch {
 	case ctx.Err() != nil:
-		return ReasonInterrupted
+		return delivery.ReasonInterrupted
 	case errors.As(err, &known):
 		return known.reason
 	case isTimeout(err):
-		return ReasonTimeout
+		return delivery.ReasonTimeout
 	case isTLS(err):
-		return ReasonTLSFailed
+		return delivery.ReasonTLSFailed
 	case isLost(err):
-		return ReasonConnectionReset
+		return delivery.ReasonConnectionReset
 	case errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH):
-		return ReasonUnreachable
+		return delivery.ReasonUnreachable
 	case answered:
-		return ReasonResponseInvalid
+		return delivery.ReasonResponseInvalid
 	default:
-		return ReasonConnectionReset
+		return delivery.ReasonConnectionReset
 	}
 }
 

@@ -3,6 +3,7 @@ package egress
 import (
 	"context"
 	"errors"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"net"
 	"net/http"
 	"net/netip"
@@ -168,20 +169,20 @@ func TestSendByRule(t *testing.T) {
 	port := netip.MustParseAddrPort(strings.TrimPrefix(r.url, "http://")).Port()
 	var own []uint16
 	c := newClient(t, func(o *Options) { o.AllowedCIDRs = nil; o.OwnPorts = func() []uint16 { return own } })
-	send := func(rules ...Rule) Reason {
+	send := func(rules ...Rule) delivery.Reason {
 		return c.Send(context.Background(), newRequest(t, r.url, func(t *Target) { t.Rules = rules })).Reason
 	}
 	allowing := Rule{Prefixes: loopback}
 	for i, tc := range []struct {
 		rules []Rule
-		want  Reason
+		want  delivery.Reason
 	}{
-		{want: ReasonAddressNotAllowed},
+		{want: delivery.ReasonAddressNotAllowed},
 		{rules: []Rule{allowing}},
-		{want: ReasonAddressNotAllowed},
+		{want: delivery.ReasonAddressNotAllowed},
 		{rules: []Rule{{Prefixes: loopback, Ports: []uint16{port}}}},
-		{rules: []Rule{{Prefixes: loopback, Ports: []uint16{port - 1}}}, want: ReasonPortNotAllowed},
-		{rules: []Rule{{Prefixes: []netip.Prefix{{}}}}, want: ReasonRequestInvalid},
+		{rules: []Rule{{Prefixes: loopback, Ports: []uint16{port - 1}}}, want: delivery.ReasonPortNotAllowed},
+		{rules: []Rule{{Prefixes: []netip.Prefix{{}}}}, want: delivery.ReasonRequestInvalid},
 	} {
 		if got := send(tc.rules...); got != tc.want {
 			t.Errorf("%d: reason %q, want %q", i, got, tc.want)
@@ -189,8 +190,8 @@ func TestSendByRule(t *testing.T) {
 	}
 	own = []uint16{port}
 	c.Close()
-	if got := send(allowing); got != ReasonAddressNotAllowed {
-		t.Errorf("the dispatcher's own port: reason %q, want %s", got, ReasonAddressNotAllowed)
+	if got := send(allowing); got != delivery.ReasonAddressNotAllowed {
+		t.Errorf("the dispatcher's own port: reason %q, want %s", got, delivery.ReasonAddressNotAllowed)
 	}
 }
 

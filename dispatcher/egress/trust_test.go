@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"math/big"
 	"net"
 	"strings"
@@ -103,41 +104,41 @@ func TestCertificates(t *testing.T) {
 		chain []*x509.Certificate
 		key   crypto.Signer
 		roots *Roots
-		want  Reason
+		want  delivery.Reason
 	}{
 		"a private authority": {chain: []*x509.Certificate{root.issue(t, key, asIs)}, roots: rootsOf(t, root.certificate)},
 		"a whole chain":       {chain: []*x509.Certificate{middle.issue(t, key, asIs), middle.certificate}, roots: rootsOf(t, root.certificate)},
-		"not trusted":         {chain: []*x509.Certificate{root.issue(t, key, asIs)}, want: ReasonCertificateUntrusted},
-		"another authority":   {chain: []*x509.Certificate{root.issue(t, key, asIs)}, roots: rootsOf(t, old.certificate), want: ReasonCertificateUntrusted},
-		"self-signed":         {chain: []*x509.Certificate{(*authority)(nil).issue(t, key, asIs)}, roots: rootsOf(t, root.certificate), want: ReasonCertificateUntrusted},
-		"incomplete chain":    {chain: []*x509.Certificate{middle.issue(t, key, asIs)}, roots: rootsOf(t, root.certificate), want: ReasonCertificateUntrusted},
+		"not trusted":         {chain: []*x509.Certificate{root.issue(t, key, asIs)}, want: delivery.ReasonCertificateUntrusted},
+		"another authority":   {chain: []*x509.Certificate{root.issue(t, key, asIs)}, roots: rootsOf(t, old.certificate), want: delivery.ReasonCertificateUntrusted},
+		"self-signed":         {chain: []*x509.Certificate{(*authority)(nil).issue(t, key, asIs)}, roots: rootsOf(t, root.certificate), want: delivery.ReasonCertificateUntrusted},
+		"incomplete chain":    {chain: []*x509.Certificate{middle.issue(t, key, asIs)}, roots: rootsOf(t, root.certificate), want: delivery.ReasonCertificateUntrusted},
 		"expired": {
 			chain: []*x509.Certificate{root.issue(t, key, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })},
-			roots: rootsOf(t, root.certificate), want: ReasonCertificateExpired,
+			roots: rootsOf(t, root.certificate), want: delivery.ReasonCertificateExpired,
 		},
 		"expired above": {
 			chain: []*x509.Certificate{old.issue(t, key, asIs), old.certificate},
-			roots: rootsOf(t, root.certificate), want: ReasonCertificateExpired,
+			roots: rootsOf(t, root.certificate), want: delivery.ReasonCertificateExpired,
 		},
 		"not yet valid": {
 			chain: []*x509.Certificate{root.issue(t, key, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) })},
-			roots: rootsOf(t, root.certificate), want: ReasonCertificateNotYetValid,
+			roots: rootsOf(t, root.certificate), want: delivery.ReasonCertificateNotYetValid,
 		},
 		"wrong host": {
 			chain: []*x509.Certificate{root.issue(t, key, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 2)} })},
-			roots: rootsOf(t, root.certificate), want: ReasonCertificateWrongHost,
+			roots: rootsOf(t, root.certificate), want: delivery.ReasonCertificateWrongHost,
 		},
 		"no name but the common one": {
 			chain: []*x509.Certificate{root.issue(t, key, func(c *x509.Certificate) { c.IPAddresses = nil })},
-			roots: rootsOf(t, root.certificate), want: ReasonCertificateWrongHost,
+			roots: rootsOf(t, root.certificate), want: delivery.ReasonCertificateWrongHost,
 		},
 		"RSA-1024": {
 			chain: []*x509.Certificate{root.issue(t, weak, asIs)}, key: weak,
-			roots: rootsOf(t, root.certificate), want: ReasonCertificateWeak,
+			roots: rootsOf(t, root.certificate), want: delivery.ReasonCertificateWeak,
 		},
 		"for clients": {
 			chain: []*x509.Certificate{root.issue(t, key, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })},
-			roots: rootsOf(t, root.certificate), want: ReasonCertificateInvalid,
+			roots: rootsOf(t, root.certificate), want: delivery.ReasonCertificateInvalid,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -186,8 +187,8 @@ func TestTrustIsNotShared(t *testing.T) {
 	trusted := rootsOf(t, root.certificate)
 	for i, tc := range []struct {
 		roots *Roots
-		want  Reason
-	}{{trusted, ""}, {nil, ReasonCertificateUntrusted}, {trusted, ""}, {rootsOf(t, (*authority)(nil).authority(t, asIs).certificate), ReasonCertificateUntrusted}} {
+		want  delivery.Reason
+	}{{trusted, ""}, {nil, delivery.ReasonCertificateUntrusted}, {trusted, ""}, {rootsOf(t, (*authority)(nil).authority(t, asIs).certificate), delivery.ReasonCertificateUntrusted}} {
 		if result := c.Send(context.Background(), newRequest(t, url, func(target *Target) { target.Roots = tc.roots })); result.Reason != tc.want {
 			t.Errorf("%d: %+v, want reason %q", i, result, tc.want)
 		}

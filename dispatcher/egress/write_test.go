@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"io"
 	"net"
 	"net/http"
@@ -224,8 +225,8 @@ func TestWaitingHoldsNoBody(t *testing.T) {
 			default:
 			}
 			stop()
-			if result := received(t, ended); result.Reason != ReasonInterrupted {
-				t.Errorf("%+v, want %s", result, ReasonInterrupted)
+			if result := received(t, ended); result.Reason != delivery.ReasonInterrupted {
+				t.Errorf("%+v, want %s", result, delivery.ReasonInterrupted)
 			}
 		})
 	}
@@ -283,7 +284,7 @@ func TestStale(t *testing.T) {
 				_, _ = http.ReadRequest(b)
 			})
 			c := newClient(t, trusting)
-			for _, want := range []Reason{"", ReasonStale} {
+			for _, want := range []delivery.Reason{"", delivery.ReasonStale} {
 				if result := c.Send(context.Background(), newRequest(t, r.url)); result.Reason != want {
 					t.Errorf("%+v, want reason %q", result, want)
 				}
@@ -304,8 +305,8 @@ func TestStale(t *testing.T) {
 func TestAFreshAttemptIsNeverStale(t *testing.T) {
 	t.Parallel()
 	r := newReceiver(t, func(c net.Conn) { readRequest(bufio.NewReader(c)) })
-	if result := newClient(t).Send(context.Background(), newRequest(t, r.url)); result.Reason != ReasonConnectionReset {
-		t.Errorf("%+v, want %s", result, ReasonConnectionReset)
+	if result := newClient(t).Send(context.Background(), newRequest(t, r.url)); result.Reason != delivery.ReasonConnectionReset {
+		t.Errorf("%+v, want %s", result, delivery.ReasonConnectionReset)
 	}
 }
 

@@ -15,7 +15,6 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
-	"github.com/clinikapi/eventflow/dispatcher/egress"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
@@ -56,8 +55,8 @@ func TestGetDelivery(t *testing.T) {
 		ID: id, EventID: "evt-1", Type: "lab.created", Tenant: "clinic-a", Subscription: "labs", State: delivery.Pending,
 		Created: at, AttemptCount: 2, Due: at.Add(2 * time.Minute), ReplayOf: earlier,
 		Attempts: []delivery.Attempt{
-			{Number: 1, Started: at, Duration: 1500 * time.Microsecond, StatusCode: 500, Reason: egress.ReasonStatusCode},
-			{Number: 2, Started: at.Add(time.Second), Duration: 30 * time.Second, Reason: egress.ReasonTimeout},
+			{Number: 1, Started: at, Duration: 1500 * time.Microsecond, StatusCode: 500, Reason: delivery.ReasonStatusCode},
+			{Number: 2, Started: at.Add(time.Second), Duration: 30 * time.Second, Reason: delivery.ReasonTimeout},
 		},
 	}
 	w := f.do("GET", deliveriesPath+"/"+id.String(), "")

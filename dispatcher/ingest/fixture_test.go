@@ -19,6 +19,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/engine"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
@@ -238,7 +239,7 @@ func newTable(t testing.TB, subscriptions ...string) *routing.Table {
 		namespace, name, _ := strings.Cut(identity, "/")
 		routes = append(routes, &routing.Route{
 			Identity: identity, Namespace: namespace, Name: name, Key: event.NewSubscriptionKey(identity),
-			Patterns: []event.Pattern{event.Pattern(pattern)}, Endpoint: &delivery.Endpoint{},
+			Patterns: []event.Pattern{event.Pattern(pattern)}, Endpoint: &engine.Endpoint{},
 		})
 	}
 	table, err := routing.NewTable(routes)

@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/clinikapi/eventflow/api/event"
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/engine"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 )
 
@@ -22,7 +22,7 @@ func TestUnorderedEventsAreNoticed(t *testing.T) {
 		f := newFixture(t, func(o *Options) {
 			table, err := routing.NewTable([]*routing.Route{{
 				Identity: "clinic-a/ordered", Namespace: "clinic-a", Name: "ordered", Key: event.NewSubscriptionKey("clinic-a/ordered"),
-				Patterns: []event.Pattern{"patient.*"}, Endpoint: &delivery.Endpoint{Ordered: true},
+				Patterns: []event.Pattern{"patient.*"}, Endpoint: &engine.Endpoint{Ordered: true},
 			}})
 			if err != nil {
 				t.Fatal(err)

@@ -12,8 +12,8 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/api/signature"
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
+	"github.com/clinikapi/eventflow/dispatcher/engine"
 )
 
 // Entry is a compiled subscription as it is written down: plain data with every Secret resolved. It is never logged.
@@ -106,9 +106,9 @@ func (e *Entry) Route() (*Route, error) {
 		Name:       e.Name,
 		Generation: e.Generation,
 		Key:        event.NewSubscriptionKey(e.Identity),
-		Endpoint: &delivery.Endpoint{
+		Endpoint: &engine.Endpoint{
 			Tenant: cmp.Or(e.Tenant, e.Namespace), Namespace: e.Namespace,
-			Retry: delivery.RetryPolicy{
+			Retry: engine.RetryPolicy{
 				Initial: e.Retry.Initial, Max: e.Retry.Max, MaxAge: e.Retry.MaxAge,
 				Factor: e.Retry.Factor, MaxAttempts: e.Retry.MaxAttempts,
 			},
@@ -121,7 +121,7 @@ func (e *Entry) Route() (*Route, error) {
 	if e.Quota != nil {
 		route.Quota, route.Endpoint.TenantInFlight = e.Quota, e.Quota.AttemptsInFlight
 	} else {
-		route.Endpoint.TenantInFlight = delivery.DefaultInFlight
+		route.Endpoint.TenantInFlight = engine.DefaultInFlight
 	}
 	route.Subscription = route.subscription()
 	route.Filter = e.filter()

@@ -5,6 +5,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/engine"
 )
 
 // Route is a subscription as a dispatcher sees it. It is immutable once made.
@@ -21,7 +22,7 @@ type Route struct {
 	// Filter decides which events of the patterns are delivered; nil for all.
 	Filter *Filter
 	// Endpoint is where and how its deliveries go.
-	Endpoint *delivery.Endpoint
+	Endpoint *engine.Endpoint
 	// Quota is what the tenant may use of the dispatcher; nil for the dispatcher's default.
 	Quota *Quota
 	// Key follows from Identity.

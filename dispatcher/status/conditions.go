@@ -7,11 +7,12 @@ import (
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/engine"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 )
 
 // failingAfter is how many attempts in a row must fail before an endpoint counts as failing.
-const failingAfter = delivery.BreakerThreshold
+const failingAfter = engine.BreakerThreshold
 
 // conditions returns what is to be said of a route's endpoint, given what became of its deliveries. Messages hold nothing
 // that changes while the state does not.

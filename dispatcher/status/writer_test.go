@@ -21,6 +21,7 @@ import (
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
+	"github.com/clinikapi/eventflow/dispatcher/engine"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
@@ -153,7 +154,7 @@ var epoch = time.Date(2026, 1, 15, 9, 15, 0, 0, time.UTC)
 func route(name string, generation int64) *routing.Route {
 	return &routing.Route{
 		Identity: name, Namespace: "clinic-a", Name: name, Generation: generation, Key: event.NewSubscriptionKey(name),
-		Endpoint: &delivery.Endpoint{Tenant: "clinic-a", Target: &egress.Target{}, Generation: generation},
+		Endpoint: &engine.Endpoint{Tenant: "clinic-a", Target: &egress.Target{}, Generation: generation},
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
-	"github.com/clinikapi/eventflow/dispatcher/egress"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 	"github.com/clinikapi/eventflow/dispatcher/store/pebble"
 )
@@ -95,7 +94,7 @@ func benchPending(b *testing.B, s *pebble.Store, n int) []delivery.PendingDelive
 	return all
 }
 
-func benchAttempt(d *delivery.PendingDelivery, status int, reason egress.Reason) *delivery.Attempt {
+func benchAttempt(d *delivery.PendingDelivery, status int, reason delivery.Reason) *delivery.Attempt {
 	return &delivery.Attempt{Number: d.Attempts + 1, Started: time.Now(), Duration: time.Millisecond, StatusCode: status, Reason: reason}
 }
 
@@ -112,7 +111,7 @@ func BenchmarkRecord(b *testing.B) {
 			for i := range all {
 				o := delivery.Outcome{Delivery: all[i], State: state, Attempt: benchAttempt(&all[i], 200, "")}
 				if state == delivery.Pending {
-					o.Attempt, o.Due = benchAttempt(&all[i], 500, egress.ReasonStatusCode), time.Now().Add(time.Hour)
+					o.Attempt, o.Due = benchAttempt(&all[i], 500, delivery.ReasonStatusCode), time.Now().Add(time.Hour)
 				}
 				if outcomes = append(outcomes, o); len(outcomes) < batch && i < len(all)-1 {
 					continue

@@ -9,7 +9,6 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
-	"github.com/clinikapi/eventflow/dispatcher/egress"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
@@ -361,7 +360,7 @@ func (d *decoder) attempt(before int64) delivery.Attempt {
 		Started:    time.Unix(0, before+d.varint()),
 		Duration:   time.Duration(d.varint()),
 		StatusCode: d.int(),
-		Reason:     egress.Reason(d.string()),
+		Reason:     delivery.Reason(d.string()),
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
-	"github.com/clinikapi/eventflow/dispatcher/egress"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
@@ -75,7 +74,7 @@ func decodeAttempts(b []byte) ([]delivery.Attempt, error) {
 		}
 		list = append(list, delivery.Attempt{
 			Number: d.int(), Started: time.Unix(0, d.varint()), Duration: time.Duration(d.varint()), StatusCode: d.int(),
-			Reason: egress.Reason(d.text()),
+			Reason: delivery.Reason(d.text()),
 		})
 	}
 	if d.failed {

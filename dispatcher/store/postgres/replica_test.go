@@ -14,6 +14,7 @@ import (
 	"github.com/clinikapi/eventflow/api/signature"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
+	"github.com/clinikapi/eventflow/dispatcher/engine"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 	"github.com/clinikapi/eventflow/dispatcher/store/postgres"
 )
@@ -60,11 +61,11 @@ func (s sender) Send(ctx context.Context, request egress.Request) egress.Result 
 		select {
 		case <-t.C:
 		case <-ctx.Done():
-			return egress.Result{Started: start, Duration: time.Since(start), Reason: egress.ReasonInterrupted}
+			return egress.Result{Started: start, Duration: time.Since(start), Reason: delivery.ReasonInterrupted}
 		}
 	}
 	if s.failFirst && request.Number == 1 {
-		return egress.Result{Started: start, Duration: time.Since(start), StatusCode: 503, Reason: egress.ReasonStatusCode}
+		return egress.Result{Started: start, Duration: time.Since(start), StatusCode: 503, Reason: delivery.ReasonStatusCode}
 	}
 	return egress.Result{Started: start, Duration: time.Since(start), StatusCode: 200}
 }
@@ -87,10 +88,10 @@ type cluster struct {
 }
 
 // endpoints are those of all subscriptions.
-type endpoints map[event.SubscriptionKey]*delivery.Endpoint
+type endpoints map[event.SubscriptionKey]*engine.Endpoint
 
 // Endpoint finds one.
-func (e endpoints) Endpoint(key event.SubscriptionKey) (*delivery.Endpoint, bool) {
+func (e endpoints) Endpoint(key event.SubscriptionKey) (*engine.Endpoint, bool) {
 	endpoint, ok := e[key]
 	return endpoint, ok
 }
@@ -105,9 +106,9 @@ func newCluster(t *testing.T, url string, subscriptions int) *cluster {
 		name := fmt.Sprintf("sub-%d", i)
 		sub := &delivery.Subscription{Key: event.NewSubscriptionKey(namespace + "/" + name), Tenant: namespace, Name: name}
 		c.subs = append(c.subs, sub)
-		c.endpoints[sub.Key] = &delivery.Endpoint{
+		c.endpoints[sub.Key] = &engine.Endpoint{
 			Tenant: namespace, MaxInFlight: 32, Target: &egress.Target{URL: "https://example.com", Keys: signature.Keys{key}},
-			Retry: delivery.RetryPolicy{Initial: time.Second, Max: time.Second, MaxAge: time.Hour, Factor: 1},
+			Retry: engine.RetryPolicy{Initial: time.Second, Max: time.Second, MaxAge: time.Hour, Factor: 1},
 		}
 	}
 	return c
@@ -118,7 +119,7 @@ type replica struct {
 	*cluster
 	name   string
 	store  *postgres.Store
-	engine *delivery.Engine
+	engine *engine.Engine
 	stop   func()
 }
 
@@ -130,7 +131,7 @@ func (c *cluster) start(name string) *replica {
 		c.Fatal(err)
 	}
 	r := &replica{cluster: c, name: name, store: s}
-	r.engine = delivery.New(delivery.Options{
+	r.engine = engine.New(engine.Options{
 		Store: s, Sender: sender{c.receivers, name}, Now: s.Now, StopTimeout: 10 * time.Second, Logger: c.logger(name),
 	})
 	r.engine.Use(c.endpoints, true)

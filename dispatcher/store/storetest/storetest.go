@@ -16,7 +16,6 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
-	"github.com/clinikapi/eventflow/dispatcher/egress"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
@@ -244,7 +243,7 @@ func (f *fixture) record(outcomes ...delivery.Outcome) {
 func (f *fixture) attempt(d delivery.PendingDelivery, status int) *delivery.Attempt {
 	a := &delivery.Attempt{Number: d.Attempts + 1, Started: f.clock.Now(), Duration: 20 * time.Millisecond, StatusCode: status}
 	if status < 200 || status > 299 {
-		a.Reason = egress.ReasonStatusCode
+		a.Reason = delivery.ReasonStatusCode
 	}
 	return a
 }

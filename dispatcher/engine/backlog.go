@@ -1,4 +1,4 @@
-package delivery
+package engine
 
 import (
 	"container/heap"
@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 // wakeLanes looks at each lane when its time has come, until ctx ends.
@@ -116,7 +117,7 @@ func (e *Engine) loadLane(l *lane) error {
 // openLane reads the lane's health. Of a subscription that is gone already, it finds out the tenant, in whose turn the lane
 // is swept.
 func (e *Engine) openLane(l *lane) error {
-	var counts Counts
+	var counts delivery.Counts
 	var name string
 	var err error
 	gone := l.endpoint == nil && l.tenant.name == ""
@@ -163,14 +164,14 @@ func (e *Engine) loadDue(l *lane, now time.Time) error {
 	from := l.unloaded
 	l.backlogged = false
 	var (
-		found []PendingDelivery
-		next  Position
+		found []delivery.PendingDelivery
+		next  delivery.Position
 		more  bool
 		err   error
 	)
 	ordered := l.endpoint.Ordered
 	l.settled = make(map[event.Key]struct{})
-	before, all := l.scanned, Position{Due: now.Add(1)}
+	before, all := l.scanned, delivery.Position{Due: now.Add(1)}
 	l.scan(all) // a delivery that is published meanwhile may be among what is found
 	t := l.tenant
 	e.held += limit // so that loads at the same time do not take the same room
@@ -202,7 +203,7 @@ func (e *Engine) loadDue(l *lane, now time.Time) error {
 }
 
 // holdLoaded takes d, which was read while the lock was free, into memory, unless it is there or was finished meanwhile.
-func (e *Engine) holdLoaded(l *lane, d PendingDelivery) {
+func (e *Engine) holdLoaded(l *lane, d delivery.PendingDelivery) {
 	if _, settled := l.settled[d.ID.Event]; !settled {
 		e.keep(l, d)
 	}
@@ -210,7 +211,7 @@ func (e *Engine) holdLoaded(l *lane, d PendingDelivery) {
 
 // firsts returns those of the deliveries that no earlier one of the same order keeps waiting. The others are found
 // again as successors.
-func (e *Engine) firsts(ordered bool, found []PendingDelivery) ([]PendingDelivery, error) {
+func (e *Engine) firsts(ordered bool, found []delivery.PendingDelivery) ([]delivery.PendingDelivery, error) {
 	kept := found[:0]
 	for _, d := range found {
 		if d.Order != 0 && ordered {
@@ -232,7 +233,7 @@ func (e *Engine) loadSuccessor(l *lane, now time.Time) error {
 	order := l.successors[0]
 	l.successors = l.successors[1:]
 	var (
-		d   PendingDelivery
+		d   delivery.PendingDelivery
 		ok  bool
 		err error
 	)

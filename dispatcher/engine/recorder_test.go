@@ -1,4 +1,4 @@
-package delivery
+package engine
 
 import (
 	"testing"
@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 // TestOutcomesAreRecordedTogether: an outcome waits for others only while there may be some.
@@ -33,11 +34,11 @@ func TestOutcomesAreRecordedTogether(t *testing.T) {
 				synctest.Wait()
 				e.Accept(s.append("1", subs...))
 				synctest.Wait()
-				if got := s.total(Delivered); got != test.wantAtOnce {
+				if got := s.total(delivery.Delivered); got != test.wantAtOnce {
 					t.Errorf("%d outcomes were recorded at once, want %d", got, test.wantAtOnce)
 				}
 				advance(time.Second)
-				if got := s.total(Delivered); got != len(subs) || s.records != test.wantRecords {
+				if got := s.total(delivery.Delivered); got != len(subs) || s.records != test.wantRecords {
 					t.Errorf("%d outcomes were recorded in %d calls, want %d in %d", got, s.records, len(subs), test.wantRecords)
 				}
 			})

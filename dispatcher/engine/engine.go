@@ -1,4 +1,4 @@
-package delivery
+package engine
 
 import (
 	"context"
@@ -12,11 +12,12 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/budget"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 // Options are what an Engine needs. Store and Sender are required; each bound has a default.
 type Options struct {
-	Store  Store
+	Store  delivery.Store
 	Sender Sender
 	Logger logr.Logger
 	// Registerer gets the engine's metrics; nil for none.
@@ -109,8 +110,8 @@ type Engine struct {
 
 	mu        sync.Mutex
 	endpoints Endpoints
-	complete  bool          // whether a subscription that endpoints lacks does not exist
-	leases    map[int]Lease // by shard
+	complete  bool                   // whether a subscription that endpoints lacks does not exist
+	leases    map[int]delivery.Lease // by shard
 	lanes     map[event.SubscriptionKey]*lane
 	tenants   map[string]*tenant
 	serve     [rooms]turns  // tenants with something to serve
@@ -145,7 +146,7 @@ func New(options Options) *Engine {
 		Options:  options,
 		outcomes: make(chan settlement, recordBatch*2),
 		swept:    make(chan []settlement),
-		leases:   make(map[int]Lease),
+		leases:   make(map[int]delivery.Lease),
 		lanes:    make(map[event.SubscriptionKey]*lane),
 		tenants:  make(map[string]*tenant),
 		places:   places{all: options.MaxInFlight},
@@ -220,7 +221,7 @@ func (e *Engine) refit(l *lane) {
 
 // Accept takes up the deliveries of fan-outs that are durable and due now. Those for which there is no room stay in the
 // store and are read back. It never blocks on anything but the engine's lock.
-func (e *Engine) Accept(fanouts []Fanout) {
+func (e *Engine) Accept(fanouts []delivery.Fanout) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.Now()
@@ -238,7 +239,7 @@ func (e *Engine) Accept(fanouts []Fanout) {
 }
 
 // Resume takes up deliveries that a replay made pending again, as Accept does new ones.
-func (e *Engine) Resume(deliveries []PendingDelivery) {
+func (e *Engine) Resume(deliveries []delivery.PendingDelivery) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.Now()
@@ -247,8 +248,8 @@ func (e *Engine) Resume(deliveries []PendingDelivery) {
 	}
 }
 
-func (e *Engine) accept(d *PendingDelivery, now time.Time) {
-	if _, owned := e.leases[ShardOf(d.ID.Subscription)]; !owned {
+func (e *Engine) accept(d *delivery.PendingDelivery, now time.Time) {
+	if _, owned := e.leases[delivery.ShardOf(d.ID.Subscription)]; !owned {
 		return // its owner finds it in the store
 	}
 	l := e.lane(d.ID.Subscription)
@@ -274,7 +275,7 @@ func (e *Engine) lane(key event.SubscriptionKey) *lane {
 	l, ok := e.lanes[key]
 	if !ok {
 		l = newLane(key, e.tenant(""))
-		l.lease = e.leases[ShardOf(key)]
+		l.lease = e.leases[delivery.ShardOf(key)]
 		e.lanes[key] = l
 		if e.endpoints != nil {
 			e.refit(l)
@@ -332,7 +333,7 @@ func (e *Engine) dismiss(t *tenant) {
 }
 
 // keep puts d, which is due, into the lane's memory.
-func (e *Engine) keep(l *lane, d PendingDelivery) {
+func (e *Engine) keep(l *lane, d delivery.PendingDelivery) {
 	if _, held := l.held[d.ID.Event]; held {
 		return
 	}
@@ -350,8 +351,8 @@ const eventBytes = 512
 
 // share keeps the event for one more delivery; it returns false if there is no memory for it. What waits has half of the
 // memory, so that attempts always find some; what a lane has beyond its window has a quarter.
-func (e *Engine) share(l *lane, ev *Event) bool {
-	if ev.holders == 0 {
+func (e *Engine) share(l *lane, ev *delivery.Event) bool {
+	if ev.Charge.Holders == 0 {
 		part := e.Memory.Limit() / 2
 		if l.ready.len() >= laneWindow {
 			part /= 2
@@ -359,21 +360,21 @@ func (e *Engine) share(l *lane, ev *Event) bool {
 		if !e.take(l.tenant, int64(len(ev.Body))+eventBytes, part) {
 			return false
 		}
-		ev.payer = l.tenant
+		ev.Charge.Payer = l.tenant
 	}
-	ev.holders++
+	ev.Charge.Holders++
 	return true
 }
 
 // letGo gives back the memory of d's event.
-func (e *Engine) letGo(d *PendingDelivery) {
+func (e *Engine) letGo(d *delivery.PendingDelivery) {
 	ev := d.Event
 	d.Event = nil
-	if ev == nil || ev.holders == 0 {
+	if ev == nil || ev.Charge.Holders == 0 {
 		return
 	}
-	if ev.holders--; ev.holders == 0 {
-		e.give(ev.payer, int64(len(ev.Body))+eventBytes)
+	if ev.Charge.Holders--; ev.Charge.Holders == 0 {
+		e.give(ev.Charge.Payer.(*tenant), int64(len(ev.Body))+eventBytes)
 		e.feed()
 	}
 }

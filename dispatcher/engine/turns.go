@@ -1,4 +1,4 @@
-package delivery
+package engine
 
 // fifo is a queue. It keeps its memory.
 type fifo[T comparable] struct {

@@ -1,6 +1,9 @@
-package delivery
+package engine
 
-import "time"
+import (
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"time"
+)
 
 const (
 	// maxSweepPause and minSweepPause bound how often a lane that does not deliver is searched for deliveries that
@@ -95,26 +98,26 @@ func (e *Engine) sweepLanes() {
 // sweep finishes deliveries of a lane that does not deliver them: cancelled if the subscription is gone, failed if they
 // are past their age. It reports whether there are any: then the lane is being swept until they are recorded.
 func (e *Engine) sweep(l *lane, now time.Time) (sent bool, err error) {
-	state, since, removed := Cancelled, now, l.removed
+	state, since, removed := delivery.Cancelled, now, l.removed
 	if l.endpoint != nil {
-		state, since = Failed, now.Add(-l.endpoint.Retry.MaxAge)
+		state, since = delivery.Failed, now.Add(-l.endpoint.Retry.MaxAge)
 		if l.open() {
 			since = since.Add(-probeSlack)
 		}
 	}
-	var found []PendingDelivery
+	var found []delivery.PendingDelivery
 	e.unlocked(func() { found, err = e.Store.Aged(e.attempts, l.key, since, sweepBatch, nil) })
 	if err != nil {
 		return false, err
 	}
-	if state == Cancelled && (l.endpoint != nil || !l.removed.Equal(removed)) {
+	if state == delivery.Cancelled && (l.endpoint != nil || !l.removed.Equal(removed)) {
 		return false, nil // the subscription came back while the store was read
 	}
 	finished := make([]settlement, 0, len(found))
 	for _, d := range found {
 		if _, held := l.held[d.ID.Event]; !held {
 			l.keep(d.ID.Event)
-			finished = append(finished, settlement{lane: l, swept: true, outcome: Outcome{Delivery: d, State: state, Epoch: l.lease.Epoch}})
+			finished = append(finished, settlement{lane: l, swept: true, outcome: delivery.Outcome{Delivery: d, State: state, Epoch: l.lease.Epoch}})
 		}
 	}
 	if len(finished) > 0 {

@@ -1,4 +1,4 @@
-package delivery
+package engine
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/clinikapi/eventflow/dispatcher/budget"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
@@ -52,7 +53,7 @@ func TestABurstStaysInMemory(t *testing.T) {
 		e.mu.Unlock()
 		up.Store(true)
 		advance(10 * time.Minute)
-		if got := s.total(Delivered); got != n+laneWindow {
+		if got := s.total(delivery.Delivered); got != n+laneWindow {
 			t.Errorf("%d delivered, want %d", got, n+laneWindow)
 		}
 		e.mu.Lock()
@@ -77,7 +78,7 @@ func TestAFailingLaneGivesItsMemoryBack(t *testing.T) {
 				return ok(ctx, r)
 			}
 			<-time.After(time.Second)
-			return egress.Result{StatusCode: 500, Reason: egress.ReasonStatusCode}
+			return egress.Result{StatusCode: 500, Reason: delivery.ReasonStatusCode}
 		})
 		e, stop := start(t, s, to, Options{})
 		defer stop()
@@ -100,7 +101,7 @@ func TestAFailingLaneGivesItsMemoryBack(t *testing.T) {
 		}
 		up.Store(true)
 		advance(time.Hour)
-		if got := s.total(Delivered); got != n {
+		if got := s.total(delivery.Delivered); got != n {
 			t.Errorf("%d delivered, want %d", got, n)
 		}
 	})

@@ -1,9 +1,10 @@
-package delivery
+package engine
 
 import (
 	"testing"
 	"time"
 
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
@@ -51,10 +52,10 @@ func TestEvidence(t *testing.T) {
 		want   evidence
 	}{
 		"delivered soon":   {egress.Result{StatusCode: 200, Duration: time.Millisecond}, quick},
-		"refused soon":     {egress.Result{StatusCode: 500, Reason: egress.ReasonStatusCode, Duration: time.Second}, quick},
+		"refused soon":     {egress.Result{StatusCode: 500, Reason: delivery.ReasonStatusCode, Duration: time.Second}, quick},
 		"delivered late":   {egress.Result{StatusCode: 200, Duration: 2 * time.Second}, late},
-		"no answer":        {egress.Result{Reason: egress.ReasonTimeout, Duration: 30 * time.Second}, silent},
-		"refused to speak": {egress.Result{Reason: egress.ReasonConnectionRefused}, silent},
+		"no answer":        {egress.Result{Reason: delivery.ReasonTimeout, Duration: 30 * time.Second}, silent},
+		"refused to speak": {egress.Result{Reason: delivery.ReasonConnectionRefused}, silent},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -68,7 +69,7 @@ func TestEvidence(t *testing.T) {
 func TestHold(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_000_000, 0)
-	asked := egress.Result{StatusCode: 429, Reason: egress.ReasonStatusCode, RetryAfter: time.Hour}
+	asked := egress.Result{StatusCode: 429, Reason: delivery.ReasonStatusCode, RetryAfter: time.Hour}
 	held := hold{active: true, until: now.Add(time.Hour), next: now.Add(time.Minute)}
 	for name, test := range map[string]struct {
 		before hold
@@ -77,12 +78,12 @@ func TestHold(t *testing.T) {
 		want   hold
 	}{
 		"asks to wait":                    {result: asked, at: now, want: held},
-		"asks to wait a moment":           {result: egress.Result{StatusCode: 503, Reason: egress.ReasonStatusCode, RetryAfter: time.Second}, at: now, want: hold{true, now.Add(time.Second), now.Add(time.Second)}},
-		"for longer than deliveries live": {result: egress.Result{StatusCode: 429, RetryAfter: 1000 * time.Hour, Reason: egress.ReasonStatusCode}, at: now, want: hold{true, now.Add(72 * time.Hour), now.Add(time.Minute)}},
+		"asks to wait a moment":           {result: egress.Result{StatusCode: 503, Reason: delivery.ReasonStatusCode, RetryAfter: time.Second}, at: now, want: hold{true, now.Add(time.Second), now.Add(time.Second)}},
+		"for longer than deliveries live": {result: egress.Result{StatusCode: 429, RetryAfter: 1000 * time.Hour, Reason: delivery.ReasonStatusCode}, at: now, want: hold{true, now.Add(72 * time.Hour), now.Add(time.Minute)}},
 		"a probe succeeds":                {before: held, result: egress.Result{StatusCode: 200}, at: now, want: hold{}},
-		"a probe fails otherwise":         {before: held, result: egress.Result{StatusCode: 500, Reason: egress.ReasonStatusCode}, at: now.Add(time.Minute), want: hold{true, held.until, now.Add(2 * time.Minute)}},
-		"the last probe before the end":   {before: held, result: egress.Result{Reason: egress.ReasonTimeout}, at: now.Add(59*time.Minute + 30*time.Second), want: hold{true, held.until, held.until}},
-		"the first one after it fails":    {before: held, result: egress.Result{StatusCode: 500, Reason: egress.ReasonStatusCode}, at: now.Add(time.Hour), want: hold{}},
+		"a probe fails otherwise":         {before: held, result: egress.Result{StatusCode: 500, Reason: delivery.ReasonStatusCode}, at: now.Add(time.Minute), want: hold{true, held.until, now.Add(2 * time.Minute)}},
+		"the last probe before the end":   {before: held, result: egress.Result{Reason: delivery.ReasonTimeout}, at: now.Add(59*time.Minute + 30*time.Second), want: hold{true, held.until, held.until}},
+		"the first one after it fails":    {before: held, result: egress.Result{StatusCode: 500, Reason: delivery.ReasonStatusCode}, at: now.Add(time.Hour), want: hold{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -1,7 +1,8 @@
-package delivery
+package engine
 
 import (
 	"container/heap"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"time"
 )
 
@@ -109,7 +110,7 @@ func (e *Engine) shelve(l *lane) {
 	e.rest(l.tenant)
 	if len(l.successors) > 0 { // they are found again from the beginning
 		l.successors = nil
-		l.leave(Position{})
+		l.leave(delivery.Position{})
 	}
 }
 

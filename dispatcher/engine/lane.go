@@ -1,4 +1,4 @@
-package delivery
+package engine
 
 import (
 	"maps"
@@ -7,6 +7,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 const (
@@ -26,7 +27,7 @@ type lane struct {
 	endpoint *Endpoint // nil once the subscription is gone
 	removed  time.Time // when that was seen
 	orphan   bool      // it was gone when the lane was made: its tenant's quota does not count it
-	lease    Lease
+	lease    delivery.Lease
 	closed   bool // its shard was given back or lost: the lane is not the engine's any more
 
 	// opened is set once the lane's health was read from the store.
@@ -46,11 +47,11 @@ type lane struct {
 
 	// backlogged tells that the store has deliveries at or after unloaded that are not held.
 	backlogged bool
-	unloaded   Position
+	unloaded   delivery.Position
 	loading    bool
 	// scanned is how far loads have read: what comes before it may have been taken from the store already, and
 	// finished since.
-	scanned Position
+	scanned delivery.Position
 	// settled are those whose outcome was recorded while a load was under way: what it found may be out of date.
 	settled map[event.Key]struct{}
 
@@ -82,7 +83,7 @@ func (l *lane) open() bool {
 }
 
 // ordered tells whether d may have to wait for another.
-func (l *lane) ordered(d *PendingDelivery) bool {
+func (l *lane) ordered(d *delivery.PendingDelivery) bool {
 	return d.Order != 0 && l.endpoint != nil && l.endpoint.Ordered
 }
 
@@ -169,14 +170,14 @@ func (l *lane) release(key event.Key) {
 func (l *lane) due(now time.Time) bool { return l.backlogged && !l.unloaded.Due.After(now) }
 
 // scan notes that the store is read, or was read, up to p.
-func (l *lane) scan(p Position) {
+func (l *lane) scan(p delivery.Position) {
 	if l.scanned.Before(p) {
 		l.scanned = p
 	}
 }
 
 // leave notes that d is in the store and not in memory.
-func (l *lane) leave(p Position) {
+func (l *lane) leave(p delivery.Position) {
 	if !l.backlogged || p.Before(l.unloaded) {
 		l.backlogged, l.unloaded = true, p
 	}

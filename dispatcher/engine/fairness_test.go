@@ -1,4 +1,4 @@
-package delivery
+package engine
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/budget"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
@@ -25,9 +26,9 @@ func hangFor(timeout time.Duration) func(context.Context, egress.Request) egress
 	return func(ctx context.Context, _ egress.Request) egress.Result {
 		select {
 		case <-time.After(timeout):
-			return egress.Result{Reason: egress.ReasonTimeout}
+			return egress.Result{Reason: delivery.ReasonTimeout}
 		case <-ctx.Done():
-			return egress.Result{Reason: egress.ReasonInterrupted}
+			return egress.Result{Reason: delivery.ReasonInterrupted}
 		}
 	}
 }
@@ -167,7 +168,7 @@ func randomLoads(random *rand.Rand, to *endpoints) []load {
 				answer := []func(context.Context, egress.Request) egress.Result{
 					hangFor(30 * time.Second), status(500), slow(5 * time.Second), slow(time.Millisecond),
 					func(context.Context, egress.Request) egress.Result {
-						return egress.Result{StatusCode: 429, Reason: egress.ReasonStatusCode, RetryAfter: time.Minute}
+						return egress.Result{StatusCode: 429, Reason: delivery.ReasonStatusCode, RetryAfter: time.Minute}
 					},
 				}[random.IntN(5)]
 				l.subs = append(l.subs, to.addTo(l.name, fmt.Sprint(j), answer))
@@ -184,7 +185,7 @@ func TestRetryAfterHoldsTheSubscriptionBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, to := newMemoryStore(), newEndpoints()
 		sub := to.add("a", func(context.Context, egress.Request) egress.Result {
-			return egress.Result{StatusCode: 429, Reason: egress.ReasonStatusCode, RetryAfter: 10 * time.Minute}
+			return egress.Result{StatusCode: 429, Reason: delivery.ReasonStatusCode, RetryAfter: 10 * time.Minute}
 		})
 		other := to.add("b", ok)
 		e, stop := start(t, s, to, Options{})
@@ -206,7 +207,7 @@ func TestRetryAfterHoldsTheSubscriptionBack(t *testing.T) {
 		}
 		to.answerWith(sub, ok)
 		advance(time.Minute)
-		if n := s.total(Delivered); n < 1950 {
+		if n := s.total(delivery.Delivered); n < 1950 {
 			t.Errorf("%d delivered once the endpoint is back, want nearly 2000", n)
 		}
 	})
@@ -220,10 +221,10 @@ func TestAStaleConnectionIsNotAnAttempt(t *testing.T) {
 		s.size = 64 << 10
 		sub := to.add("a", func(_ context.Context, r egress.Request) egress.Result {
 			if !r.Fresh {
-				return egress.Result{Reason: egress.ReasonStale}
+				return egress.Result{Reason: delivery.ReasonStale}
 			}
 			if len(r.Body) < 64<<10 {
-				return egress.Result{StatusCode: 400, Reason: egress.ReasonStatusCode}
+				return egress.Result{StatusCode: 400, Reason: delivery.ReasonStatusCode}
 			}
 			return egress.Result{StatusCode: 200}
 		})
@@ -232,8 +233,8 @@ func TestAStaleConnectionIsNotAnAttempt(t *testing.T) {
 		e.Accept(s.append("1", sub))
 		advance(time.Second)
 		sent := to.to(sub)
-		if len(sent) != 2 || sent[1].number != 1 || s.total(Delivered) != 1 {
-			t.Errorf("%d requests, %d delivered; want 2 with number 1, and 1", len(sent), s.total(Delivered))
+		if len(sent) != 2 || sent[1].number != 1 || s.total(delivery.Delivered) != 1 {
+			t.Errorf("%d requests, %d delivered; want 2 with number 1, and 1", len(sent), s.total(delivery.Delivered))
 		}
 		if used := e.Memory.Used(); used != 0 {
 			t.Errorf("%d bytes are charged at rest", used)
@@ -295,8 +296,8 @@ func TestATenantsQuota(t *testing.T) {
 			t.Errorf("%d in flight, want 7", total)
 		}
 		advance(time.Hour)
-		if s.total(Delivered) != 200 {
-			t.Errorf("%d delivered, want 200", s.total(Delivered))
+		if s.total(delivery.Delivered) != 200 {
+			t.Errorf("%d delivered, want 200", s.total(delivery.Delivered))
 		}
 	})
 }
@@ -371,7 +372,7 @@ func TestOneTenantsLimitParksNoOther(t *testing.T) {
 		}
 		e.Accept(s.append("other", subs...))
 		advance(30 * time.Second)
-		if n := s.total(Delivered); n != len(subs) {
+		if n := s.total(delivery.Delivered); n != len(subs) {
 			t.Errorf("%d of %d were delivered while others hang", n, len(subs))
 		}
 	})
@@ -395,7 +396,7 @@ func TestSlowEndpointsKeepTheirPlaces(t *testing.T) {
 			t.Errorf("%d in flight to an endpoint that answers late, want two thirds of the 16 places of its room", peak)
 		}
 		advance(40 * time.Second)
-		if n := s.total(Delivered); n != 160 {
+		if n := s.total(delivery.Delivered); n != 160 {
 			t.Errorf("%d delivered in a minute, want 160", n)
 		}
 	})

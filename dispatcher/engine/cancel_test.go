@@ -1,4 +1,4 @@
-package delivery
+package engine
 
 import (
 	"fmt"
@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 // TestCancellingOfOnesDelaysNoOther: one tenant's subscriptions with a large backlog are deleted, while recording takes its
@@ -85,17 +86,17 @@ func cancelling(t *testing.T, subs, each int, restarted bool) {
 	for all == 0 && time.Since(published) < time.Minute {
 		advance(5 * time.Millisecond)
 		switch since := time.Since(published); {
-		case s.total(Delivered) == 20 && recorded == 0:
+		case s.total(delivery.Delivered) == 20 && recorded == 0:
 			recorded = since
-		case s.states(wait, Cancelled) && cancelled == 0:
+		case s.states(wait, delivery.Cancelled) && cancelled == 0:
 			cancelled = since
-		case s.total(Pending) == 0:
+		case s.total(delivery.Pending) == 0:
 			all = since
 		}
 	}
 	t.Logf("the greedy tenant's were cancelled after %v, the other's after %v; its deliveries in order were recorded after %v", all, cancelled, recorded)
 	if all == 0 {
-		t.Fatalf("%d deliveries are pending after a minute", s.total(Pending))
+		t.Fatalf("%d deliveries are pending after a minute", s.total(delivery.Pending))
 	}
 	if cancelled == 0 || cancelled > all/4 {
 		t.Errorf("%d deliveries were cancelled after %v, those of the other tenant after %v", mine, cancelled, all)
@@ -115,7 +116,7 @@ func cancelling(t *testing.T, subs, each int, restarted bool) {
 }
 
 // states reports whether all of the deliveries are in the state.
-func (s *memoryStore) states(ids []event.DeliveryID, state State) bool {
+func (s *memoryStore) states(ids []event.DeliveryID, state delivery.State) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range ids {

@@ -1,4 +1,4 @@
-package delivery
+package engine
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/budget"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
@@ -45,7 +46,7 @@ func TestRetriesFollowTheSchedule(t *testing.T) {
 					}
 					want = a.at.Add([]time.Duration{30 * time.Second, 2 * time.Minute, 8 * time.Minute, 32 * time.Minute, 2 * time.Hour}[min(i, 4)])
 				}
-				if s.total(Delivered) != 1 {
+				if s.total(delivery.Delivered) != 1 {
 					t.Error("not delivered")
 				}
 			})
@@ -63,7 +64,7 @@ func TestGivesUpAtTheAge(t *testing.T) {
 		accepted := time.Now()
 		e.Accept(s.append("1", sub))
 		advance(72*time.Hour - time.Millisecond)
-		if s.total(Pending) != 1 {
+		if s.total(delivery.Pending) != 1 {
 			t.Fatal("not pending before its age")
 		}
 		advance(time.Second)
@@ -71,7 +72,7 @@ func TestGivesUpAtTheAge(t *testing.T) {
 		if last := attempts[len(attempts)-1].at.Sub(accepted); last < 72*time.Hour || last > 72*time.Hour+100*time.Millisecond {
 			t.Errorf("the last attempt started after %v, want 72h", last)
 		}
-		if s.total(Failed) != 1 {
+		if s.total(delivery.Failed) != 1 {
 			t.Error("not failed after its age")
 		}
 		for i := 1; i < len(attempts)-1; i++ {
@@ -150,7 +151,7 @@ func TestCircuitBreakerProbesOneAtATime(t *testing.T) {
 			if up.Load() {
 				return egress.Result{StatusCode: 200}
 			}
-			return egress.Result{StatusCode: 500, Reason: egress.ReasonStatusCode}
+			return egress.Result{StatusCode: 500, Reason: delivery.ReasonStatusCode}
 		})
 		e, stop := start(t, s, to, Options{})
 		defer stop()
@@ -169,8 +170,8 @@ func TestCircuitBreakerProbesOneAtATime(t *testing.T) {
 		}
 		up.Store(true)
 		advance(10 * time.Minute)
-		if s.total(Delivered) != 100 {
-			t.Errorf("%d delivered, want 100", s.total(Delivered))
+		if s.total(delivery.Delivered) != 100 {
+			t.Errorf("%d delivered, want 100", s.total(delivery.Delivered))
 		}
 		if to.takePeak(sub) < 2 {
 			t.Error("the breaker did not close")
@@ -190,15 +191,15 @@ func TestSuspendedDeliveriesWaitAndAge(t *testing.T) {
 		advance(71 * time.Hour)
 		e.Accept(s.append("young", sub))
 		advance(time.Hour + 2*time.Minute)
-		if len(to.to(sub)) != 0 || s.total(Failed) != 1 || s.total(Pending) != 1 {
-			t.Fatalf("%d attempts, %d failed, %d pending; want 0, 1, 1", len(to.to(sub)), s.total(Failed), s.total(Pending))
+		if len(to.to(sub)) != 0 || s.total(delivery.Failed) != 1 || s.total(delivery.Pending) != 1 {
+			t.Fatalf("%d attempts, %d failed, %d pending; want 0, 1, 1", len(to.to(sub)), s.total(delivery.Failed), s.total(delivery.Pending))
 		}
 		to.edit(sub, func(e *Endpoint) { e.Suspended = false })
 		e.Use(to, true)
 		synctest.Wait()
 		advance(time.Second)
-		if s.total(Delivered) != 1 || s.total(Pending) != 0 {
-			t.Errorf("%d delivered, %d pending after the pause; want 1, 0", s.total(Delivered), s.total(Pending))
+		if s.total(delivery.Delivered) != 1 || s.total(delivery.Pending) != 0 {
+			t.Errorf("%d delivered, %d pending after the pause; want 1, 0", s.total(delivery.Delivered), s.total(delivery.Pending))
 		}
 	})
 }
@@ -224,8 +225,8 @@ func TestGoneStopsUntilTheSpecChanges(t *testing.T) {
 		to.edit(sub, func(e *Endpoint) { e.Generation = 2 })
 		e.Use(to, true)
 		advance(time.Second)
-		if s.total(Delivered) != 2 {
-			t.Errorf("%d delivered after the spec changed, want 2", s.total(Delivered))
+		if s.total(delivery.Delivered) != 2 {
+			t.Errorf("%d delivered after the spec changed, want 2", s.total(delivery.Delivered))
 		}
 	})
 }
@@ -251,7 +252,7 @@ func TestDeletionCancelsAfterTheGrace(t *testing.T) {
 		if n := len(to.to(sub)); n != before {
 			t.Errorf("%d attempts after the deletion", n-before)
 		}
-		if s.total(Cancelled) != 0 {
+		if s.total(delivery.Cancelled) != 0 {
 			t.Error("cancelled within the grace")
 		}
 		to.mu.Lock()
@@ -259,13 +260,13 @@ func TestDeletionCancelsAfterTheGrace(t *testing.T) {
 		to.mu.Unlock()
 		e.Use(to, true) // it was a mistake
 		advance(time.Hour)
-		if s.total(Cancelled) != 0 || len(to.to(sub)) == before {
-			t.Errorf("%d cancelled, %d attempts more after the subscription came back", s.total(Cancelled), len(to.to(sub))-before)
+		if s.total(delivery.Cancelled) != 0 || len(to.to(sub)) == before {
+			t.Errorf("%d cancelled, %d attempts more after the subscription came back", s.total(delivery.Cancelled), len(to.to(sub))-before)
 		}
 		remove()
 		advance(11 * time.Second)
-		if s.total(Cancelled) != 300 || s.total(Pending) != 0 {
-			t.Errorf("%d cancelled, %d pending; want 300, 0", s.total(Cancelled), s.total(Pending))
+		if s.total(delivery.Cancelled) != 300 || s.total(delivery.Pending) != 0 {
+			t.Errorf("%d cancelled, %d pending; want 300, 0", s.total(delivery.Cancelled), s.total(delivery.Pending))
 		}
 		e.mu.Lock()
 		defer e.mu.Unlock()
@@ -285,12 +286,12 @@ func TestAnIncompleteTableCancelsNothing(t *testing.T) {
 		e.Use(newEndpoints(), false)
 		e.Accept(s.append("1", sub))
 		advance(100 * time.Hour)
-		if s.total(Pending) != 1 {
+		if s.total(delivery.Pending) != 1 {
 			t.Fatal("the delivery does not wait for a complete table")
 		}
 		e.Use(to, true)
 		advance(time.Second)
-		if s.total(Delivered) != 1 {
+		if s.total(delivery.Delivered) != 1 {
 			t.Error("not delivered by the complete table")
 		}
 	})
@@ -306,13 +307,13 @@ func TestWaitsWhileNotAccepted(t *testing.T) {
 		defer stop()
 		e.Accept(s.append("1", sub))
 		advance(time.Hour)
-		if s.total(Pending) != 1 || len(to.to(sub)) != 0 {
+		if s.total(delivery.Pending) != 1 || len(to.to(sub)) != 0 {
 			t.Fatal("the delivery does not wait")
 		}
 		to.edit(sub, func(e *Endpoint) { e.Target = &egress.Target{} })
 		e.Use(to, true)
 		advance(time.Second)
-		if s.total(Delivered) != 1 {
+		if s.total(delivery.Delivered) != 1 {
 			t.Error("not delivered once accepted")
 		}
 	})
@@ -328,8 +329,8 @@ func TestAnotherNamespacesEventIsNeverSent(t *testing.T) {
 		defer stop()
 		e.Accept(s.append("1", sub))
 		advance(time.Second)
-		if len(to.to(sub)) != 0 || s.total(Failed) != 1 {
-			t.Errorf("%d attempts, %d failed; want 0, 1", len(to.to(sub)), s.total(Failed))
+		if len(to.to(sub)) != 0 || s.total(delivery.Failed) != 1 {
+			t.Errorf("%d attempts, %d failed; want 0, 1", len(to.to(sub)), s.total(delivery.Failed))
 		}
 	})
 }
@@ -339,7 +340,7 @@ func TestRetryAfterAndMaxAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, to := newMemoryStore(), newEndpoints()
 		sub := to.add("a", func(context.Context, egress.Request) egress.Result {
-			return egress.Result{StatusCode: 503, Reason: egress.ReasonStatusCode, RetryAfter: time.Hour}
+			return egress.Result{StatusCode: 503, Reason: delivery.ReasonStatusCode, RetryAfter: time.Hour}
 		})
 		to.edit(sub, func(e *Endpoint) { e.Retry.MaxAttempts = 3 })
 		e, stop := start(t, s, to, Options{})
@@ -347,8 +348,8 @@ func TestRetryAfterAndMaxAttempts(t *testing.T) {
 		e.Accept(s.append("1", sub))
 		advance(10 * time.Hour)
 		attempts := to.to(sub)
-		if len(attempts) != 3 || s.total(Failed) != 1 {
-			t.Fatalf("%d attempts, %d failed; want 3, 1", len(attempts), s.total(Failed))
+		if len(attempts) != 3 || s.total(delivery.Failed) != 1 {
+			t.Fatalf("%d attempts, %d failed; want 3, 1", len(attempts), s.total(delivery.Failed))
 		}
 		if gap := attempts[1].at.Sub(attempts[0].at); gap < time.Hour || gap > time.Hour+time.Second {
 			t.Errorf("waited %v, want 1h", gap)
@@ -369,14 +370,14 @@ func TestStopFinishesWhatIsInFlight(t *testing.T) {
 		if took := time.Since(before); took != 20*time.Second {
 			t.Errorf("the stop took %v, want 20s", took)
 		}
-		if s.total(Delivered) != 1 || s.total(Pending) != 1 {
-			t.Errorf("%d delivered, %d pending; want 1, 1", s.total(Delivered), s.total(Pending))
+		if s.total(delivery.Delivered) != 1 || s.total(delivery.Pending) != 1 {
+			t.Errorf("%d delivered, %d pending; want 1, 1", s.total(delivery.Delivered), s.total(delivery.Pending))
 		}
 		e, stop = start(t, s, to, Options{})
 		_ = e
 		advance(26 * time.Second)
 		stop()
-		if s.total(Delivered) != 2 {
+		if s.total(delivery.Delivered) != 2 {
 			t.Error("what was interrupted was not delivered after the restart")
 		}
 		if got := to.to(late); len(got) != 2 || got[1].number != 1 {
@@ -403,8 +404,8 @@ func TestStoreAway(t *testing.T) {
 			advance(10 * time.Millisecond)
 		}
 		advance(2 * time.Hour)
-		if s.total(Delivered) != 2*n {
-			t.Errorf("%d delivered, %d pending; want %d, 0", s.total(Delivered), s.total(Pending), 2*n)
+		if s.total(delivery.Delivered) != 2*n {
+			t.Errorf("%d delivered, %d pending; want %d, 0", s.total(delivery.Delivered), s.total(delivery.Pending), 2*n)
 		}
 	})
 }
@@ -424,7 +425,7 @@ func TestBacklogBeyondMemory(t *testing.T) {
 				to.mu.Unlock()
 				result := slow(wait)(ctx, r)
 				if result.StatusCode == 200 && fails {
-					return egress.Result{StatusCode: 500, Reason: egress.ReasonStatusCode}
+					return egress.Result{StatusCode: 500, Reason: delivery.ReasonStatusCode}
 				}
 				return result
 			}
@@ -457,8 +458,8 @@ func TestBacklogBeyondMemory(t *testing.T) {
 			}
 			e.mu.Unlock()
 			stop()
-			if s.total(Pending) != 0 || s.total(Failed) != 0 {
-				t.Errorf("seed %d: %d pending, %d failed; want none", seed, s.total(Pending), s.total(Failed))
+			if s.total(delivery.Pending) != 0 || s.total(delivery.Failed) != 0 {
+				t.Errorf("seed %d: %d pending, %d failed; want none", seed, s.total(delivery.Pending), s.total(delivery.Failed))
 			}
 			for id, attempts := range s.attempts {
 				for i, a := range attempts {
@@ -496,7 +497,7 @@ func TestOrderingByResource(t *testing.T) {
 				defer to.mu.Unlock()
 				inFlight[order]--
 				if result.StatusCode == 200 && fails {
-					return egress.Result{StatusCode: 500, Reason: egress.ReasonStatusCode}
+					return egress.Result{StatusCode: 500, Reason: delivery.ReasonStatusCode}
 				}
 				if result.StatusCode == 200 {
 					arrived = append(arrived, r.Delivery)
@@ -547,7 +548,7 @@ func TestAFailingResourceHoldsOnlyItself(t *testing.T) {
 		var bad event.DeliveryID
 		sub := to.add("a", func(_ context.Context, r egress.Request) egress.Result {
 			if r.Delivery == bad && r.Number == 1 {
-				return egress.Result{StatusCode: 500, Reason: egress.ReasonStatusCode}
+				return egress.Result{StatusCode: 500, Reason: delivery.ReasonStatusCode}
 			}
 			return egress.Result{StatusCode: 200}
 		})
@@ -565,12 +566,12 @@ func TestAFailingResourceHoldsOnlyItself(t *testing.T) {
 			e.Accept(s.append(fmt.Sprint(i), sub))
 		}
 		advance(time.Second)
-		if s.total(Delivered) != 15 {
-			t.Errorf("%d delivered while one resource fails, want the 15 of the others", s.total(Delivered))
+		if s.total(delivery.Delivered) != 15 {
+			t.Errorf("%d delivered while one resource fails, want the 15 of the others", s.total(delivery.Delivered))
 		}
 		advance(30 * time.Second)
-		if s.total(Delivered) != 21 {
-			t.Errorf("%d delivered in the end, want 21", s.total(Delivered))
+		if s.total(delivery.Delivered) != 21 {
+			t.Errorf("%d delivered in the end, want 21", s.total(delivery.Delivered))
 		}
 	})
 }

@@ -1,8 +1,9 @@
-package delivery
+package engine
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
@@ -67,7 +68,7 @@ func (e *Engine) starvedTenants() (n int) {
 	return n
 }
 
-func (m *metrics) observe(d PendingDelivery, r egress.Result) {
+func (m *metrics) observe(d delivery.PendingDelivery, r egress.Result) {
 	result := string(r.Reason)
 	if r.Delivered() {
 		result = delivered

@@ -1,7 +1,8 @@
-package delivery
+package engine
 
 import (
 	"context"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"time"
 )
 
@@ -16,7 +17,7 @@ const (
 // settlement is an outcome on its way to the store.
 type settlement struct {
 	lane    *lane
-	outcome Outcome
+	outcome delivery.Outcome
 	swept   bool   // it ends without an attempt
 	tenant  string // whose quota counts it; filled in once the outcome is recorded
 }
@@ -25,7 +26,7 @@ type settlement struct {
 // ctx ends that.
 func (e *Engine) record(ctx context.Context) {
 	batch := make([]settlement, 0, recordBatch+sweepBatch)
-	outcomes := make([]Outcome, 0, recordBatch+sweepBatch)
+	outcomes := make([]delivery.Outcome, 0, recordBatch+sweepBatch)
 	linger := time.NewTimer(recordLinger)
 	defer linger.Stop()
 	for batch = e.first(batch[:0]); len(batch) > 0; batch = e.first(batch[:0]) {
@@ -127,8 +128,8 @@ func (e *Engine) settle(batch []settlement) {
 			l.settled[key] = struct{}{}
 		}
 		switch {
-		case s.outcome.State == Pending:
-			l.leave(Position{Due: s.outcome.Due, Event: key})
+		case s.outcome.State == delivery.Pending:
+			l.leave(delivery.Position{Due: s.outcome.Due, Event: key})
 		case l.ordered(&s.outcome.Delivery):
 			l.successors = append(l.successors, s.outcome.Delivery.Order)
 		}
@@ -147,7 +148,7 @@ func (e *Engine) reportFinished(batch []settlement) {
 	var tenant string
 	var deliveries, bytes int64
 	for i := range batch {
-		if batch[i].outcome.State == Pending || batch[i].tenant == "" {
+		if batch[i].outcome.State == delivery.Pending || batch[i].tenant == "" {
 			continue
 		}
 		if batch[i].tenant != tenant && deliveries > 0 {

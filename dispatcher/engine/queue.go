@@ -1,12 +1,14 @@
-package delivery
+package engine
+
+import "github.com/clinikapi/eventflow/dispatcher/delivery"
 
 // queue holds the deliveries of one lane that are in memory and due, earliest first. It is a binary heap; the usual
 // case, in which deliveries come in the order in which they leave, moves nothing on the way in.
-type queue struct{ items []PendingDelivery }
+type queue struct{ items []delivery.PendingDelivery }
 
 func (q *queue) len() int { return len(q.items) }
 
-func (q *queue) push(d PendingDelivery) {
+func (q *queue) push(d delivery.PendingDelivery) {
 	q.items = append(q.items, d)
 	i := len(q.items) - 1
 	for i > 0 {
@@ -20,14 +22,14 @@ func (q *queue) push(d PendingDelivery) {
 }
 
 // pop removes the earliest; the queue must not be empty.
-func (q *queue) pop() PendingDelivery {
+func (q *queue) pop() delivery.PendingDelivery {
 	first := q.items[0]
 	last := len(q.items) - 1
 	q.items[0] = q.items[last]
-	q.items[last] = PendingDelivery{} // lets go of its event
+	q.items[last] = delivery.PendingDelivery{} // lets go of its event
 	q.items = q.items[:last]
 	if size := cap(q.items); size > 2*laneWindow && last < size/4 {
-		q.items = append(make([]PendingDelivery, 0, size/2), q.items...)
+		q.items = append(make([]delivery.PendingDelivery, 0, size/2), q.items...)
 	}
 	for i := 0; ; {
 		child := 2*i + 1

@@ -1,8 +1,9 @@
-package delivery
+package engine
 
 import (
 	"time"
 
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
@@ -122,10 +123,10 @@ func (e *Engine) attempt(f *flight) {
 	switch {
 	case err != nil:
 		e.putBack(f, err)
-	case result.Reason == egress.ReasonInterrupted:
+	case result.Reason == delivery.ReasonInterrupted:
 		e.putBack(f, nil)
 	case result.Reason == reasonForeign:
-		e.finish(f, Outcome{Delivery: f.delivery, State: Failed}, egress.Result{})
+		e.finish(f, delivery.Outcome{Delivery: f.delivery, State: delivery.Failed}, egress.Result{})
 	default:
 		e.metrics.observe(f.delivery, result)
 		e.finish(f, e.outcome(f.delivery, f.endpoint, result), result)
@@ -133,7 +134,7 @@ func (e *Engine) attempt(f *flight) {
 }
 
 // reasonForeign is the engine's own: the event is another namespace's.
-const reasonForeign egress.Reason = "Foreign"
+const reasonForeign delivery.Reason = "Foreign"
 
 // keptBody is the size up to which a body is kept while its answer is awaited: less than what it costs to let it go.
 const keptBody = 2 << 10
@@ -160,15 +161,15 @@ func (e *Engine) send(f *flight) (result egress.Result, err error) {
 			Target: f.endpoint.Target, Delivery: f.delivery.ID, Type: ev.Type, Number: f.delivery.Attempts + 1,
 			Body: ev.Body, Tenant: f.endpoint.Tenant, Fresh: fresh, Written: written,
 		})
-		if result.Reason != egress.ReasonStale || fresh {
+		if result.Reason != delivery.ReasonStale || fresh {
 			return result, nil
 		}
 	}
 }
 
 // outcome decides what follows from the result of an attempt of d.
-func (e *Engine) outcome(d PendingDelivery, endpoint *Endpoint, result egress.Result) Outcome {
-	o := Outcome{Delivery: d, Attempt: &Attempt{
+func (e *Engine) outcome(d delivery.PendingDelivery, endpoint *Endpoint, result egress.Result) delivery.Outcome {
+	o := delivery.Outcome{Delivery: d, Attempt: &delivery.Attempt{
 		Number: d.Attempts + 1, Started: result.Started, Duration: result.Duration, StatusCode: result.StatusCode, Reason: result.Reason,
 	}}
 	o.State, o.Due = endpoint.Retry.After(d, result, e.Now(), e.Jitter())
@@ -183,7 +184,7 @@ const statusGone = 410
 
 // finish takes the attempt's result into account at once, and hands the outcome to the recorder. It blocks while the
 // store is too far behind.
-func (e *Engine) finish(f *flight, o Outcome, result egress.Result) {
+func (e *Engine) finish(f *flight, o delivery.Outcome, result egress.Result) {
 	l := f.lane
 	e.mu.Lock()
 	e.land(f)
@@ -197,7 +198,7 @@ func (e *Engine) finish(f *flight, o Outcome, result egress.Result) {
 }
 
 // saw takes into account what an attempt that ended now showed of the endpoint.
-func (l *lane) saw(r egress.Result, o Outcome, now time.Time, patience time.Duration) {
+func (l *lane) saw(r egress.Result, o delivery.Outcome, now time.Time, patience time.Duration) {
 	if r.Delivered() {
 		l.failures, l.gone = 0, 0
 	} else {
@@ -222,7 +223,7 @@ func (e *Engine) putBack(f *flight, cause error) {
 	if cause != nil && e.attempts.Err() == nil {
 		e.Logger.Error(cause, "Reading an event failed; its delivery waits", "delivery", d.ID)
 		if endpoint := f.endpoint; !e.Now().Before(endpoint.Retry.Expires(d)) {
-			e.finish(f, Outcome{Delivery: d, State: Failed}, egress.Result{})
+			e.finish(f, delivery.Outcome{Delivery: d, State: delivery.Failed}, egress.Result{})
 			return
 		}
 		time.AfterFunc(storeRetry, func() { e.retry(l, d) }) // until then it is held
@@ -238,7 +239,7 @@ func (e *Engine) putBack(f *flight, cause error) {
 }
 
 // retry puts d, which is still held, back among the ready.
-func (e *Engine) retry(l *lane, d PendingDelivery) {
+func (e *Engine) retry(l *lane, d delivery.PendingDelivery) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.stopping || l.closed {

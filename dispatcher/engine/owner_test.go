@@ -1,4 +1,4 @@
-package delivery
+package engine
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
@@ -24,22 +25,22 @@ func TestReleaseWaitsForWhatIsInFlight(t *testing.T) {
 		}
 		advance(time.Second)
 		before := time.Now()
-		e.Release(t.Context(), ShardOf(sub))
+		e.Release(t.Context(), delivery.ShardOf(sub))
 		if took := time.Since(before); took < 9*time.Second || took > 9100*time.Millisecond {
 			t.Errorf("the release took %v, want 9s", took)
 		}
-		if s.total(Delivered) != 32 || len(to.to(sub)) != 32 {
-			t.Errorf("%d delivered in %d attempts, want the 32 that were in flight", s.total(Delivered), len(to.to(sub)))
+		if s.total(delivery.Delivered) != 32 || len(to.to(sub)) != 32 {
+			t.Errorf("%d delivered in %d attempts, want the 32 that were in flight", s.total(delivery.Delivered), len(to.to(sub)))
 		}
 		e.Accept(s.append("later", sub))
 		advance(time.Minute)
 		if len(to.to(sub)) != 32 {
 			t.Error("an attempt was made after the release")
 		}
-		e.Take(Lease{Shard: ShardOf(sub), Epoch: 1})
+		e.Take(delivery.Lease{Shard: delivery.ShardOf(sub), Epoch: 1})
 		advance(time.Minute)
-		if s.total(Delivered) != 101 || len(to.to(sub)) != 101 {
-			t.Errorf("%d delivered in %d attempts after the shard came back, want 101 in 101", s.total(Delivered), len(to.to(sub)))
+		if s.total(delivery.Delivered) != 101 || len(to.to(sub)) != 101 {
+			t.Errorf("%d delivered in %d attempts after the shard came back, want 101 in 101", s.total(delivery.Delivered), len(to.to(sub)))
 		}
 	})
 }
@@ -56,7 +57,7 @@ func TestAReleaseEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		before := time.Now()
-		e.Release(ctx, ShardOf(sub))
+		e.Release(ctx, delivery.ShardOf(sub))
 		if took := time.Since(before); took != 3*time.Second {
 			t.Errorf("the release took %v, want 3s", took)
 		}
@@ -68,7 +69,7 @@ func TestAStopGivesEachShardBackAsSoonAsItsAttemptsEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, to := newMemoryStore(), newEndpoints()
 		quick, retried, slowly, never := to.add("a", ok), to.add("b", status(500)), to.add("c", slow(10*time.Second)), to.add("d", hang)
-		if n := len(map[int]bool{ShardOf(quick): true, ShardOf(retried): true, ShardOf(slowly): true, ShardOf(never): true}); n != 4 {
+		if n := len(map[int]bool{delivery.ShardOf(quick): true, delivery.ShardOf(retried): true, delivery.ShardOf(slowly): true, delivery.ShardOf(never): true}); n != 4 {
 			t.Fatalf("the subscriptions are in %d shards, want 4", n)
 		}
 		e, stop := start(t, s, to, Options{StopTimeout: 20 * time.Second})
@@ -85,18 +86,18 @@ func TestAStopGivesEachShardBackAsSoonAsItsAttemptsEnded(t *testing.T) {
 		s.given = func(shard int) {
 			mu.Lock()
 			defer mu.Unlock()
-			given[shard], delivered[shard] = time.Since(stopped), s.total(Delivered)
+			given[shard], delivered[shard] = time.Since(stopped), s.total(delivery.Delivered)
 		}
 		stop()
 		if took := time.Since(stopped); took < 20*time.Second || took > 20100*time.Millisecond {
 			t.Errorf("the stop took %v, want 20s", took)
 		}
-		for shard := range Shards {
+		for shard := range delivery.Shards {
 			want, recorded := time.Duration(0), 100
 			switch shard {
-			case ShardOf(slowly):
+			case delivery.ShardOf(slowly):
 				want, recorded = 9*time.Second, 132
-			case ShardOf(never):
+			case delivery.ShardOf(never):
 				want, recorded = 20*time.Second, 132
 			}
 			if late := given[shard] - want; late < 0 || late > 100*time.Millisecond || delivered[shard] != recorded {
@@ -118,8 +119,8 @@ func TestAStopGivesEachShardBackAsSoonAsItsAttemptsEnded(t *testing.T) {
 				t.Errorf("%d attempts by both engines together, want %d", n, want)
 			}
 		}
-		if s.total(Pending) != 0 {
-			t.Errorf("%d deliveries are left", s.total(Pending))
+		if s.total(delivery.Pending) != 0 {
+			t.Errorf("%d deliveries are left", s.total(delivery.Pending))
 		}
 	})
 }
@@ -134,16 +135,16 @@ func TestAStaleOwnersOutcomesAreRefused(t *testing.T) {
 		e.Accept(s.append("1", sub))
 		advance(time.Second)
 		s.mu.Lock()
-		s.epochs[ShardOf(sub)] = 2
+		s.epochs[delivery.ShardOf(sub)] = 2
 		s.mu.Unlock()
-		e.Lose(ShardOf(sub))
+		e.Lose(delivery.ShardOf(sub))
 		advance(time.Minute)
-		if s.total(Delivered) != 0 || len(to.to(sub)) != 1 {
-			t.Errorf("%d recorded, %d attempts; want 0, 1", s.total(Delivered), len(to.to(sub)))
+		if s.total(delivery.Delivered) != 0 || len(to.to(sub)) != 1 {
+			t.Errorf("%d recorded, %d attempts; want 0, 1", s.total(delivery.Delivered), len(to.to(sub)))
 		}
-		e.Take(Lease{Shard: ShardOf(sub), Epoch: 2})
+		e.Take(delivery.Lease{Shard: delivery.ShardOf(sub), Epoch: 2})
 		advance(time.Minute)
-		if s.total(Delivered) != 1 {
+		if s.total(delivery.Delivered) != 1 {
 			t.Error("not delivered under the new lease")
 		}
 	})
@@ -162,7 +163,7 @@ func TestNoticeOfWhatWasStoredElsewhere(t *testing.T) {
 		if len(to.to(sub)) != 0 {
 			t.Fatal("delivered without a notice")
 		}
-		e.Notice(Backlog{Subscription: sub, Due: d.Due})
+		e.Notice(delivery.Backlog{Subscription: sub, Due: d.Due})
 		synctest.Wait()
 		if len(to.to(sub)) != 1 {
 			t.Error("not delivered at the notice")
@@ -181,7 +182,7 @@ func TestLimitsHoldAcrossHandOvers(t *testing.T) {
 		to.edit(limited, func(e *Endpoint) { e.RequestsPerSecond = 40 })
 		dead := to.add("dead", func(context.Context, egress.Request) egress.Result {
 			<-time.After(100 * time.Millisecond)
-			return egress.Result{StatusCode: 500, Reason: egress.ReasonStatusCode}
+			return egress.Result{StatusCode: 500, Reason: delivery.ReasonStatusCode}
 		})
 		e, stop := start(t, s, to, Options{})
 		for i := range 1000 {

@@ -1,13 +1,14 @@
-package delivery
+package engine
 
 import (
 	"context"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 // Take begins the work on a shard: what it has pending is read in the background.
-func (e *Engine) Take(lease Lease) {
+func (e *Engine) Take(lease delivery.Lease) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.stopping {
@@ -20,9 +21,9 @@ func (e *Engine) Take(lease Lease) {
 }
 
 // resume makes a lane for each of the shard's subscriptions that has something pending from before.
-func (e *Engine) resume(ctx context.Context, lease Lease) {
+func (e *Engine) resume(ctx context.Context, lease delivery.Lease) {
 	for {
-		err := e.Store.Backlogs(ctx, lease.Shard, func(b Backlog) error {
+		err := e.Store.Backlogs(ctx, lease.Shard, func(b delivery.Backlog) error {
 			e.notice(b, lease)
 			return nil
 		})
@@ -40,34 +41,34 @@ func (e *Engine) resume(ctx context.Context, lease Lease) {
 func (e *Engine) Owns(key event.SubscriptionKey) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	_, owned := e.leases[ShardOf(key)]
+	_, owned := e.leases[delivery.ShardOf(key)]
 	return owned
 }
 
-func (e *Engine) owns(lease Lease) bool {
+func (e *Engine) owns(lease delivery.Lease) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return !e.stopping && e.leases[lease.Shard] == lease
 }
 
 // Notice makes the subscription's lane read from the store.
-func (e *Engine) Notice(b Backlog) {
+func (e *Engine) Notice(b delivery.Backlog) {
 	e.mu.Lock()
-	lease, owned := e.leases[ShardOf(b.Subscription)]
+	lease, owned := e.leases[delivery.ShardOf(b.Subscription)]
 	e.mu.Unlock()
 	if owned {
 		e.notice(b, lease)
 	}
 }
 
-func (e *Engine) notice(b Backlog, lease Lease) {
+func (e *Engine) notice(b delivery.Backlog, lease delivery.Lease) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.stopping || e.leases[lease.Shard] != lease {
 		return
 	}
 	l := e.lane(b.Subscription)
-	l.leave(Position{Due: b.Due})
+	l.leave(delivery.Position{Due: b.Due})
 	e.arrange(l)
 }
 
@@ -101,7 +102,7 @@ func (e *Engine) close(shard int) []*lane {
 	delete(e.leases, shard)
 	var closed []*lane
 	for key, l := range e.lanes {
-		if ShardOf(key) != shard {
+		if delivery.ShardOf(key) != shard {
 			continue
 		}
 		delete(e.lanes, key)
@@ -130,4 +131,4 @@ func (e *Engine) calmed() {
 	}
 }
 
-var _ Owner = (*Engine)(nil)
+var _ delivery.Owner = (*Engine)(nil)

@@ -1,8 +1,9 @@
-package delivery
+package engine
 
 import (
 	"time"
 
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
@@ -111,7 +112,7 @@ func evidenceOf(r egress.Result, patience time.Duration) evidence {
 }
 
 // evidenceBefore is what the store knows of a subscription's attempts.
-func evidenceBefore(c Counts) evidence {
+func evidenceBefore(c delivery.Counts) evidence {
 	switch {
 	case c.FailuresInARow > 0 && c.LastFailure.StatusCode == 0:
 		return silent

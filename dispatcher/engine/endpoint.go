@@ -1,6 +1,7 @@
-package delivery
+package engine
 
 import (
+	"context"
 	"time"
 
 	"github.com/clinikapi/eventflow/api/event"
@@ -47,4 +48,9 @@ type RetryPolicy struct {
 	Initial, Max, MaxAge time.Duration
 	Factor               int
 	MaxAttempts          int // 0: only MaxAge bounds
+}
+
+// Sender makes one attempt. egress.Client is the one that dispatchers use.
+type Sender interface {
+	Send(ctx context.Context, request egress.Request) egress.Result
 }

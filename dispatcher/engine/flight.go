@@ -1,12 +1,15 @@
-package delivery
+package engine
 
-import "time"
+import (
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"time"
+)
 
 // flight is an attempt under way. Each worker has one and uses it again.
 type flight struct {
 	lane     *lane
 	tenant   *tenant // whose place it has
-	delivery PendingDelivery
+	delivery delivery.PendingDelivery
 	endpoint *Endpoint
 	room     room
 	started  time.Time

@@ -1,9 +1,10 @@
-package delivery
+package engine
 
 import (
 	"net/http"
 	"time"
 
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
@@ -31,18 +32,18 @@ func (p RetryPolicy) Delay(failures int) time.Duration {
 }
 
 // Expires is when a delivery is given up.
-func (p RetryPolicy) Expires(d PendingDelivery) time.Time { return d.Since.Add(p.MaxAge) }
+func (p RetryPolicy) Expires(d delivery.PendingDelivery) time.Time { return d.Since.Add(p.MaxAge) }
 
 // After decides what follows an attempt of d that ended now: its next state and, if that is Pending, its due time.
 // jitter is a random number in [0, 1).
-func (p RetryPolicy) After(d PendingDelivery, r egress.Result, now time.Time, jitter float64) (State, time.Time) {
+func (p RetryPolicy) After(d delivery.PendingDelivery, r egress.Result, now time.Time, jitter float64) (delivery.State, time.Time) {
 	if r.Delivered() {
-		return Delivered, time.Time{}
+		return delivery.Delivered, time.Time{}
 	}
 	failures := d.Attempts - d.AttemptsBefore + 1
 	limit := p.Expires(d)
 	if !now.Before(limit) || (p.MaxAttempts > 0 && failures >= p.MaxAttempts) {
-		return Failed, time.Time{}
+		return delivery.Failed, time.Time{}
 	}
 	delay := p.Delay(failures)
 	delay += time.Duration(float64(delay) * maxJitter * jitter)
@@ -53,5 +54,5 @@ func (p RetryPolicy) After(d PendingDelivery, r egress.Result, now time.Time, ji
 	if due.After(limit) {
 		due = limit
 	}
-	return Pending, due
+	return delivery.Pending, due
 }

@@ -1,4 +1,4 @@
-package delivery
+package engine
 
 import (
 	"bytes"
@@ -14,23 +14,24 @@ import (
 	"github.com/go-logr/logr/testr"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
 // memoryStore keeps deliveries as the Store interface asks, and nothing more.
 type memoryStore struct {
 	mu       sync.Mutex
-	events   map[event.Key]*Event
-	pending  map[event.DeliveryID]PendingDelivery
-	finished map[event.DeliveryID]State
-	attempts map[event.DeliveryID][]Attempt
-	counts   map[event.SubscriptionKey]Counts
+	events   map[event.Key]*delivery.Event
+	pending  map[event.DeliveryID]delivery.PendingDelivery
+	finished map[event.DeliveryID]delivery.State
+	attempts map[event.DeliveryID][]delivery.Attempt
+	counts   map[event.SubscriptionKey]delivery.Counts
 	order    uint64 // of what is appended
 	// namespace and size are those of the events that are appended; clinic-a and a few bytes if empty.
 	namespace string
 	size      int
 	epochs    map[int]int64 // of leases, by shard, where it is not 1
-	owned     chan Owner
+	owned     chan delivery.Owner
 	given     func(shard int) // is told of each that is given back
 	fail      error           // of every call, while it is set
 	records   int             // calls of Record
@@ -41,14 +42,14 @@ type memoryStore struct {
 
 func newMemoryStore() *memoryStore {
 	return &memoryStore{
-		events: map[event.Key]*Event{}, pending: map[event.DeliveryID]PendingDelivery{}, finished: map[event.DeliveryID]State{},
-		attempts: map[event.DeliveryID][]Attempt{}, counts: map[event.SubscriptionKey]Counts{},
-		epochs: map[int]int64{}, owned: make(chan Owner, 1000),
+		events: map[event.Key]*delivery.Event{}, pending: map[event.DeliveryID]delivery.PendingDelivery{}, finished: map[event.DeliveryID]delivery.State{},
+		attempts: map[event.DeliveryID][]delivery.Attempt{}, counts: map[event.SubscriptionKey]delivery.Counts{},
+		epochs: map[int]int64{}, owned: make(chan delivery.Owner, 1000),
 	}
 }
 
 // append stores an event with deliveries to subs, as a publish does.
-func (s *memoryStore) append(id string, subs ...event.SubscriptionKey) []Fanout {
+func (s *memoryStore) append(id string, subs ...event.SubscriptionKey) []delivery.Fanout {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	accepted := time.Now()
@@ -57,33 +58,33 @@ func (s *memoryStore) append(id string, subs ...event.SubscriptionKey) []Fanout 
 	}
 	s.last = accepted
 	ns := cmp.Or(s.namespace, namespace)
-	e := &Event{Key: event.NewKey(accepted, ns, id), Tenant: ns, ID: id, Type: "patient.created", Body: []byte(`{"id":"` + id + `"}`)}
+	e := &delivery.Event{Key: event.NewKey(accepted, ns, id), Tenant: ns, ID: id, Type: "patient.created", Body: []byte(`{"id":"` + id + `"}`)}
 	e.Body = append(e.Body, make([]byte, max(0, s.size-len(e.Body)))...)
 	s.events[e.Key] = e
-	f := Fanout{Event: e, Due: accepted, Order: s.order}
+	f := delivery.Fanout{Event: e, Due: accepted, Order: s.order}
 	for _, key := range subs {
-		sub := &Subscription{Key: key, Tenant: namespace, Ordered: true}
+		sub := &delivery.Subscription{Key: key, Tenant: namespace, Ordered: true}
 		f.Subscriptions = append(f.Subscriptions, sub)
 		d := f.Delivery(sub)
 		d.Event = nil
 		s.pending[d.ID] = d
 	}
-	return []Fanout{f}
+	return []delivery.Fanout{f}
 }
 
 // idOf is the id of the first delivery.
-func idOf(fanouts []Fanout) event.DeliveryID {
+func idOf(fanouts []delivery.Fanout) event.DeliveryID {
 	return fanouts[0].Delivery(fanouts[0].Subscriptions[0]).ID
 }
 
-func (s *memoryStore) Own(ctx context.Context, owner Owner) error {
+func (s *memoryStore) Own(ctx context.Context, owner delivery.Owner) error {
 	s.owned <- owner
-	for shard := range Shards {
-		owner.Take(Lease{Shard: shard, Epoch: 1})
+	for shard := range delivery.Shards {
+		owner.Take(delivery.Lease{Shard: shard, Epoch: 1})
 	}
 	<-ctx.Done()
 	var releasing sync.WaitGroup
-	for shard := range Shards {
+	for shard := range delivery.Shards {
 		releasing.Go(func() {
 			owner.Release(context.WithoutCancel(ctx), shard)
 			if s.given != nil {
@@ -95,7 +96,7 @@ func (s *memoryStore) Own(ctx context.Context, owner Owner) error {
 	return nil
 }
 
-func (s *memoryStore) Backlogs(_ context.Context, shard int, yield func(Backlog) error) error {
+func (s *memoryStore) Backlogs(_ context.Context, shard int, yield func(delivery.Backlog) error) error {
 	s.mu.Lock()
 	if s.fail != nil {
 		defer s.mu.Unlock()
@@ -103,7 +104,7 @@ func (s *memoryStore) Backlogs(_ context.Context, shard int, yield func(Backlog)
 	}
 	earliest := map[event.SubscriptionKey]time.Time{}
 	for id, d := range s.pending {
-		if ShardOf(id.Subscription) != shard {
+		if delivery.ShardOf(id.Subscription) != shard {
 			continue
 		}
 		if due, ok := earliest[id.Subscription]; !ok || d.Due.Before(due) {
@@ -112,21 +113,21 @@ func (s *memoryStore) Backlogs(_ context.Context, shard int, yield func(Backlog)
 	}
 	s.mu.Unlock()
 	for sub, due := range earliest {
-		if err := yield(Backlog{Subscription: sub, Due: due}); err != nil {
+		if err := yield(delivery.Backlog{Subscription: sub, Due: due}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *memoryStore) of(sub event.SubscriptionKey) []PendingDelivery {
-	var all []PendingDelivery
+func (s *memoryStore) of(sub event.SubscriptionKey) []delivery.PendingDelivery {
+	var all []delivery.PendingDelivery
 	for id, d := range s.pending {
 		if id.Subscription == sub {
 			all = append(all, d)
 		}
 	}
-	slices.SortFunc(all, func(a, b PendingDelivery) int {
+	slices.SortFunc(all, func(a, b delivery.PendingDelivery) int {
 		if a.Position().Before(b.Position()) {
 			return -1
 		}
@@ -135,11 +136,11 @@ func (s *memoryStore) of(sub event.SubscriptionKey) []PendingDelivery {
 	return all
 }
 
-func (s *memoryStore) Due(_ context.Context, sub event.SubscriptionKey, from Position, until time.Time, limit int, into []PendingDelivery) ([]PendingDelivery, Position, bool, error) {
+func (s *memoryStore) Due(_ context.Context, sub event.SubscriptionKey, from delivery.Position, until time.Time, limit int, into []delivery.PendingDelivery) ([]delivery.PendingDelivery, delivery.Position, bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fail != nil {
-		return nil, Position{}, false, s.fail
+		return nil, delivery.Position{}, false, s.fail
 	}
 	for _, d := range s.of(sub) {
 		if d.Position().Before(from) {
@@ -151,10 +152,10 @@ func (s *memoryStore) Due(_ context.Context, sub event.SubscriptionKey, from Pos
 		into = append(into, d)
 		limit--
 	}
-	return into, Position{}, false, nil
+	return into, delivery.Position{}, false, nil
 }
 
-func (s *memoryStore) Aged(_ context.Context, sub event.SubscriptionKey, since time.Time, limit int, into []PendingDelivery) ([]PendingDelivery, error) {
+func (s *memoryStore) Aged(_ context.Context, sub event.SubscriptionKey, since time.Time, limit int, into []delivery.PendingDelivery) ([]delivery.PendingDelivery, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, d := range s.of(sub) {
@@ -165,10 +166,10 @@ func (s *memoryStore) Aged(_ context.Context, sub event.SubscriptionKey, since t
 	return into, s.fail
 }
 
-func (s *memoryStore) First(_ context.Context, sub event.SubscriptionKey, order uint64) (PendingDelivery, bool, error) {
+func (s *memoryStore) First(_ context.Context, sub event.SubscriptionKey, order uint64) (delivery.PendingDelivery, bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var first PendingDelivery
+	var first delivery.PendingDelivery
 	for id, d := range s.pending {
 		if id.Subscription == sub && d.Order == order && (first.Order == 0 || bytes.Compare(id.Event[:], first.ID.Event[:]) < 0) {
 			first = d
@@ -177,7 +178,7 @@ func (s *memoryStore) First(_ context.Context, sub event.SubscriptionKey, order 
 	return first, first.Order != 0, s.fail
 }
 
-func (s *memoryStore) Event(_ context.Context, key event.Key) (*Event, error) {
+func (s *memoryStore) Event(_ context.Context, key event.Key) (*delivery.Event, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fail != nil {
@@ -187,10 +188,10 @@ func (s *memoryStore) Event(_ context.Context, key event.Key) (*Event, error) {
 	if !ok {
 		return nil, errors.New("no such event")
 	}
-	return &Event{Key: e.Key, Tenant: e.Tenant, ID: e.ID, Type: e.Type, Body: e.Body}, nil
+	return &delivery.Event{Key: e.Key, Tenant: e.Tenant, ID: e.ID, Type: e.Type, Body: e.Body}, nil
 }
 
-func (s *memoryStore) Record(_ context.Context, outcomes []Outcome) error {
+func (s *memoryStore) Record(_ context.Context, outcomes []delivery.Outcome) error {
 	if s.recordTime > 0 {
 		<-time.After(s.recordTime * time.Duration(len(outcomes)))
 	}
@@ -202,7 +203,7 @@ func (s *memoryStore) Record(_ context.Context, outcomes []Outcome) error {
 	s.records++
 	for _, o := range outcomes {
 		d, ok := s.pending[o.Delivery.ID]
-		epoch, changed := s.epochs[ShardOf(o.Delivery.ID.Subscription)]
+		epoch, changed := s.epochs[delivery.ShardOf(o.Delivery.ID.Subscription)]
 		if !changed {
 			epoch = 1
 		}
@@ -214,7 +215,7 @@ func (s *memoryStore) Record(_ context.Context, outcomes []Outcome) error {
 			s.attempts[d.ID] = append(s.attempts[d.ID], *o.Attempt)
 			d.Attempts++
 			c.FailuresInARow++
-			if o.State == Delivered {
+			if o.State == delivery.Delivered {
 				c.FailuresInARow, c.Gone = 0, 0
 			}
 		}
@@ -222,7 +223,7 @@ func (s *memoryStore) Record(_ context.Context, outcomes []Outcome) error {
 			c.Gone = o.Gone
 		}
 		s.counts[d.ID.Subscription] = c
-		if o.State == Pending {
+		if o.State == delivery.Pending {
 			d.Due = o.Due
 			s.pending[d.ID] = d
 			continue
@@ -233,7 +234,7 @@ func (s *memoryStore) Record(_ context.Context, outcomes []Outcome) error {
 	return nil
 }
 
-func (s *memoryStore) Counts(_ context.Context, sub event.SubscriptionKey) (Counts, error) {
+func (s *memoryStore) Counts(_ context.Context, sub event.SubscriptionKey) (delivery.Counts, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.counts[sub], s.fail
@@ -246,10 +247,10 @@ func (s *memoryStore) setFail(err error) {
 }
 
 // total counts the deliveries in state.
-func (s *memoryStore) total(state State) int {
+func (s *memoryStore) total(state delivery.State) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if state == Pending {
+	if state == delivery.Pending {
 		return len(s.pending)
 	}
 	n := 0
@@ -371,7 +372,7 @@ func ok(context.Context, egress.Request) egress.Result { return egress.Result{St
 
 func status(code int) func(context.Context, egress.Request) egress.Result {
 	return func(context.Context, egress.Request) egress.Result {
-		return egress.Result{StatusCode: code, Reason: egress.ReasonStatusCode}
+		return egress.Result{StatusCode: code, Reason: delivery.ReasonStatusCode}
 	}
 }
 
@@ -382,7 +383,7 @@ func slow(d time.Duration) func(context.Context, egress.Request) egress.Result {
 		case <-time.After(d):
 			return egress.Result{StatusCode: 200}
 		case <-ctx.Done():
-			return egress.Result{Reason: egress.ReasonInterrupted}
+			return egress.Result{Reason: delivery.ReasonInterrupted}
 		}
 	}
 }
@@ -391,9 +392,9 @@ func slow(d time.Duration) func(context.Context, egress.Request) egress.Result {
 func hang(ctx context.Context, _ egress.Request) egress.Result {
 	select {
 	case <-time.After(30 * time.Second):
-		return egress.Result{Reason: egress.ReasonTimeout}
+		return egress.Result{Reason: delivery.ReasonTimeout}
 	case <-ctx.Done():
-		return egress.Result{Reason: egress.ReasonInterrupted}
+		return egress.Result{Reason: delivery.ReasonInterrupted}
 	}
 }
 
@@ -401,7 +402,7 @@ func hang(ctx context.Context, _ egress.Request) egress.Result {
 func failing(n int) func(context.Context, egress.Request) egress.Result {
 	return func(_ context.Context, r egress.Request) egress.Result {
 		if r.Number <= n {
-			return egress.Result{StatusCode: 500, Reason: egress.ReasonStatusCode}
+			return egress.Result{StatusCode: 500, Reason: delivery.ReasonStatusCode}
 		}
 		return egress.Result{StatusCode: 200}
 	}
