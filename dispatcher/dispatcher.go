@@ -332,7 +332,7 @@ func (d *dispatcher) taken(shard int) {
 
 // run delivers until ctx ends or a part fails, and then stops the parts from the outside in.
 func (d *dispatcher) run(ctx context.Context, api, ops *server) error {
-	var source, engine, reporting sync.WaitGroup
+	var source, delivering, reporting sync.WaitGroup
 	sourceCtx, stopSource := context.WithCancel(context.WithoutCancel(ctx))
 	engineCtx, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
 	statusCtx, stopStatus := context.WithCancel(context.WithoutCancel(ctx))
@@ -340,7 +340,7 @@ func (d *dispatcher) run(ctx context.Context, api, ops *server) error {
 		stopSource()
 		source.Wait()
 		stopEngine()
-		engine.Wait()
+		delivering.Wait()
 		stopStatus()
 		reporting.Wait()
 	}()
@@ -370,7 +370,7 @@ func (d *dispatcher) run(ctx context.Context, api, ops *server) error {
 			return d.failure()
 		}
 	}
-	engine.Go(func() { d.report(d.engine.Run(engineCtx)) })
+	delivering.Go(func() { d.report(d.engine.Run(engineCtx)) })
 	reporting.Go(func() { d.countPending(statusCtx) })
 	d.ready.Store(true)
 	d.Logger.Info("Dispatcher ready", "api", api.address(), "ops", ops.address(), "subscriptions", d.table.Load().Len())

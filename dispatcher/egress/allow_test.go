@@ -3,11 +3,12 @@ package egress
 import (
 	"bufio"
 	"context"
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 // TestAllowTakesEffectWhileInUse changes each allowance of a client: an attempt fails before and succeeds after, or the

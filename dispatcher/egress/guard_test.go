@@ -10,8 +10,9 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 func prefixes(texts ...string) []netip.Prefix {

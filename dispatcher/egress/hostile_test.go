@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"io"
 	"log"
 	"net"
@@ -13,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 // patience is how long a test waits for what should come at once.

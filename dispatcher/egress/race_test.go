@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"net"
 	"net/netip"
 	"strings"
@@ -13,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 func addressesOf(texts ...string) []netip.Addr {

@@ -5,11 +5,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"io"
 	"net"
 	"syscall"
 	"time"
+
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 // failure is an error whose reason was known where it arose.

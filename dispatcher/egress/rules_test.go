@@ -3,12 +3,13 @@ package egress
 import (
 	"context"
 	"errors"
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"net"
 	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 func TestReserved(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"io"
 	"net"
 	"net/http"
@@ -20,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 // largeBody is more than two sockets hold.

@@ -2,8 +2,9 @@ package engine
 
 import (
 	"container/heap"
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"time"
+
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 // arrange puts the lane into the queues it belongs into now, and sets its wake-up. Call it after every change.

@@ -1,4 +1,4 @@
-// Package delivery is the engine: it takes pending deliveries, decides when each is attempted, hands it to egress, and
+// Package engine takes pending deliveries, decides when each is attempted, hands it to egress, and
 // records what came of it.
 //
 // Each subscription has a lane: its own queue, its own bound on attempts in flight, its own health. A lane keeps only a

@@ -1,8 +1,9 @@
 package engine
 
 import (
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"time"
+
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 // flight is an attempt under way. Each worker has one and uses it again.

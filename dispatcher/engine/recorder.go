@@ -2,8 +2,9 @@ package engine
 
 import (
 	"context"
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"time"
+
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 const (

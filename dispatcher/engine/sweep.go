@@ -1,8 +1,9 @@
 package engine
 
 import (
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"time"
+
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 const (
