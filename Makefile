@@ -64,6 +64,12 @@ test: ## Run the unit tests, and the envtest suites against a real API server
 	@assets=$$(hack/controlplane/assets); \
 	KUBEBUILDER_ASSETS=$$assets go test $(TESTFLAGS) -covermode=atomic -coverprofile=cover.out ./...
 	@go tool cover -func=cover.out | awk '$$1 == "total:" { print "coverage of all packages: " $$3 }'
+	@$(MAKE) receivers
+
+.PHONY: receivers
+receivers: ## Test the receivers in Node and Python
+	python3 -m unittest discover -s receivers/python
+	cd receivers/node && npm ci --ignore-scripts --no-audit --no-fund --prefer-offline && npm test
 
 .PHONY: bench
 bench: ## Measure a dispatcher against this machine's raw limit (STORE=embedded|postgres, BENCHFLAGS=-help)

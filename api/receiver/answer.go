@@ -11,7 +11,7 @@ import (
 	"github.com/clinikapi/eventflow/api/signature"
 )
 
-// ErrStop, returned or wrapped by a Handler, answers 410: the dispatcher stops all deliveries of the subscription until
+// ErrStop answers 410 if a Handler returns or wraps it: the dispatcher stops all deliveries of the subscription until
 // its spec changes. Nothing else answers 410.
 var ErrStop = errors.New("stop the deliveries of this subscription")
 
@@ -99,7 +99,7 @@ func answer(w http.ResponseWriter, err error, duplicate bool) int {
 		body = `{"received":true,"duplicate":true}`
 	}
 	w.WriteHeader(status)
-	_, _ = w.Write([]byte(body + "\n")) //nolint:gosec // constant texts, none of a request's
+	_, _ = w.Write([]byte(body + "\n"))
 	return status
 }
 
