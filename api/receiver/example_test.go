@@ -25,10 +25,10 @@ type Appointment struct {
 type exampleTB struct{ testing.TB }
 
 func (exampleTB) Helper()                  {}
-func (exampleTB) Context() context.Context { return context.Background() } //nolint:usetesting // there is no test
+func (exampleTB) Context() context.Context { return context.Background() }
 
 func Example() {
-	os.Setenv("WEBHOOK_SECRET", receivertest.Secret)
+	_ = os.Setenv("WEBHOOK_SECRET", receivertest.Secret)
 
 	hooks, err := receiver.New(receiver.Config{
 		Secrets: []string{os.Getenv("WEBHOOK_SECRET")},
