@@ -169,6 +169,7 @@ func (f *flooder) junk(conn net.Conn, reader *bufio.Reader) bool {
 type flooding struct {
 	processes []*process
 	answers   []io.Reader
+	group     string // cgroup of the processes; none if empty
 }
 
 // startFlood starts an attack in as many processes as it needs descriptors.
@@ -178,6 +179,11 @@ func (b *bench) startFlood(ctx context.Context, a attack) (*flooding, error) {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
 	f := &flooding{}
+	if b.floods != "" {
+		if f.group, err = idleGroup(b.floods); err != nil {
+			return nil, err
+		}
+	}
 	most := max(1, int(b.descriptors)*9/10)
 	for rest := a.Connections; rest > 0; rest -= most {
 		a.Connections = min(rest, most)
@@ -190,6 +196,11 @@ func (b *bench) startFlood(ctx context.Context, a attack) (*flooding, error) {
 			return nil, errors.Join(err, f.stop(nil))
 		}
 		f.processes, f.answers = append(f.processes, p), append(f.answers, stdout)
+		if f.group != "" {
+			if err := p.join(f.group); err != nil {
+				return nil, errors.Join(err, f.stop(nil))
+			}
+		}
 	}
 	return f, nil
 }
@@ -214,6 +225,9 @@ func (f *flooding) stop(sum *flooded) error {
 		}
 	}
 	f.processes = nil
+	if f.group != "" {
+		errs = append(errs, os.Remove(f.group))
+	}
 	return errors.Join(errs...)
 }
 

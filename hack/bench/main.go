@@ -28,6 +28,8 @@ func main() {
 		err = runTrap()
 	case len(arguments) > 0 && arguments[0] == "flood":
 		err = runFlood(arguments[1:])
+	case len(arguments) > 0 && arguments[0] == "control":
+		err = runControl(arguments[1:])
 	case len(arguments) > 0 && arguments[0] == "dispatcher":
 		err = runProfiled(arguments[1:])
 	default:
@@ -45,6 +47,8 @@ type bench struct {
 	base      string   // an older one, which rates are compared with
 	arguments []string // further ones of the dispatcher
 	cgroup    string   // folder for cgroups; the bench enforces limits by itself if empty
+	floods    string   // folder for cgroups of the processor controller, for floods; they share it as others do if empty
+	sieges    string   // names of the attacks of the scenario uploads; all if empty
 	dir       string   // where the stores are
 	store     string   // their kind
 	database  *postgrestest.Server
@@ -98,6 +102,8 @@ func (b *bench) flags(o *options) *flag.FlagSet {
 		return nil
 	})
 	f.StringVar(&b.cgroup, "cgroup", "", "folder in which to make cgroups for limits on memory, such as /sys/fs/cgroup; without, the bench kills a dispatcher that passes its limit")
+	f.StringVar(&b.floods, "flood-cgroup", "", "folder in which to make cgroups with cpu.idle=1, such as /sys/fs/cgroup/cpu: floods then run on what the others leave, as if on a machine of their own")
+	f.StringVar(&b.sieges, "sieges", "", "which attacks of the scenario uploads to run, separated by commas; all if empty")
 	f.Float64Var(&b.scale, "scale", 1, "factor on the number of events of the throughput scenarios, and on the size and length of hostile ones")
 	f.DurationVar(&b.soakFor, "for", 5*time.Minute, "how long the scenario soak takes")
 	f.DurationVar(&b.killEvery, "kill-every", 0, "how often the scenario soak kills the dispatcher; never if 0")

@@ -203,21 +203,12 @@ func (s *stage) measure(ctx context.Context, perSecond float64, duration time.Du
 	if err != nil {
 		return w, err
 	}
-	l.answers.Lock()
-	answers := quantilesOf(l.answers.all)
-	l.answers.Unlock()
-	w = wellness{
-		P50: sum.Latency.P50, P99: sum.Latency.P99, Publish50: answers.P50, Publish99: answers.P99,
-		Broken: int(l.broken.Load()), Missing: l.Events - sum.Arrived,
-	}
-	w.Refused = int(l.refused.Load()) - w.Broken
+	w = wellness{P50: sum.Latency.P50, P99: sum.Latency.P99, Missing: l.Events - sum.Arrived}
+	w.published(l)
 	// What never came was slower than everything that did.
 	late := float64(lateAfter.Milliseconds())
 	if w.Missing*100 > l.Events {
 		w.P99 = max(w.P99, late)
-	}
-	if answers.Count == 0 {
-		w.Publish50, w.Publish99 = late, late
 	}
 	if w.Missing*2 > l.Events {
 		w.P50 = max(w.P50, late)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -41,6 +43,9 @@ func uploadTargets() (targets []target) {
 // runUploads besieges the publish API with what costs the attacker little.
 func runUploads(ctx context.Context, b *bench, m *measured) error {
 	for _, siege := range sieges {
+		if b.sieges != "" && !slices.Contains(strings.Split(b.sieges, ","), siege.name) {
+			continue
+		}
 		for _, addresses := range attackers {
 			if err := b.besiege(ctx, m, siege, addresses); err != nil {
 				return fmt.Errorf("%s%w", siege.prefix(addresses), err)
@@ -74,21 +79,24 @@ func (b *bench) besiege(ctx context.Context, m *measured, siege siege, addresses
 	if err != nil {
 		return err
 	}
-	defer s.end()
+	ended := sync.OnceFunc(s.end) // the control is measured alone
+	defer ended()
 	without, err := s.measure(ctx, 50, b.spell(20*time.Second, 2*time.Second), set)
 	if err != nil {
 		return err
 	}
-	connections := siege.size(b, addresses)
-	f, err := b.startFlood(ctx, attack{Kind: siege.kind, Target: s.api, Namespace: namespaceOf(besieger), From: localAddresses(addresses), Connections: connections})
+	a := siege.attack(b, s.api, addresses)
+	f, err := b.startFlood(ctx, a)
 	if err != nil {
 		return err
 	}
 	// The attackers need a moment to get in.
 	err = pause(ctx, b.spell(5*time.Second, 2*time.Second))
-	with := wellness{}
+	with, busy := wellness{}, 0.0
 	if err == nil {
+		used, begun := s.cpu(), time.Now()
 		with, err = s.measure(ctx, 50, b.spell(30*time.Second, 3*time.Second), set)
+		busy = (s.cpu() - used).Seconds() / time.Since(begun).Seconds()
 	}
 	var sum flooded
 	if err := errors.Join(err, f.stop(&sum)); err != nil {
@@ -101,9 +109,23 @@ func (b *bench) besiege(ctx context.Context, m *measured, siege siege, addresses
 	m.add(prefix+"publish p99 without (ms)", without.Publish99)
 	m.add(prefix+"end to end p99 (ms)", with.P99)
 	m.add(prefix+"healthy missing", float64(with.Missing))
-	m.add(prefix+"attackers' connections", float64(connections))
+	m.add(prefix+"attackers' connections", float64(a.Connections))
+	m.add(prefix+"CPU of the dispatcher (cores)", busy)
 	s.limit.report(m, prefix)
-	return s.alive()
+	if err := s.alive(); err != nil {
+		return err
+	}
+	ended()
+	with, without, err = b.control(ctx, siege, addresses)
+	m.add(prefix+"control publish p99 (ms)", with.Publish99)
+	m.add(prefix+"control publish p99 without (ms)", without.Publish99)
+	m.add(prefix+"control refused", float64(with.Refused+with.Broken))
+	return err
+}
+
+// attack describes the siege of an address.
+func (s siege) attack(b *bench, target string, addresses int) attack {
+	return attack{Kind: s.kind, Target: target, Namespace: namespaceOf(besieger), From: localAddresses(addresses), Connections: s.size(b, addresses)}
 }
 
 // portsOfAddress is how many connections an address can have to another: the system's ephemeral ports, and some to spare.
