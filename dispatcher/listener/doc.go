@@ -3,6 +3,8 @@
 //
 // An address may hold as many connections as are free, by the rule of package budget. Beyond that, and when none is free,
 // a new connection takes the place of one that does less: first of one that never carried an authorized request, then of
-// one that is kept alive for a next request; of the address that has most, the oldest first. A connection with an
+// one that is kept alive for a next request; of the address that has most, the oldest first. An
+// address where a client was authorized may have a sixteenth of all connections at the cost of strangers elsewhere, even if
+// its share is smaller: a flood from many addresses makes all shares small. A connection with an
 // authorized request under way is never closed for another. What finds no place is closed at once, and counted.
 package listener

@@ -175,6 +175,12 @@ func (l *Listener) admit(inner net.Conn) (c, victim *conn) {
 // victim returns the connection that has to go for a new one of the source, which holds some already; nil if none does.
 func (l *Listener) victim(source string, held int64) *conn {
 	own := l.holders[source]
+	if own.proven() && held < l.limit/provenPart {
+		if c := l.foreignStranger(own); c != nil {
+			l.metrics.strangers.Inc()
+			return c
+		}
+	}
 	strangers := func(h *holder) *list.List { return &h.strangers }
 	if c := l.oldest(strangers, own, held); c != nil {
 		l.metrics.strangers.Inc()
@@ -186,6 +192,26 @@ func (l *Listener) victim(source string, held int64) *conn {
 		return c
 	}
 	return nil
+}
+
+// provenPart is the part of all connections up to which an address takes strangers' places once a client there has
+// proved itself: however many addresses strangers come from, a producer keeps that many.
+const provenPart = 16
+
+// proven reports whether the address has a connection whose last request was authorized.
+func (h *holder) proven() bool { return h != nil && h.count > int64(h.strangers.Len()) }
+
+// foreignStranger returns the oldest stranger of the address that has most of them, if own has fewer; otherwise nil.
+func (l *Listener) foreignStranger(own *holder) *conn {
+	var found *conn
+	most := own.strangers.Len()
+	for _, h := range l.holders {
+		c, n := front(&h.strangers), h.strangers.Len()
+		if n > most || (found != nil && n == most && c.since < found.since) {
+			found, most = c, n
+		}
+	}
+	return found
 }
 
 // oldest returns the oldest connection of a class, of the address that has most and more than held, or of own.

@@ -272,3 +272,61 @@ func TestDescriptorsOfItsOwn(t *testing.T) {
 	}
 	_ = l.Close()
 }
+
+// An attacker with many addresses makes every address's share small. A producer whose connections are authorized keeps
+// more than that share.
+func TestProvenAddressKeepsItsConnections(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const bound, addresses, producers = 160, 40, 10 // a share is less than four
+		f := newFixture(t, bound)
+		flood := func() {
+			for i := range 4 * addresses {
+				f.dial(i % addresses)
+			}
+		}
+		flood()
+		conns := make([]net.Conn, producers)
+		for i := range conns {
+			conns[i] = f.dial(1000)
+			if got := f.request(conns[i], "/", "good"); got != ok {
+				t.Fatalf("connection %d got %q", i, got)
+			}
+		}
+		flood()
+		for i, c := range conns {
+			if got := f.request(c, "/", "good"); got != ok {
+				t.Errorf("connection %d got %q for its second request", i, got)
+			}
+		}
+		if got := f.gauge(); got > bound {
+			t.Errorf("%v connections are open, want at most %d", got, bound)
+		}
+	})
+}
+
+// What proves an address is bounded: beyond it, one address with good requests leaves the others their places.
+func TestProvenAddressTakesNoMoreThanItsPart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const bound, addresses = 160, 40
+		f := newFixture(t, bound)
+		for i := range 4 * addresses {
+			f.dial(i % addresses)
+		}
+		conns := make([]net.Conn, 20)
+		kept := 0
+		for i := range conns {
+			conns[i] = f.dial(1000)
+			f.request(conns[i], "/", "good")
+		}
+		for _, c := range conns {
+			if open(c) {
+				kept++
+			}
+		}
+		if kept < 8 || kept > 12 {
+			t.Errorf("the address kept %d connections, want about a sixteenth of %d", kept, bound)
+		}
+	})
+}
