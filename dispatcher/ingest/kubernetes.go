@@ -26,6 +26,10 @@ const (
 	maxDenials       = 4096  // as above
 	maxRefusedTokens = 4096
 	maxTokenLength   = 12 << 10
+	maxProvenSources = 4096
+	// provenTTL is how long an address counts as proven after a token from there was reviewed and good: longer than the
+	// lives of most tokens, which producers renew from the same address.
+	provenTTL = time.Hour
 	// MaxOutageGrace is the longest outage grace.
 	MaxOutageGrace = 5 * time.Minute
 )
@@ -60,6 +64,7 @@ type Kubernetes struct {
 	grants   *fairCache[grant, knownGrant]
 	denials  *fairCache[grant, denial]
 	refusals *cache.LRUExpireCache // of tokenHash
+	sources  *cache.LRUExpireCache // addresses with a token that was good
 	issuers  issuers
 	flights  singleflight.Group
 	lanes    lanes
@@ -110,6 +115,7 @@ func NewKubernetes(client kubernetes.Interface, options KubernetesOptions) (*Kub
 		grants:   newFairCache[grant, knownGrant](maxKnownGrants),
 		denials:  newFairCache[grant, denial](maxDenials),
 		refusals: cache.NewLRUExpireCache(maxRefusedTokens),
+		sources:  cache.NewLRUExpireCache(maxProvenSources),
 		lanes:    newLanes(),
 	}
 	var err error
@@ -163,13 +169,21 @@ func (k *Kubernetes) authenticate(ctx context.Context, hash tokenHash, token, so
 			q.source = tenantOf(known.user)
 		} else {
 			q.source = source
-			if q.lane = k.laneFor(token); q.lane == nil {
+			if q.lane = k.laneFor(token, source); q.lane == nil {
 				k.refusals.Add(hash, nil, deniedTTL)
 				return nil, ErrUnauthenticated
 			}
 		}
 		q.ask = func(ctx context.Context) (outcome, error) { return k.reviewToken(ctx, token) }
 		q.learn = func(result *outcome, e effect) { k.learnToken(hash, known, token, result, e) }
+		if known.user == nil {
+			learn := q.learn
+			q.learn = func(result *outcome, e effect) {
+				if learn(result, e); e == keepYes {
+					k.sources.Add(source, nil, provenTTL)
+				}
+			}
+		}
 		result = k.once(ctx, &q)
 		verdict, _ = decide(standing, result.reply)
 	}
@@ -200,7 +214,7 @@ func (k *Kubernetes) knownToken(hash tokenHash) (knownToken, standing) {
 }
 
 // laneFor returns the lane in which a token that was never seen is reviewed, nil if it cannot be valid.
-func (k *Kubernetes) laneFor(token string) *lane {
+func (k *Kubernetes) laneFor(token, source string) *lane {
 	claims, ok := parseJWT(token)
 	if !ok {
 		return k.lanes.odd
@@ -211,6 +225,9 @@ func (k *Kubernetes) laneFor(token string) *lane {
 	}
 	if !k.issuers.likely(claims.Issuer) {
 		return k.lanes.odd
+	}
+	if _, ok := k.sources.Get(source); ok {
+		return k.lanes.proven
 	}
 	return k.lanes.tokens
 }

@@ -40,6 +40,8 @@ type lanes struct {
 	grants *lane
 	// tokens were never seen, and may be this cluster's; in turn by client address.
 	tokens *lane
+	// proven tokens were never seen either, but a token from the same client address was good lately; in turn by address.
+	proven *lane
 	// odd tokens were never seen, and are no JSON Web Tokens or of an issuer of which none was ever good.
 	odd *lane
 }
@@ -49,6 +51,7 @@ func newLanes() lanes {
 		known:  &lane{Pool: places.New(64, 8192)},
 		grants: &lane{Pool: places.New(32, 2048), rate: rate.NewLimiter(200, 400)},
 		tokens: &lane{Pool: places.New(16, 1024), rate: rate.NewLimiter(200, 400)},
+		proven: &lane{Pool: places.New(16, 1024), rate: rate.NewLimiter(200, 400)},
 		odd:    &lane{Pool: places.New(4, 256), rate: rate.NewLimiter(20, 40)},
 	}
 }

@@ -33,7 +33,7 @@ func newReviewMetrics(registerer prometheus.Registerer, lanes *lanes) (*reviewMe
 	for _, collector := range []prometheus.Collector{m.reviews, m.unasked} {
 		errs = append(errs, registerer.Register(collector))
 	}
-	for name, lane := range map[string]*lane{"known": lanes.known, "grants": lanes.grants, "tokens": lanes.tokens, "odd": lanes.odd} {
+	for name, lane := range map[string]*lane{"known": lanes.known, "grants": lanes.grants, "tokens": lanes.tokens, "proven": lanes.proven, "odd": lanes.odd} {
 		errs = append(errs, registerer.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name:        "eventflow_ingest_reviews_waiting",
 			Help:        "Reviews that wait for a place, by lane.",
