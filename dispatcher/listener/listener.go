@@ -201,6 +201,15 @@ const provenPart = 16
 // proven reports whether the address has a connection whose last request was authorized.
 func (h *holder) proven() bool { return h != nil && h.count > int64(h.strangers.Len()) }
 
+// weight is how many connections count when the address with most has to give one up. Those that proved themselves, up
+// to their part, do not: a new connection there would otherwise be closed before its first request is read.
+func (l *Listener) weight(h *holder) int64 {
+	if h.proven() && h.count <= l.limit/provenPart {
+		return int64(h.strangers.Len())
+	}
+	return h.count
+}
+
 // foreignStranger returns the oldest stranger of the address that has most of them, if own has fewer; otherwise nil.
 func (l *Listener) foreignStranger(own *holder) *conn {
 	var found *conn
@@ -223,11 +232,15 @@ func (l *Listener) oldest(class func(*holder) *list.List, own *holder, held int6
 	most := held
 	for _, h := range l.holders {
 		c := front(class(h))
-		if c == nil || h.count <= held {
+		if c == nil {
 			continue
 		}
-		if h.count > most || (h.count == most && c.since < found.since) {
-			found, most = c, h.count
+		count := l.weight(h)
+		if count <= held {
+			continue
+		}
+		if count > most || (count == most && c.since < found.since) {
+			found, most = c, count
 		}
 	}
 	return found

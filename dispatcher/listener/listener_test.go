@@ -293,6 +293,9 @@ func TestProvenAddressKeepsItsConnections(t *testing.T) {
 				t.Fatalf("connection %d got %q", i, got)
 			}
 		}
+		if got := f.request(conns[0], "/", "bad"); got != unauthorized { // as if it had just come
+			t.Fatalf("got %q", got)
+		}
 		flood()
 		for i, c := range conns {
 			if got := f.request(c, "/", "good"); got != ok {
