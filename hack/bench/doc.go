@@ -35,6 +35,9 @@
 //   - rates: one by one, batch and fan-out by this binary and by an older one in turn, each over the raw limit of its moment;
 //     the ratio of the two is at least 0.98.
 //
+// With -flood-cgroup floods of the scenario uploads run on what the others leave of the processors. Each is also laid on a
+// control, net/http as it is: what the machine does to a publish is not the dispatcher's fault.
+//
 // A process of the bench needs about 25,000 descriptors at full size, an attacked dispatcher more. Where the system allows
 // fewer, the scenarios are smaller, and say so.
 //
