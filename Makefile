@@ -38,8 +38,11 @@ generate: ## Generate deepcopy functions, CRDs, RBAC, docs/api-reference.md and 
 	go test -count=1 -run AreDocumented ./controllers/subscription ./controllers/dispatcher ./dispatcher/status -update
 
 .PHONY: lint
-lint: bin/golangci-lint ## Check style, the order of packages and the API's conventions
+lint: bin/golangci-lint bin/vale ## Check style, the order of packages, the API's conventions and the English
 	bin/golangci-lint run ./...
+	bin/vale --output=line README.md docs $$(git ls-files '*.go' ':!*zz_generated*' ':!*/testdata/*')
+	@[[ $$(bin/vale --output=line --no-exit hack/vale/testdata | cut -d: -f4 | sort -u | wc -l) == 4 ]] || \
+	  { echo "vale does not find each kind of sentence in hack/vale/testdata"; exit 1; }
 
 .PHONY: fmt
 fmt: bin/golangci-lint ## Format the code
@@ -48,6 +51,10 @@ fmt: bin/golangci-lint ## Format the code
 .PHONY: bin/golangci-lint
 bin/golangci-lint:
 	@go build -C hack/tools -o ../../bin/golangci-lint ./golangci-lint
+
+.PHONY: bin/vale
+bin/vale:
+	@go build -C hack/vale -o ../../bin/vale github.com/errata-ai/vale/v3/cmd/vale
 
 .PHONY: verify
 verify: generate ## Check that what is generated, and every go.mod, is committed and current

@@ -33,7 +33,7 @@ func TestOperationsNamesEverything(t *testing.T) {
 	for _, source := range []struct{ text, pattern string }{
 		{string(metrics), `(?m)^# TYPE (eventflow_\w+) `},
 		{sources(t, "dispatcher", "controllers"), `Name: +"(eventflow_\w+[a-z])"`}, // also those that have no labels yet
-		{read(t, "dispatcher/egress/attempt.go"), `Reason = "(\w+)"`},
+		{read(t, "dispatcher/delivery/reason.go"), `Reason = "(\w+)"`},
 		{read(t, "api/v1alpha1/conditions.go"), `(?m)^\s+Reason\w+ += "(\w+)"`},
 	} {
 		found := regexp.MustCompile(source.pattern).FindAllStringSubmatch(source.text, -1)
@@ -52,6 +52,20 @@ func TestOperationsNamesEverything(t *testing.T) {
 	for _, documented := range regexp.MustCompile(`eventflow_\w+`).FindAllString(text, -1) {
 		if !strings.Contains(strings.Join(names, " ")+" ", documented+" ") {
 			t.Errorf("docs/operations.md names %s, which does not exist", documented)
+		}
+	}
+}
+
+// TestArchitectureNamesFiles: the files and folders that docs/architecture.md names are there.
+func TestArchitectureNamesFiles(t *testing.T) {
+	t.Parallel()
+	named := regexp.MustCompile("`((?:api|config|controllers|dispatcher|hack|test)(?:/[\\w.-]+)*)`").FindAllStringSubmatch(read(t, "docs/architecture.md"), -1)
+	if len(named) < 30 {
+		t.Errorf("found %d names only", len(named))
+	}
+	for _, match := range named {
+		if _, err := os.Stat(match[1]); err != nil {
+			t.Error(err)
 		}
 	}
 }
