@@ -207,7 +207,7 @@ func (t *traffic) publish(ctx context.Context, client int) {
 	}
 }
 
-// post tells whether the event was acknowledged.
+// post reports whether the event was acknowledged.
 func (t *traffic) post(to *plane, id, resource string) bool {
 	body := `{"id":"` + id + `","type":"` + resource + `.created","data":{"resourceId":"` + id + `"}}`
 	client := http.Client{Timeout: 15 * time.Second}

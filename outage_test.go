@@ -68,7 +68,7 @@ func TestDatabaseAway(t *testing.T) {
 	}
 }
 
-// sitOut looks at the dispatchers while the database is away: they live and answer, and say what is the matter.
+// sitOut looks at the dispatchers while the database is unavailable: they live and answer, and say what is the matter.
 func (t *traffic) sitOut(gone time.Time, away time.Duration) {
 	t.Helper()
 	before := len(t.refusals())

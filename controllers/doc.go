@@ -10,6 +10,6 @@
 // Each controller is a package of its own; names holds how what they make is named and labelled, and status how they
 // write status. One replica works at a time; another one takes over from the same objects, with nothing to hand over.
 //
-// While the manager is away, dispatchers go on by the last table; when the API server is away, everything waits and is
+// While the manager is unavailable, dispatchers go on by the last table; when the API server is unavailable, everything waits and is
 // done again with backoff.
 package controllers

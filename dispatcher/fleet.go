@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// fleetPause is how often it is looked whether every dispatcher has a table.
+	// fleetPause is how often the dispatcher checks that all of them have a table.
 	fleetPause = 200 * time.Millisecond
 	// maxTables bounds how many tables wait for that.
 	maxTables = 16

@@ -25,7 +25,7 @@ func (d *dispatcher) newSource(clients kubernetes.Interface) routing.Source {
 	})
 }
 
-// lastGood keeps the last good table, so that a restart delivers while the API server is away; nil if there is no place
+// lastGood keeps the last good table, so that a restart delivers while the API server is unavailable; nil if there is no place
 // for it.
 func (d *dispatcher) lastGood() *routing.LastGood {
 	dir := d.stateDir()

@@ -212,7 +212,7 @@ func (f *firstUse) announceOnce(ctx context.Context) error {
 	return f.note()
 }
 
-// trackUse makes the embedded store of a WebhookDispatcher tell whether it ever held an event. config is nil without one.
+// trackUse makes the embedded store of a WebhookDispatcher report whether it ever held an event. config is nil without one.
 func (d *dispatcher) trackUse(config *rest.Config) error {
 	if d.Routes != routesKubernetes || d.pebbleDir == "" {
 		return nil

@@ -200,7 +200,7 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
-// outage is how long the API server is away.
+// outage is how long the API server is unavailable.
 const outage = time.Minute
 
 // TestAPIServerAway publishes while neither manager nor dispatcher reaches the API server. Nothing waits for it, and

@@ -65,7 +65,7 @@ func (c *Catalog) Lookup(text []byte) (Type, bool) {
 	return t, ok
 }
 
-// Has tells whether the catalog has resource.
+// Has reports whether the catalog has resource.
 func (c *Catalog) Has(resource string) bool { return slices.Contains(c.resources, resource) }
 
 // Check returns an error that names the resource if the catalog cannot match p.
@@ -92,7 +92,7 @@ func (t Type) Action() Action {
 	return Action(action)
 }
 
-// isLabel tells whether s is a lower-case RFC 1123 label.
+// isLabel reports whether s is a lower-case RFC 1123 label.
 func isLabel(s string) bool {
 	if s == "" || len(s) > maxResourceLength || s[0] == '-' || s[len(s)-1] == '-' {
 		return false

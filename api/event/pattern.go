@@ -33,10 +33,10 @@ func (p Pattern) Resource() string {
 	return Type(p).Resource()
 }
 
-// IsFamily tells whether p is of the form "{resource}.*".
+// IsFamily reports whether p is of the form "{resource}.*".
 func (p Pattern) IsFamily() bool { return p != All && strings.HasSuffix(string(p), ".*") }
 
-// Matches tells whether p selects t.
+// Matches reports whether p selects t.
 func (p Pattern) Matches(t Type) bool {
 	return p == All || Type(p) == t || (p.IsFamily() && p.Resource() == t.Resource())
 }

@@ -83,7 +83,7 @@ func check(t *testing.T, r rule, submit func(ctx context.Context, patch string) 
 	}
 }
 
-// matches tells whether err's text has want's parts, which … separates, in their order.
+// matches reports whether err's text has want's parts, which … separates, in their order.
 func matches(err error, want string) bool {
 	if err == nil {
 		return false

@@ -85,7 +85,7 @@ func (t *Table) named(i int) bool {
 // wants reports whether a shard counts. With no index to tell, one that is not there may have been lost with it.
 func (t *Table) wants(i int, indexed bool) bool { return t.named(i) || !indexed }
 
-// loadIndex tells whether there is an index that can be read.
+// loadIndex reports whether there is an index that can be read.
 func (t *Table) loadIndex(ctx context.Context, from storage) (bool, error) {
 	t.index.Shards = make(map[int]string)
 	t.index.force = true
@@ -106,7 +106,7 @@ func (t *Table) loadIndex(ctx context.Context, from storage) (bool, error) {
 	return true, nil
 }
 
-// loadShard tells whether the shard could be read. One that is not wanted was being written or removed when the
+// loadShard reports whether the shard could be read. One that is not wanted was being written or removed when the
 // manager stopped: nothing in it counts yet, or any more.
 func (t *Table) loadShard(i int, found *stored, wanted bool) bool {
 	s := &t.shards[i]

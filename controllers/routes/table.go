@@ -107,7 +107,7 @@ func (t *Table) Get(identity string) *routing.Entry {
 	return t.shardOf(identity).entries[identity]
 }
 
-// Misfit tells whether an entry of the given generation was found not to fit.
+// Misfit reports whether an entry of the given generation was found not to fit.
 func (t *Table) Misfit(identity string, generation int64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -227,7 +227,7 @@ func (t *Table) see(key client.ObjectKey) {
 	}
 }
 
-// suspect notes that a Secret has a resource version, or is gone if that is "". It tells whether that was not known.
+// suspect notes that a Secret has a resource version, or is gone if that is "". It reports whether that was not known.
 func (t *Table) suspect(name, resourceVersion string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -30,7 +30,7 @@ func Conditions(object client.Object, existing []metav1.Condition, wanted ...met
 	return result
 }
 
-// Contains tells whether existing holds each of the wanted conditions as it is.
+// Contains reports whether existing holds each of the wanted conditions as it is.
 func Contains(existing, wanted []metav1.Condition) bool {
 	for _, condition := range wanted {
 		if old := meta.FindStatusCondition(existing, condition.Type); old == nil || !same(*old, condition) {

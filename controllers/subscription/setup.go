@@ -56,7 +56,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		Complete(r)
 }
 
-// matters tells whether the status, or the entry in the table, may follow from an update. Counts of deliveries do not:
+// matters reports whether the status, or the entry in the table, may follow from an update. Counts of deliveries do not:
 // they change all the time.
 func matters(e event.UpdateEvent) bool {
 	before, after := e.ObjectOld.(*v1alpha1.WebhookSubscription), e.ObjectNew.(*v1alpha1.WebhookSubscription)

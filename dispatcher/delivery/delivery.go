@@ -148,7 +148,7 @@ type Position struct {
 	Event event.Key
 }
 
-// Before tells whether p comes before q.
+// Before reports whether p comes before q.
 func (p Position) Before(q Position) bool {
 	if c := p.Due.Compare(q.Due); c != 0 {
 		return c < 0

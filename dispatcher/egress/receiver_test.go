@@ -78,7 +78,7 @@ func (r *receiver) connections() int {
 	return len(r.open)
 }
 
-// readRequest reads one request off conn and tells whether there was one.
+// readRequest reads one request off conn and reports whether there was one.
 func readRequest(b *bufio.Reader) bool {
 	request, err := http.ReadRequest(b)
 	if err != nil {

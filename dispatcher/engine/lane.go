@@ -77,12 +77,12 @@ func newLane(key event.SubscriptionKey, of *tenant) *lane {
 	return &lane{key: key, tenant: of, held: make(map[event.Key]struct{}), wakeIndex: -1}
 }
 
-// open tells whether deliveries may go out at all.
+// open reports whether deliveries may go out at all.
 func (l *lane) open() bool {
 	return l.opened && !l.closed && l.endpoint != nil && l.endpoint.Target != nil && !l.endpoint.Suspended && (l.gone == 0 || l.gone != l.endpoint.Generation)
 }
 
-// ordered tells whether d may have to wait for another.
+// ordered reports whether d may have to wait for another.
 func (l *lane) ordered(d *delivery.PendingDelivery) bool {
 	return d.Order != 0 && l.endpoint != nil && l.endpoint.Ordered
 }
@@ -106,7 +106,7 @@ func (l *lane) fit(endpoint *Endpoint, now time.Time) {
 	}
 }
 
-// paced tells whether the rate lets an attempt start now. If it does not, paceAt says when it will.
+// paced reports whether the rate lets an attempt start now. If it does not, paceAt says when it will.
 func (l *lane) paced(now time.Time) bool {
 	if l.limiter == nil {
 		return true
@@ -130,7 +130,7 @@ func (l *lane) startAt() time.Time {
 	return l.paceAt
 }
 
-// failing tells whether the circuit breaker lets only single probes through.
+// failing reports whether the circuit breaker lets only single probes through.
 func (l *lane) failing() bool { return l.failures >= BreakerThreshold }
 
 // window is how many deliveries the lane may load to have in memory.
@@ -166,7 +166,7 @@ func (l *lane) release(key event.Key) {
 	}
 }
 
-// due tells whether the store has something for the lane to load now.
+// due reports whether the store has something for the lane to load now.
 func (l *lane) due(now time.Time) bool { return l.backlogged && !l.unloaded.Due.After(now) }
 
 // scan notes that the store is read, or was read, up to p.

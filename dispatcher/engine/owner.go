@@ -37,7 +37,7 @@ func (e *Engine) resume(ctx context.Context, lease delivery.Lease) {
 	}
 }
 
-// Owns tells whether this engine works on the subscription's deliveries.
+// Owns reports whether this engine works on the subscription's deliveries.
 func (e *Engine) Owns(key event.SubscriptionKey) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -106,7 +106,7 @@ func (e *Engine) gatherAttempts(batch []settlement, linger *time.Timer) []settle
 	return batch
 }
 
-// calm tells whether no attempt is under way.
+// calm reports whether no attempt is under way.
 func (e *Engine) calm() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

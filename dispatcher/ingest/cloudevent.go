@@ -200,7 +200,7 @@ func cloudEventID(source, id string) string {
 	return "ce_" + hex.EncodeToString(h.Sum(nil)[:20])
 }
 
-// isJSON tells whether a media type is JSON, by name or by suffix.
+// isJSON reports whether a media type is JSON, by name or by suffix.
 func isJSON(contentType string) bool {
 	mediaType, _, err := mime.ParseMediaType(contentType)
 	return err == nil && (mediaType == "application/json" || mediaType == "text/json" || strings.HasSuffix(mediaType, "+json"))
@@ -209,7 +209,7 @@ func isJSON(contentType string) bool {
 // attributePrefix is how a header that is an attribute of a CloudEvent begins, in net/http's spelling.
 const attributePrefix = "Ce-"
 
-// isBinaryCloudEvent tells whether the headers are those of a CloudEvent in binary mode, be it incomplete.
+// isBinaryCloudEvent reports whether the headers are those of a CloudEvent in binary mode, be it incomplete.
 func isBinaryCloudEvent(header http.Header) bool {
 	for _, name := range [...]string{"Ce-Specversion", "Ce-Id", "Ce-Source", "Ce-Type"} {
 		if header[name] != nil {

@@ -99,7 +99,7 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request, c call) (status i
 	if err != nil {
 		return 0, err
 	}
-	query.Limit = limit + 1 // one more tells whether there are more
+	query.Limit = limit + 1 // one more reports whether there are more
 	records, err := h.options.Store.List(r.Context(), query)
 	if err != nil {
 		return 0, h.storeProblem(err, false)

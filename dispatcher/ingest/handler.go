@@ -233,7 +233,7 @@ func route(r *http.Request) (call, error) {
 	return c, nil
 }
 
-// isLabel tells whether s is a label as RFC 1123 has it, and Kubernetes for the names of namespaces. The check of
+// isLabel reports whether s is a label as RFC 1123 has it, and Kubernetes for the names of namespaces. The check of
 // apimachinery's, a regular expression, costs more than the rest of the route.
 func isLabel(s string) bool {
 	for i := range len(s) {

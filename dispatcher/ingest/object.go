@@ -99,7 +99,7 @@ func (d *document) end() error {
 	return newProblem(malformed, "there are more bytes behind the JSON document, from byte %d on; send one document", d.decoder.InputOffset())
 }
 
-// string reads a string, and tells whether there was one: null counts as absent.
+// string reads a string, and reports whether there was one: null counts as absent.
 func (d *document) string(key string) (text []byte, present bool, err error) {
 	value, err := d.decoder.ReadValue()
 	if err != nil {
@@ -180,7 +180,7 @@ func looseUnquote(quoted jsontext.Value) []byte {
 	return text
 }
 
-// tooDeep tells whether a valid JSON value nests deeper than maxDepth.
+// tooDeep reports whether a valid JSON value nests deeper than maxDepth.
 func tooDeep(value []byte) bool {
 	if bytes.Count(value, []byte{'{'})+bytes.Count(value, []byte{'['}) <= maxDepth {
 		return false // true of nearly all, and much faster than the walk

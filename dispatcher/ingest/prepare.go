@@ -87,7 +87,7 @@ func (s *scratch) forgetIncoming() {
 	s.parsing = 0
 }
 
-// parse reads the events of a body of the given media type. batch tells whether it holds an array.
+// parse reads the events of a body of the given media type. batch reports whether it holds an array.
 func (s *scratch) parse(header http.Header, mediaType string) (batch bool, err error) {
 	p, body := &s.parser, s.body.bytes
 	isArray := bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("["))

@@ -342,5 +342,5 @@ func quote(text string) string {
 	return fmt.Sprintf("%q", text)
 }
 
-// inRange tells whether least ≤ d ≤ most.
+// inRange reports whether least ≤ d ≤ most.
 func inRange(d, least, most time.Duration) bool { return least <= d && d <= most }

@@ -235,7 +235,7 @@ func uncovered(patterns []event.Pattern) []event.Pattern {
 	return slices.Clip(kept)
 }
 
-// covers tells whether every type that inner matches is matched by outer.
+// covers reports whether every type that inner matches is matched by outer.
 func covers(outer, inner event.Pattern) bool {
 	return outer == event.All || outer == inner || outer.IsFamily() && inner != event.All && outer.Resource() == inner.Resource()
 }

@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// LastGood keeps the last complete table on disk, so that a dispatcher starts while its source is away. It is a folder
+// LastGood keeps the last complete table on disk, so that a dispatcher starts while its source is unavailable. It is a folder
 // of its own: a file for each shard, named by its content hash, and the index, written last. Whoever may read the files
 // may read the Secrets in them; they are for their owner alone.
 type LastGood struct{ dir string }

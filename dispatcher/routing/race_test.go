@@ -2,5 +2,5 @@
 
 package routing
 
-// race tells whether the race detector slows the tests.
+// race reports whether the race detector slows the tests.
 const race = true

@@ -188,7 +188,7 @@ func (t *Table) Get(key event.SubscriptionKey) (*Route, bool) {
 	return route, ok
 }
 
-// HasNamespace tells whether a namespace has a subscription: one that is routed, or one with a problem.
+// HasNamespace reports whether a namespace has a subscription: one that is routed, or one with a problem.
 func (t *Table) HasNamespace(namespace string) bool {
 	if _, ok := t.namespaces[namespace]; ok {
 		return true

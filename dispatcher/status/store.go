@@ -24,7 +24,7 @@ import (
 const (
 	// storePause is how often the store is asked whether it takes events.
 	storePause = 2 * time.Second
-	// lookPause is how often it is looked whether what was written still stands. Pods share one status, and the last word in it
+	// lookPause is how often the writer checks that what it wrote still stands. Pods share one status, and the last word in it
 	// may be that of a pod that is gone.
 	lookPause = time.Minute
 )

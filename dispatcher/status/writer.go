@@ -72,7 +72,7 @@ type Writer struct {
 	client Client
 	logger logr.Logger
 
-	// owns tells whether a subscription's status is this process's to write.
+	// owns reports whether a subscription's status is this process's to write.
 	owns         func(event.SubscriptionKey) bool
 	news, upkeep queue
 	lies         *order // of upkeep
@@ -323,7 +323,7 @@ func (w *Writer) work(ctx context.Context, q queue) {
 			q.Forget(key)
 		case ctx.Err() != nil:
 		default:
-			// An API server that is away is none of an operator's surprises; one that refuses is.
+			// An API server that is unavailable is none of an operator's surprises; one that refuses is.
 			level := 1
 			if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {
 				level = 0

@@ -57,7 +57,7 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 	return bytes.TrimRight(line, "\r\n"), err
 }
 
-// hasName tells whether a header line begins with name, which is in lower case.
+// hasName reports whether a header line begins with name, which is in lower case.
 func hasName(line []byte, name string) bool {
 	return len(line) > len(name) && line[0]|0x20 == name[0] && bytes.EqualFold(line[:len(name)], []byte(name))
 }

@@ -139,7 +139,7 @@ func (r *receiver) decide(a *attempt) {
 	r.print(*a)
 }
 
-// remember tells whether the delivery is new.
+// remember reports whether the delivery is new.
 func (r *receiver) remember(id string) bool {
 	if r.seen == nil {
 		r.seen = make(map[string]struct{})

@@ -182,7 +182,7 @@ func deliver(c *cluster) {
 	}
 }
 
-// restart restarts the dispatcher while events are published and the receiver is away.
+// restart restarts the dispatcher while events are published and the receiver is unavailable.
 func restart(c *cluster) {
 	const events = 30
 	c.kubectl("--namespace="+namespace, "scale", "deployment/receiver", "--replicas=0")

@@ -8,7 +8,7 @@
 // It needs of the API server to list and watch the one Secret with the index's name, and to get those with the shards'
 // names: a Role with resourceNames allows nothing else.
 //
-// While the API server or the manager is away, or a table is half written, the last complete one stays. It is kept on
+// While the API server or the manager is unavailable, or a table is half written, the last complete one stays. It is kept on
 // disk, too, and delivered at the start, marked as stale until the API server has shown the present one. A table that a
 // newer manager wrote in a way that this dispatcher does not know is not used: a rule it misses could send too much.
 package cluster

@@ -38,7 +38,7 @@ type build struct {
 	problems   []routing.Problem
 }
 
-// incomplete tells whether a file may declare what nobody could read yet.
+// incomplete reports whether a file may declare what nobody could read yet.
 func incomplete(files map[string]*file) bool {
 	for _, f := range files {
 		if f.content == nil || f.partial {

@@ -59,7 +59,7 @@ func (n *notices) changes() <-chan struct{} {
 	return n.changed
 }
 
-// active tells whether the folder is watched.
+// active reports whether the folder is watched.
 func (n *notices) active() bool { return n != nil && n.watched != nil }
 
 // follow watches the folder that now has the name: it may have been replaced by another.

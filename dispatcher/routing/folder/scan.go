@@ -154,7 +154,7 @@ func read(path string) (text []byte, err error) {
 	return text, err
 }
 
-// sameFile tells whether nothing was written between the two looks at a file: the same inode, size and time.
+// sameFile reports whether nothing was written between the two looks at a file: the same inode, size and time.
 func sameFile(a, b fs.FileInfo) bool {
 	return a != nil && b != nil && os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }

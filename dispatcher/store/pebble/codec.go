@@ -238,7 +238,7 @@ func decodePending(key event.Key, value []byte) (pending, error) {
 	return p, d.end()
 }
 
-// isFresh tells whether a pending delivery's record says that there is no history.
+// isFresh reports whether a pending delivery's record says that there is no history.
 func isFresh(value []byte) bool {
 	return len(value) > headerLength && value[headerLength]&flagHistory == 0
 }

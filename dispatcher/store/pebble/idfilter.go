@@ -69,7 +69,7 @@ func (p *filterPart) has(id *identity) bool {
 	return true
 }
 
-// has tells whether an id may have been accepted.
+// has reports whether an id may have been accepted.
 func (f *idFilter) has(id *identity) bool {
 	if !f.complete.Load() {
 		return true

@@ -305,7 +305,7 @@ func (l *listing) advance(ctx context.Context, from *source, below event.Deliver
 	return false, l.it.Error()
 }
 
-// read takes what the iterator stands on as the source's delivery. wanted tells whether the query asks for it, more
+// read takes what the iterator stands on as the source's delivery. wanted reports whether the query asks for it, more
 // whether it is not too old.
 func (l *listing) read(from *source) (wanted, more bool, err error) {
 	key, value := l.it.Key(), l.it.Value()

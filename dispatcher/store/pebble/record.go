@@ -32,7 +32,7 @@ type ledger struct {
 // standing is where a delivery stands.
 type standing struct {
 	pending
-	// is tells whether it is pending at all.
+	// is reports whether it is pending at all.
 	is  bool
 	due uint64
 	// list and replayOf are there if they were read.

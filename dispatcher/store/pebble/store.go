@@ -244,7 +244,7 @@ func (s *subscriptions) get(key event.SubscriptionKey) (subscription, bool) {
 	return sub, ok
 }
 
-// has tells whether sub was recorded as it is.
+// has reports whether sub was recorded as it is.
 func (s *subscriptions) has(sub *delivery.Subscription) bool {
 	known, ok := s.get(sub.Key)
 	return ok && known.namespace == sub.Tenant && known.name == sub.Name

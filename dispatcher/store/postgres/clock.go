@@ -62,7 +62,7 @@ func (c *clock) now() int64 {
 	return c.shown
 }
 
-// leads tells whether the estimate is well before the database's clock.
+// leads reports whether the estimate is well before the database's clock.
 func (c *clock) leads() bool {
 	c.Lock()
 	defer c.Unlock()
@@ -150,7 +150,7 @@ func (s *Store) watch() {
 	}
 }
 
-// ping tells whether the database answers, and, if it did not before, whether it takes writes.
+// ping reports whether the database answers, and, if it did not before, whether it takes writes.
 func (s *Store) ping() error {
 	ctx, cancel := context.WithTimeout(s.closing, pingTimeout)
 	defer cancel()

@@ -54,7 +54,7 @@ func isReadOnly(err error) bool {
 	return code(err) == codeReadOnly || errors.Is(err, pgconn.ErrReadOnlyConnection) || errors.Is(err, store.ErrReadOnly)
 }
 
-// isLost tells whether err means that the connection is of no use any more, or leads to a server that is none.
+// isLost reports whether err means that the connection is of no use any more, or leads to a server that is none.
 func isLost(err error) bool {
 	if isReadOnly(err) {
 		return true // another connection may lead to a server that takes writes
@@ -69,7 +69,7 @@ func isLost(err error) bool {
 	}
 }
 
-// isOurs tells whether err says something of deliveries, and not of the database.
+// isOurs reports whether err says something of deliveries, and not of the database.
 func isOurs(err error) bool {
 	for _, known := range []error{store.ErrClosed, store.ErrFull, store.ErrNotFound, store.ErrConflict, store.ErrStillPending, errUsage} {
 		if errors.Is(err, known) {
@@ -82,14 +82,14 @@ func isOurs(err error) bool {
 // errUsage is the cause of errors that are of this package's own making.
 var errUsage = errors.New("postgres store")
 
-// isPooled tells whether err says that statements which were prepared on one connection are executed on another: a pooler
+// isPooled reports whether err says that statements which were prepared on one connection are executed on another: a pooler
 // is in between that does not know them.
 func isPooled(err error) bool {
 	c := code(err)
 	return c == codeNoStatement || c == codeSameStatement
 }
 
-// isContention tells whether the same transaction may succeed when it is tried again.
+// isContention reports whether the same transaction may succeed when it is tried again.
 func isContention(err error) bool {
 	switch code(err) {
 	case codeSerialization, codeDeadlock, codeLockNotAvailable, codeNoStatement, codeSameStatement:
@@ -99,7 +99,7 @@ func isContention(err error) bool {
 	}
 }
 
-// isMade tells whether err says that another made the same thing at once.
+// isMade reports whether err says that another made the same thing at once.
 func isMade(err error) bool {
 	switch code(err) {
 	case codeUniqueViolation, codeDuplicateTable, codeDuplicateSchema, codeDuplicateObject:
@@ -163,7 +163,7 @@ func textOf(err error) string {
 	}
 }
 
-// demandsTLS tells whether no connection is made without TLS.
+// demandsTLS reports whether no connection is made without TLS.
 func demandsTLS(config *pgconn.Config) bool {
 	plain := func(fallback *pgconn.FallbackConfig) bool { return fallback.TLSConfig == nil }
 	return config.TLSConfig != nil && !slices.ContainsFunc(config.Fallbacks, plain)

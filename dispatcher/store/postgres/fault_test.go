@@ -65,7 +65,7 @@ func TestServerKilled(t *testing.T) {
 	c.eventually("two share again", patience, func() bool { return a.owned() == 32 && b.owned() == 32 })
 }
 
-// refusedQuickly expects an Append to fail at once while the server is away, and to say nothing of where that is.
+// refusedQuickly expects an Append to fail at once while the server is unavailable, and to say nothing of where that is.
 func refusedQuickly(t *testing.T, r *replica) {
 	t.Helper()
 	start := time.Now()

@@ -41,7 +41,7 @@ func (m *membership) collectNotices(ctx context.Context) {
 		if m.store.down.Load() != nil {
 			continue
 		}
-		_ = m.tell(ctx, m.store.sql(takeNotices), m.store.options.Identity) // that the database is away is said elsewhere
+		_ = m.tell(ctx, m.store.sql(takeNotices), m.store.options.Identity) // that the database is unavailable is said elsewhere
 		if time.Since(swept) >= sweepPause {
 			swept = time.Now()
 			after = m.sweep(ctx, after)

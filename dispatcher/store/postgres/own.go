@@ -135,7 +135,7 @@ type leaseRow struct {
 	free  bool // or its owner is not alive
 }
 
-// beat renews the lease, and brings what the owner works on in line with what the database says. enough tells whether
+// beat renews the lease, and brings what the owner works on in line with what the database says. enough reports whether
 // that is its share.
 func (m *membership) beat(ctx context.Context) (enough bool, err error) {
 	s := m.store

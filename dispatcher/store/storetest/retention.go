@@ -25,7 +25,7 @@ var retentionTests = map[string]func(*fixture){
 	"Changed":          testRetentionChanged,
 }
 
-// kept tells whether the delivery is known, and checks that all that may be asked of it agrees.
+// kept reports whether the delivery is known, and checks that all that may be asked of it agrees.
 func (f *fixture) kept(d event.DeliveryID) bool {
 	f.Helper()
 	_, err := f.Get(f.ctx, clinicA, d)
