@@ -111,20 +111,35 @@ func TestTrapNoticesWhatWentAstray(t *testing.T) {
 
 func TestLimitIsSetInEitherVersionOfCgroups(t *testing.T) {
 	t.Parallel()
-	parent := t.TempDir()
-	l := &limit{parent: parent, bytes: 64 << 20}
-	cmd := exec.CommandContext(t.Context(), "true")
-	if err := l.start(cmd); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait()
-	l.watches.Wait()
-	// A plain folder has no memory.max, as cgroups of version 1 have none.
-	for file, want := range map[string]string{"memory.limit_in_bytes": "67108864", "cgroup.procs": fmt.Sprint(cmd.Process.Pid)} {
-		if got, err := os.ReadFile(filepath.Join(l.folder, file)); err != nil || string(got) != want {
-			t.Errorf("%s holds %q (%v), want %q", file, got, err, want)
+	for _, file := range []string{"memory.max", "memory.limit_in_bytes"} {
+		folder := t.TempDir()
+		path := filepath.Join(folder, file)
+		if err := os.WriteFile(path, []byte("max"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := setMemory(folder, 64<<20); err != nil {
+			t.Error(err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != "67108864" {
+			t.Errorf("%s holds %q (%v), want 67108864", file, got, err)
 		}
 	}
+}
+
+// TestAPlainFolderLimitsNothing: figures were once taken "within 1 GiB" that no kernel enforced.
+func TestAPlainFolderLimitsNothing(t *testing.T) {
+	t.Parallel()
+	l := &limit{parent: t.TempDir(), bytes: 64 << 20}
+	cmd := exec.CommandContext(t.Context(), "true")
+	err := l.start(cmd)
+	if err == nil || !strings.Contains(err.Error(), "/sys/fs/cgroup/memory") {
+		t.Errorf("the error is %v, want one that names the memory controller's folder", err)
+	}
+}
+
+func TestLimitCountsKills(t *testing.T) {
+	t.Parallel()
+	l := &limit{folder: t.TempDir()}
 	if err := os.WriteFile(filepath.Join(l.folder, "memory.events"), []byte("oom 2\noom_kill 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

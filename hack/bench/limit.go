@@ -70,15 +70,31 @@ func (l *limit) makeGroup() error {
 		return fmt.Errorf("make a cgroup: %w", err)
 	}
 	l.folder = folder
-	file := "memory.max"
-	if _, err := os.Stat(filepath.Join(folder, file)); err != nil {
-		file = "memory.limit_in_bytes" // version 1
-	}
-	return writeGroup(folder, file, strconv.FormatInt(l.bytes, 10))
+	return setMemory(folder, l.bytes)
 }
 
+// setMemory sets the limit of a cgroup, of either version. It fails where the folder is none: written files would look the
+// same, and limit nothing.
+func setMemory(folder string, bytes int64) error {
+	for _, file := range []string{"memory.max", "memory.limit_in_bytes"} { // versions 2 and 1
+		if _, err := os.Stat(filepath.Join(folder, file)); err == nil {
+			return writeGroup(folder, file, strconv.FormatInt(bytes, 10))
+		}
+	}
+	return fmt.Errorf("%s is no cgroup with a limit of memory: with version 1, name the memory controller's folder, such as /sys/fs/cgroup/memory", filepath.Dir(folder))
+}
+
+// writeGroup writes a file that a cgroup has; it makes none.
 func writeGroup(folder, file, text string) error {
-	if err := os.WriteFile(filepath.Join(folder, file), []byte(text), 0o600); err != nil {
+	f, err := os.OpenFile(filepath.Join(folder, file), os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return fmt.Errorf("set up a cgroup: %w", err)
+	}
+	_, err = f.WriteString(text)
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
 		return fmt.Errorf("set up a cgroup: %w", err)
 	}
 	return nil

@@ -101,7 +101,7 @@ func (b *bench) flags(o *options) *flag.FlagSet {
 		b.arguments = strings.Fields(text)
 		return nil
 	})
-	f.StringVar(&b.cgroup, "cgroup", "", "folder in which to make cgroups for limits on memory, such as /sys/fs/cgroup; without, the bench kills a dispatcher that passes its limit")
+	f.StringVar(&b.cgroup, "cgroup", "", "folder in which to make cgroups for limits on memory, such as /sys/fs/cgroup, or /sys/fs/cgroup/memory with version 1; without, the bench kills a dispatcher that passes its limit")
 	f.StringVar(&b.floods, "flood-cgroup", "", "folder in which to make cgroups with cpu.idle=1, such as /sys/fs/cgroup/cpu: floods then run on what the others leave, as if on a machine of their own")
 	f.StringVar(&b.sieges, "sieges", "", "which attacks of the scenario uploads to run, separated by commas; all if empty")
 	f.Float64Var(&b.scale, "scale", 1, "factor on the number of events of the throughput scenarios, and on the size and length of hostile ones")
