@@ -40,7 +40,7 @@ generate: ## Generate deepcopy functions, CRDs, RBAC, docs/api-reference.md and 
 .PHONY: lint
 lint: bin/golangci-lint bin/vale ## Check style, the order of packages, the API's conventions and the English
 	bin/golangci-lint run ./...
-	bin/vale --output=line README.md docs $$(git ls-files '*.go' ':!*zz_generated*' ':!*/testdata/*')
+	bin/vale --output=line *.md docs $$(git ls-files '*.go' ':!*zz_generated*' ':!*/testdata/*')
 	@[[ $$(bin/vale --output=line --no-exit hack/vale/testdata | cut -d: -f4 | sort -u | wc -l) == 4 ]] || \
 	  { echo "vale does not find each kind of sentence in hack/vale/testdata"; exit 1; }
 
