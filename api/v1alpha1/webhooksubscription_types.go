@@ -7,6 +7,8 @@ import (
 // WebhookSubscriptionSpec is the wanted state of a WebhookSubscription.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.url) != has(self.urlFrom)",message="exactly one of url and urlFrom must be set"
+// +kubebuilder:validation:XValidation:rule="!has(self.schedule) || !has(self.delivery.ordering) || self.delivery.ordering == 'None'",message="schedule and delivery.ordering ByResource exclude each other: a schedule decides when each delivery goes"
+// +kubebuilder:validation:XValidation:rule="!has(self.auth) || has(self.auth.apiKey) || !has(self.headers) || !self.headers.exists(h, h.name.lowerAscii() == 'authorization')",message="auth and a header Authorization exclude each other"
 // +kubebuilder:validation:XValidation:rule="self.dispatcherRef == oldSelf.dispatcherRef",message="dispatcherRef is immutable: deliveries wait at the dispatcher they were accepted by; create a new subscription instead"
 type WebhookSubscriptionSpec struct {
 	// dispatcherRef names the WebhookDispatcher that delivers to this subscription. It cannot be changed.
@@ -53,6 +55,28 @@ type WebhookSubscriptionSpec struct {
 	// +optional
 	// +kubebuilder:default=Deliver
 	FilterErrors FilterErrors `json:"filterErrors,omitempty"`
+
+	// schedule delivers later than the event comes, and lets later events move or cancel what it has planned. Without,
+	// deliveries are due at once. See docs/automations.md.
+	// +optional
+	Schedule *Schedule `json:"schedule,omitempty"`
+
+	// lookup reads a document before each attempt, for the transform.
+	// +optional
+	Lookup *Lookup `json:"lookup,omitempty"`
+
+	// transform makes the request that the endpoint expects. Without, it gets the payload as spec.payload says.
+	// +optional
+	Transform *Transform `json:"transform,omitempty"`
+
+	// auth authenticates deliveries, and the lookup, to the endpoint.
+	// +optional
+	Auth *Auth `json:"auth,omitempty"`
+
+	// outcome decides by the answer whether a delivery succeeded. Without, an answer of 2xx is a success, and nothing is given
+	// up before its time.
+	// +optional
+	Outcome *Outcome `json:"outcome,omitempty"`
 
 	// signing holds the keys that deliveries are signed with.
 	// +required
@@ -329,7 +353,36 @@ type Payload struct {
 	// +optional
 	// +kubebuilder:default=Full
 	Mode PayloadMode `json:"mode,omitempty"`
+
+	// redact are the paths within data that are removed before anything else is made of it: keys joined by dots, with [*]
+	// for each element of a list, such as patient.name or contacts[*].phone. A delivery from which a path cannot be removed,
+	// because data is no JSON that can be read, fails with the reason TransformFailed.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=256
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[^.\\\\[\\\\]]+([[][*][\\\\]])*([.][^.\\\\[\\\\]]+([[][*][\\\\]])*)*$')",message="must be keys joined by dots, with [*] for each element of a list, such as contacts[*].phone"
+	Redact []string `json:"redact,omitempty"`
+
+	// format is Standard for Event Flow's own envelope, CloudEvents for one JSON document of CloudEvents 1.0 (structured
+	// mode), or CloudEventsBinary for its attributes in headers and data as the body.
+	// +optional
+	// +kubebuilder:default=Standard
+	Format PayloadFormat `json:"format,omitempty"`
 }
+
+// PayloadFormat is the envelope of a delivery.
+// +kubebuilder:validation:Enum=Standard;CloudEvents;CloudEventsBinary
+type PayloadFormat string
+
+// The formats.
+const (
+	FormatStandard          PayloadFormat = "Standard"
+	FormatCloudEvents       PayloadFormat = "CloudEvents"
+	FormatCloudEventsBinary PayloadFormat = "CloudEventsBinary"
+)
 
 // WebhookSubscriptionStatus is the observed state of a WebhookSubscription.
 type WebhookSubscriptionStatus struct {
@@ -379,6 +432,15 @@ type DeliveryCounts struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Pending *int64 `json:"pending,omitempty"`
+
+	// scheduled counts those of the pending deliveries whose planned time has not come. It is counted once a minute.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Scheduled *int64 `json:"scheduled,omitempty"`
+
+	// nextScheduledTime is when the next of them is due.
+	// +optional
+	NextScheduledTime *metav1.Time `json:"nextScheduledTime,omitempty"`
 
 	// delivered counts the deliveries that the endpoint answered with 2xx.
 	// +optional

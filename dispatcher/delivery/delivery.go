@@ -16,7 +16,7 @@ const (
 	Pending   State = iota + 1
 	Delivered       // the endpoint answered 2xx
 	Failed          // given up: kept, listed, replayable
-	Cancelled       // its subscription was deleted
+	Cancelled       // not wanted any more; a Reason says why
 )
 
 // String returns the state as the API writes it.
@@ -83,8 +83,11 @@ type PendingDelivery struct {
 	ID event.DeliveryID
 	// Due is when the next attempt starts.
 	Due time.Time
-	// Since is what the delivery's age counts from: its event's acceptance, or the newest replay.
+	// Since is what the delivery's age counts from: its event's acceptance, its planned time, or the newest replay.
 	Since time.Time
+	// Planned is the time that a schedule gave the delivery; zero without one. What has it is attempted only after
+	// Store.Start said so.
+	Planned time.Time
 	// Attempts made so far; they number on across replays.
 	Attempts int
 	// AttemptsBefore are those of them that were made before the newest replay: maxAttempts does not count them.
@@ -114,6 +117,8 @@ type Outcome struct {
 	Attempt *Attempt
 	// State that follows.
 	State State
+	// Reason of a delivery that ends without an attempt; empty otherwise.
+	Reason Reason
 	// Due is when the next attempt starts, if State is Pending.
 	Due time.Time
 	// Gone is set if the endpoint answered 410: the generation of the spec that stops here.
@@ -209,6 +214,11 @@ type Store interface {
 
 	// Event returns the event of a pending delivery.
 	Event(ctx context.Context, key event.Key) (*Event, error)
+
+	// Start reports whether a planned delivery may be attempted now: it is pending. From then on a later event of its key
+	// does not replace it; one of cancelOn still cancels what follows the attempt. Start and Append are in one order: a
+	// delivery whose cancellation Append has acknowledged does not start.
+	Start(ctx context.Context, id event.DeliveryID) (bool, error)
 
 	// Record writes outcomes, all or none. They need not be durable when it returns: a lost outcome means a repeated
 	// attempt. An outcome of a delivery that is not pending any more is dropped, and so is one whose Epoch is not that of

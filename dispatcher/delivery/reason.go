@@ -26,7 +26,25 @@ const (
 	ReasonCertificateUntrusted   Reason = "CertificateUntrusted"   // no authority in RootCAs is at the end of its chain
 	ReasonCertificateWeak        Reason = "CertificateWeak"        // RSA below 2048 bits, or signed with SHA-1 or MD5
 	ReasonCertificateInvalid     Reason = "CertificateInvalid"     // whatever else is wrong with it
+	// The reasons of what is found wrong before or after the request itself.
+	ReasonTransformFailed Reason = "TransformFailed" // the body or the request could not be made; nothing was sent
+	ReasonLookupFailed    Reason = "LookupFailed"    // what the transform needs could not be read; nothing was sent
+	ReasonAuthFailed      Reason = "AuthFailed"      // no access token could be had; nothing was sent
+	ReasonNotSuccess      Reason = "NotSuccess"      // spec.outcome.success is false of the answer
 	// ReasonStale is never recorded: a kept connection broke before a byte of an answer came, so the endpoint most likely
 	// closed it while it was idle. The caller sends the same request again, with Fresh.
 	ReasonStale Reason = "Stale"
+)
+
+// The reasons of a delivery that ended otherwise than by an attempt's result: Cancelled, but for ScheduleFailed.
+const (
+	ReasonSubscriptionDeleted Reason = "SubscriptionDeleted"
+	ReasonPast                Reason = "Past"             // its time had passed when the event was accepted
+	ReasonOutsideWindow       Reason = "OutsideWindow"    // its time is outside of the window, and outside is Skip
+	ReasonTooFarAhead         Reason = "TooFarAhead"      // its time is more than plan.MaxAhead from now
+	ReasonReplaced            Reason = "Replaced"         // a later event of the same key has come
+	ReasonCancelledByEvent    Reason = "CancelledByEvent" // an event of cancelOn has come
+	ReasonRecheck             Reason = "Recheck"          // spec.schedule.recheck was false when it was due
+	ReasonByUser              Reason = "ByUser"           // somebody cancelled it through the API
+	ReasonScheduleFailed      Reason = "ScheduleFailed"   // Failed: its time or key could not be found; a replay delivers it at once
 )

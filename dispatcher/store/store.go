@@ -7,6 +7,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/plan"
 )
 
 // The errors that callers tell apart, with errors.Is.
@@ -17,6 +18,8 @@ var (
 	ErrNotFound = errors.New("no such delivery")
 	// ErrStillPending: the delivery cannot be replayed, because it is on its way.
 	ErrStillPending = errors.New("the delivery is still pending")
+	// ErrNotPending: the delivery has ended.
+	ErrNotPending = errors.New("the delivery is not pending")
 	// ErrFull: too little space is left to accept events. It passes once space was made.
 	ErrFull = errors.New("the store is full")
 	// ErrReadOnly: the database takes no writes: its transactions are read-only, or it is a standby. It passes once it
@@ -38,12 +41,39 @@ var (
 type NewEvent struct {
 	// Fanout's Due and its Event's Key are left empty: Append fills them in.
 	delivery.Fanout
+	// Plans are what the schedules of subscriptions that it matched say; those are not among Fanout's.
+	Plans []Plan
+	// Cancels end what is planned, before the event's own Plans.
+	Cancels []Cancel
 	// Digest is a hash of all that the producer sent for the event. The same namespace, id and digest again is a
 	// repetition, another digest a conflict.
 	Digest [16]byte
 	// Fresh says that the id was made for this event, by event.NewID, and nobody knows it yet: no other event can have
 	// it, so a store need not look for one. Later ones can, and meet it.
 	Fresh bool
+}
+
+// Plan is what a schedule says of one event for one subscription. plan.Resolve decides, in the commit, what it does to the
+// delivery that is planned for the same key.
+type Plan struct {
+	Subscription *delivery.Subscription
+	// Key is the zero key if the event has none: it then replaces nothing.
+	Key plan.Key
+	// Timestamp is the event's: of two events of a key, the older changes nothing.
+	Timestamp time.Time
+	// Decision is when the delivery is due, or why it is Cancelled as soon as it is stored. It is stored in either case, so
+	// that it is listed; not if plan.Resolve says Ignore.
+	Decision plan.Decision
+	// Failed is set in place of a Decision if the schedule could not be evaluated: the delivery is stored as Failed, with
+	// delivery.ReasonScheduleFailed, and replaces nothing.
+	Failed bool
+}
+
+// Cancel ends the delivery that is planned for a key of a subscription, as plan.Cancel says.
+type Cancel struct {
+	Subscription *delivery.Subscription
+	Key          plan.Key
+	Timestamp    time.Time
 }
 
 // What a call of Append holds at most beside what it is given, in bytes. Stores bound it; tests measure it.
@@ -55,6 +85,8 @@ const (
 	// DeliveryBytes and OrderedDeliveryBytes are for each delivery, to a subscription that is not ordered or is.
 	DeliveryBytes        = 112
 	OrderedDeliveryBytes = 224
+	// PlanBytes is for each Plan and Cancel.
+	PlanBytes = 512
 )
 
 // SameSubscriptions reports whether two fan-outs share their subscriptions, as the events of one type in a request do.
@@ -77,6 +109,10 @@ type Query struct {
 	Subscription string
 	// State, or 0 for all.
 	State delivery.State
+	// Scheduled selects those of State Pending whose planned time has not come.
+	Scheduled bool
+	// Key, where it is not zero, selects what a schedule of Subscription, which is then set, planned for the key.
+	Key plan.Key
 	// Since and Until bound the event's acceptance, where they are not zero: since ≤ t < until.
 	Since, Until time.Time
 	// Before leaves out this delivery and all that are newer, where it is not zero: List's way to go on.
@@ -100,6 +136,10 @@ type Record struct {
 	Attempts     []delivery.Attempt
 	// Due is when the next attempt starts; zero unless State is Pending.
 	Due time.Time
+	// Planned is the time that a schedule gave it; zero without one.
+	Planned time.Time
+	// Reason of a delivery that ended without an attempt; empty otherwise.
+	Reason delivery.Reason
 	// ReplayOf is the delivered delivery that this one repeats; zero if it does not.
 	ReplayOf event.DeliveryID
 }
@@ -116,7 +156,8 @@ type Store interface {
 	// are the fan-outs of the events that are new and cause deliveries, due at once, in the order of events. Two events
 	// of one call with the same namespace and id are treated as a repetition or a conflict, too. It fails with
 	// ErrConflict (as a *ConflictError), ErrFull, ErrReadOnly or ErrClosed. Beside the events it is given, a call holds at most
-	// EventBytes and DeliveryBytes for each of them and of their deliveries.
+	// EventBytes, DeliveryBytes and PlanBytes for each of them, of their deliveries and of their plans. Planned deliveries are
+	// not among the fan-outs, also where they are due: Own's owner gets a Notice of each.
 	Append(ctx context.Context, events []NewEvent) ([]Accepted, []delivery.Fanout, error)
 
 	// Get returns the delivery with its attempts, or ErrNotFound if the tenant has none such.
@@ -130,6 +171,17 @@ type Store interface {
 	// failed or cancelled one keeps its id; a delivered one becomes a new delivery that names it in ReplayOf. The result
 	// is to be handed to the engine. It is durable on return. ErrNotFound, ErrStillPending, ErrFull, ErrReadOnly.
 	Replay(ctx context.Context, tenant string, id event.DeliveryID) (delivery.PendingDelivery, error)
+
+	// SendNow makes a planned delivery that is pending due at once; what it answers is to be handed to the engine. It is
+	// durable on return. ErrNotFound, ErrNotPending, ErrFull, ErrReadOnly.
+	SendNow(ctx context.Context, tenant string, id event.DeliveryID) (delivery.PendingDelivery, error)
+
+	// Cancel makes a pending delivery Cancelled, for delivery.ReasonByUser. It is durable on return, and in one order with
+	// Start. ErrNotFound, ErrNotPending, ErrFull, ErrReadOnly.
+	Cancel(ctx context.Context, tenant string, id event.DeliveryID) error
+
+	// Scheduled returns how many planned deliveries of sub are still to come, and when the first is due; zero if none is.
+	Scheduled(ctx context.Context, sub event.SubscriptionKey) (count int64, next time.Time, err error)
 
 	// Retrying returns up to limit of sub's deliveries that failed at least once and are pending, next due first.
 	Retrying(ctx context.Context, sub event.SubscriptionKey, limit int) ([]RetryingDelivery, error)
