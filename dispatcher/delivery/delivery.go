@@ -222,7 +222,8 @@ type Store interface {
 
 	// Record writes outcomes, all or none. They need not be durable when it returns: a lost outcome means a repeated
 	// attempt. An outcome of a delivery that is not pending any more is dropped, and so is one whose Epoch is not that of
-	// its shard's lease.
+	// its shard's lease. One exception: where an event or a user cancelled the delivery while its last attempt was on its
+	// way, State Delivered takes the place of Cancelled.
 	Record(ctx context.Context, outcomes []Outcome) error
 
 	// Counts returns the subscription's counts; zero if it has none yet.

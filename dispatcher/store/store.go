@@ -69,7 +69,10 @@ type Plan struct {
 	Failed bool
 }
 
-// Cancel ends the delivery that is planned for a key of a subscription, as plan.Cancel says.
+// Cancel ends what is planned for a key of a subscription, as plan.Cancel says of the latest delivery of the key. Unless
+// that says Ignore, all deliveries of the key that are pending end, also one that has started before the latest was
+// planned. A Cancel of a key that has none is remembered all the same, so that an older event plans nothing.
+// A Plan of the same event for the same subscription is dropped.
 type Cancel struct {
 	Subscription *delivery.Subscription
 	Key          plan.Key
@@ -96,7 +99,8 @@ func SameSubscriptions(a, b []*delivery.Subscription) bool {
 
 // Accepted is the answer to one event. A repetition gets the first answer again.
 type Accepted struct {
-	ID         string
+	ID string
+	// Deliveries counts the subscriptions that it matched: those of the fan-out and those of Plans, whatever became of them.
 	Deliveries int
 	// Repeated is set if the event was accepted before, and caused nothing now.
 	Repeated bool
@@ -109,7 +113,8 @@ type Query struct {
 	Subscription string
 	// State, or 0 for all.
 	State delivery.State
-	// Scheduled selects those of State Pending whose planned time has not come.
+	// Scheduled selects those of State Pending that wait for their planned time. One that SendNow or Replay made due does
+	// not.
 	Scheduled bool
 	// Key, where it is not zero, selects what a schedule of Subscription, which is then set, planned for the key.
 	Key plan.Key
@@ -173,20 +178,23 @@ type Store interface {
 	Replay(ctx context.Context, tenant string, id event.DeliveryID) (delivery.PendingDelivery, error)
 
 	// SendNow makes a planned delivery that is pending due at once; what it answers is to be handed to the engine. It is
-	// durable on return. ErrNotFound, ErrNotPending, ErrFull, ErrReadOnly.
+	// durable on return. Its age counts from now, and it keeps its planned time. ErrNotFound, ErrNotPending, ErrFull,
+	// ErrReadOnly.
 	SendNow(ctx context.Context, tenant string, id event.DeliveryID) (delivery.PendingDelivery, error)
 
 	// Cancel makes a pending delivery Cancelled, for delivery.ReasonByUser. It is durable on return, and in one order with
 	// Start. ErrNotFound, ErrNotPending, ErrFull, ErrReadOnly.
 	Cancel(ctx context.Context, tenant string, id event.DeliveryID) error
 
-	// Scheduled returns how many planned deliveries of sub are still to come, and when the first is due; zero if none is.
+	// Scheduled returns how many planned deliveries of sub wait for their time, and when the first is due; zero if none does.
+	// It costs by those whose time has come.
 	Scheduled(ctx context.Context, sub event.SubscriptionKey) (count int64, next time.Time, err error)
 
 	// Retrying returns up to limit of sub's deliveries that failed at least once and are pending, next due first.
 	Retrying(ctx context.Context, sub event.SubscriptionKey, limit int) ([]RetryingDelivery, error)
 
-	// OldestPending returns when the oldest event with a pending delivery to sub was accepted; zero if there is none.
+	// OldestPending returns when the oldest event with a pending delivery to sub was accepted; zero if there is none. A
+	// planned delivery that was not attempted counts from its planned time, and not before that has come.
 	OldestPending(ctx context.Context, sub event.SubscriptionKey) (time.Time, error)
 
 	// Totals calls yield once for each subscription that has something pending, in any order: with the number of its
