@@ -2,9 +2,11 @@ package storetest
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
@@ -16,6 +18,9 @@ type owner struct {
 	newest map[int]int64 // also of shards that were lost
 	all    chan struct{} // closed once every shard was taken
 	faults []string
+	// notices are of what is due earliest, by subscription; changed is closed when one comes.
+	notices map[event.SubscriptionKey][]time.Time
+	changed chan struct{}
 }
 
 // ownTimeout bounds how long a store may take to hand out all shards.
@@ -25,6 +30,7 @@ const ownTimeout = 60 * time.Second
 func own(f *fixture, s store.Store) (*owner, func()) {
 	f.Helper()
 	o := &owner{epochs: map[int]int64{}, newest: map[int]int64{}, all: make(chan struct{})}
+	o.notices, o.changed = map[event.SubscriptionKey][]time.Time{}, make(chan struct{})
 	ctx, cancel := context.WithCancel(context.WithoutCancel(f.ctx))
 	ended := make(chan error, 1)
 	go func() { ended <- s.Own(ctx, o) }()
@@ -86,5 +92,32 @@ func (o *owner) Lose(shard int) {
 	delete(o.epochs, shard)
 }
 
-// Notice does nothing: tests read the store when they want to.
-func (o *owner) Notice(delivery.Backlog) {}
+// Notice notes it: tests read the store when they want to.
+func (o *owner) Notice(b delivery.Backlog) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.notices[b.Subscription] = append(o.notices[b.Subscription], b.Due)
+	close(o.changed)
+	o.changed = make(chan struct{})
+}
+
+// noticed waits until the owner was told that sub has something due by the given time.
+func (f *fixture) noticed(sub delivery.Subscription, due time.Time) {
+	f.Helper()
+	timeout := time.NewTimer(ownTimeout)
+	defer timeout.Stop()
+	for {
+		f.owner.mu.Lock()
+		told := slices.ContainsFunc(f.owner.notices[sub.Key], func(at time.Time) bool { return !at.After(due) })
+		changed := f.owner.changed
+		f.owner.mu.Unlock()
+		if told {
+			return
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			f.Fatalf("the owner was not told that %s has something due at %s", sub.Name, due)
+		}
+	}
+}

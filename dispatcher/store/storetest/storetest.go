@@ -55,7 +55,7 @@ func Run(t *testing.T, harness Harness) {
 	}{
 		{"Append", appendTests}, {"Record", recordTests}, {"Due", dueTests}, {"Query", queryTests},
 		{"Replay", replayTests}, {"Retention", retentionTests}, {"Totals", totalsTests}, {"Lifecycle", lifecycleTests},
-		{"Full", fullTests}, {"Model", modelTests},
+		{"Full", fullTests}, {"Schedule", scheduleTests}, {"Model", modelTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			t.Parallel()
