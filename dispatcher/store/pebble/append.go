@@ -77,6 +77,8 @@ type appending struct {
 	bounds []byte
 	key    []byte
 	value  []byte
+	// notices are of what was planned.
+	notices []delivery.Backlog
 }
 
 var appendings = sync.Pool{New: func() any { return &appending{first: map[identity]int{}} }}
@@ -151,7 +153,7 @@ func (s *Store) recallAll(a *appending, events []store.NewEvent, now uint64, ans
 // recall answers the i-th event if it was accepted before, by this call or another; else with what will be stored.
 func (s *Store) recall(a *appending, events []store.NewEvent, i int, now uint64, answers []store.Accepted) error {
 	e := &events[i]
-	answers[i] = store.Accepted{ID: e.Event.ID, Deliveries: len(e.Subscriptions)}
+	answers[i] = store.Accepted{ID: e.Event.ID, Deliveries: len(e.Subscriptions) + len(e.Plans)}
 	if e.Fresh {
 		return nil
 	}

@@ -32,50 +32,86 @@ func (s *Store) write(a *appending, events []store.NewEvent, answers []store.Acc
 		a.key = append(appendSubscriptionKey(a.key[:0], spaceSubscription, sub.Key), sub.Tenant...)
 		_ = b.Set(a.key, encodeName(sub.Name), nil) // writing to a batch never fails
 	}
-	fanouts := make([]delivery.Fanout, 0, len(a.fresh))
-	for n, i := range a.fresh {
-		e := &events[i]
-		at := first + uint64(n)
-		e.Event.Key = a.ids[i].eventKey(at)
-		s.ids.add(bucketOf(at, day))
-		s.idFilter.add(bucketOf(at, day), a.ids[i])
-		a.key = appendIdempotencyKey(a.key[:0], bucketOf(at, day), a.ids[i])
-		a.value = (&acceptance{digest: e.Digest, accepted: at, count: len(e.Subscriptions)}).append(a.value[:0])
-		_ = b.Set(a.key, a.value, nil)
-		if len(e.Subscriptions) > 0 {
-			s.setEvent(b, spaceEvent, &s.events, bucketOf(at, hour), e.Event)
-			fanouts = append(fanouts, a.setFresh(b, &e.Fanout, at, now))
+	schedules := a.schedules(events)
+	var fanouts []delivery.Fanout
+	var err error
+	if schedules {
+		if fanouts, err = s.writePlans(a, b, events, first, now); err == nil {
+			err = s.sync()
 		}
+	} else {
+		fanouts = s.setAll(a, b, events, first, now)
+		err = s.commit(b, pebble.Sync)
 	}
-	if err := s.commit(b, pebble.Sync); err != nil {
+	if err != nil {
 		return nil, nil, fmt.Errorf("append events: %w", err)
 	}
 	// Only now: whoever finds them known relies on their being durable.
 	for sub := range unknown {
 		s.subscriptions.add(sub.Key, sub.Tenant, sub.Name)
 	}
-	_ = b.Close() // hands the batch back for use
+	if schedules {
+		s.notify(a.notices)
+	} else {
+		_ = b.Close() // hands the batch back for use
+	}
 	return answers, fanouts, nil
+}
+
+// setAll adds the fresh events to the batch, none of which plans anything.
+func (s *Store) setAll(a *appending, b *pebble.Batch, events []store.NewEvent, first, now uint64) []delivery.Fanout {
+	fanouts := make([]delivery.Fanout, 0, len(a.fresh))
+	for n, i := range a.fresh {
+		at := first + uint64(n)
+		events[i].Event.Key = a.ids[i].eventKey(at)
+		if fanout, ok := s.setAccepted(a, b, &events[i], i, at, now, false); ok {
+			fanouts = append(fanouts, fanout)
+		}
+	}
+	return fanouts
+}
+
+// setAccepted adds an event to the batch, with its fan-out if it has one. kept says that a delivery needs it beside those.
+func (s *Store) setAccepted(a *appending, b *pebble.Batch, e *store.NewEvent, i int, at, now uint64, kept bool) (fanout delivery.Fanout, ok bool) {
+	s.ids.add(bucketOf(at, day))
+	s.idFilter.add(bucketOf(at, day), a.ids[i])
+	a.key = appendIdempotencyKey(a.key[:0], bucketOf(at, day), a.ids[i])
+	a.value = (&acceptance{digest: e.Digest, accepted: at, count: len(e.Subscriptions) + len(e.Plans)}).append(a.value[:0])
+	_ = b.Set(a.key, a.value, nil)
+	if len(e.Subscriptions) == 0 && !kept {
+		return fanout, false
+	}
+	s.setEvent(b, spaceEvent, &s.events, bucketOf(at, hour), e.Event)
+	if len(e.Subscriptions) == 0 {
+		return fanout, false
+	}
+	return a.setFresh(b, &e.Fanout, at, now), true
 }
 
 // unknown are the subscriptions of fresh events that are to be recorded; nil if there are none.
 func (s *Store) unknown(a *appending, events []store.NewEvent) map[*delivery.Subscription]struct{} {
 	var unknown map[*delivery.Subscription]struct{}
 	var before []*delivery.Subscription
+	add := func(sub *delivery.Subscription) {
+		if s.subscriptions.has(sub) {
+			return
+		}
+		if unknown == nil {
+			unknown = make(map[*delivery.Subscription]struct{})
+		}
+		unknown[sub] = struct{}{}
+	}
 	for _, i := range a.fresh {
+		for p := range events[i].Plans {
+			add(events[i].Plans[p].Subscription)
+		}
 		subs := events[i].Subscriptions
 		if store.SameSubscriptions(subs, before) {
 			continue
 		}
 		before = subs
 		for _, sub := range subs {
-			if s.subscriptions.has(sub) {
-				continue
-			}
-			if unknown == nil {
-				unknown = make(map[*delivery.Subscription]struct{})
-			}
-			unknown[sub] = struct{}{}
+			add(sub)
 		}
 	}
 	return unknown
@@ -90,8 +126,8 @@ func (a *appending) batchLength(events []store.NewEvent, unknown map[*delivery.S
 	}
 	for _, i := range a.fresh {
 		e := &events[i]
-		length += acceptanceLength
-		if len(e.Subscriptions) == 0 {
+		length += acceptanceLength + scheduledLength(e)
+		if len(e.Subscriptions)+len(e.Plans) == 0 {
 			continue
 		}
 		each := freshLength

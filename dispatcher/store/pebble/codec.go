@@ -9,6 +9,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/plan"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
@@ -29,6 +30,7 @@ const (
 	kindIdempotency  = "idempotency"
 	kindSubscription = "subscription"
 	kindMeta         = "format"
+	kindLatest       = "latest of a key"
 )
 
 // DamagedError is returned for a record that cannot be read.
@@ -179,6 +181,9 @@ const (
 	flagReplayOf             // the delivery names another
 	flagFailure              // of counts: there was a failed attempt
 	flagOrder                // of a pending delivery: it is ordered
+	flagPlanned              // of a delivery: a schedule gave it a time; of counts: some wait for theirs
+	flagKey                  // of a delivery: a schedule gave it a key
+	flagReason               // of a finished delivery: it says why it ended
 )
 
 // pending is what a pending delivery's own record says.
@@ -189,7 +194,13 @@ type pending struct {
 	history bool
 	order   uint64
 	size    int // of the event's body
+	// planned is the time that a schedule gave it, 0 without one; key is the schedule's.
+	planned uint64
+	key     plan.Key
 }
+
+// waiting reports whether the delivery waits for its planned time, or has not been attempted since that came.
+func (p *pending) waiting() bool { return p.planned != 0 && !p.history }
 
 // append appends the record. That of a delivery without a history leaves out what follows from its event.
 func (p *pending) append(b []byte) []byte { return p.appendFields(appendHeader(b)) }
@@ -202,7 +213,7 @@ func (p *pending) appendFields(b []byte) []byte {
 	if p.order != 0 {
 		flags |= flagOrder
 	}
-	b = append(b, flags)
+	b = append(b, flags|scheduleFlags(p.planned, p.key))
 	if p.history {
 		b = binary.BigEndian.AppendUint64(b, p.since)
 		b = binary.AppendUvarint(b, uint64(p.attempts))
@@ -211,6 +222,7 @@ func (p *pending) appendFields(b []byte) []byte {
 	if p.order != 0 {
 		b = binary.BigEndian.AppendUint64(b, p.order)
 	}
+	b = appendSchedule(b, p.planned, p.key)
 	return binary.AppendUvarint(b, uint64(p.size))
 }
 
@@ -218,7 +230,7 @@ func (p *pending) appendFields(b []byte) []byte {
 func (d *decoder) pending(at uint64) pending {
 	p := pending{since: at}
 	flags := d.byte()
-	if flags&^(flagHistory|flagOrder) != 0 {
+	if flags&^(flagHistory|flagOrder|flagPlanned|flagKey) != 0 {
 		d.fail(&DamagedError{Kind: d.kind})
 	}
 	if flags&flagHistory != 0 {
@@ -226,6 +238,9 @@ func (d *decoder) pending(at uint64) pending {
 	}
 	if flags&flagOrder != 0 {
 		p.order = d.uint64()
+	}
+	if p.planned, p.key = d.schedule(flags); p.waiting() {
+		p.since = p.planned
 	}
 	p.size = d.int()
 	return p
@@ -238,9 +253,10 @@ func decodePending(key event.Key, value []byte) (pending, error) {
 	return p, d.end()
 }
 
-// isFresh reports whether a pending delivery's record says that there is no history.
+// isFresh reports whether a pending delivery's record says that it is due since its event was accepted: it has neither a
+// history nor a planned time.
 func isFresh(value []byte) bool {
-	return len(value) > headerLength && value[headerLength]&flagHistory == 0
+	return len(value) > headerLength && value[headerLength]&(flagHistory|flagPlanned) == 0
 }
 
 // history is all of a pending delivery.
@@ -274,14 +290,25 @@ func decodeHistory(value []byte) (history, error) {
 // finished is a delivery that is not pending any more.
 type finished struct {
 	state    delivery.State
+	reason   delivery.Reason
 	attempts int
 	replayOf event.DeliveryID
 	list     []delivery.Attempt
+	planned  uint64
+	key      plan.Key
 }
 
 func (f *finished) append(b []byte) []byte {
 	b = appendHeader(b)
-	b = append(b, byte(f.state))
+	flags := scheduleFlags(f.planned, f.key)
+	if f.reason != "" {
+		flags |= flagReason
+	}
+	b = append(b, byte(f.state)|flags)
+	b = appendSchedule(b, f.planned, f.key)
+	if f.reason != "" {
+		b = appendString(b, string(f.reason))
+	}
 	b = appendReplayOf(b, f.replayOf)
 	b = binary.AppendUvarint(b, uint64(f.attempts))
 	return appendAttempts(b, f.list)
@@ -289,9 +316,15 @@ func (f *finished) append(b []byte) []byte {
 
 func decodeFinished(value []byte) (finished, error) {
 	d := newDecoder(kindFinished, value)
-	f := finished{state: delivery.State(d.byte())}
+	const flags = flagPlanned | flagKey | flagReason
+	first := d.byte()
+	f := finished{state: delivery.State(first &^ flags)}
 	if f.state <= delivery.Pending || f.state > delivery.Cancelled {
 		d.fail(&DamagedError{Kind: kindFinished})
+	}
+	f.planned, f.key = d.schedule(first)
+	if first&flagReason != 0 {
+		f.reason = delivery.Reason(d.string())
 	}
 	f.replayOf, f.attempts, f.list = d.replayOf(), d.int(), d.attempts()
 	return f, d.end()
@@ -362,34 +395,6 @@ func (d *decoder) attempt(before int64) delivery.Attempt {
 		StatusCode: d.int(),
 		Reason:     delivery.Reason(d.string()),
 	}
-}
-
-func appendCounts(b []byte, c *delivery.Counts) []byte {
-	b = appendHeader(b)
-	for _, n := range []int64{c.Delivered, c.Retrying, c.Failed, c.Cancelled, int64(c.FailuresInARow), c.Gone} {
-		b = binary.AppendVarint(b, n)
-	}
-	b = binary.BigEndian.AppendUint64(b, nanos(c.LastDelivered))
-	if c.LastFailure == (delivery.Attempt{}) {
-		return append(b, 0)
-	}
-	b = append(b, flagFailure)
-	return appendAttempt(b, &c.LastFailure, 0)
-}
-
-func decodeCounts(value []byte) (delivery.Counts, error) {
-	d := newDecoder(kindCounts, value)
-	c := delivery.Counts{
-		Delivered: d.varint(), Retrying: d.varint(), Failed: d.varint(), Cancelled: d.varint(),
-		FailuresInARow: int(d.varint()), Gone: d.varint(),
-	}
-	if ns := d.uint64(); ns != 0 {
-		c.LastDelivered = moment(ns)
-	}
-	if d.byte() == flagFailure {
-		c.LastFailure = d.attempt(0)
-	}
-	return c, d.end()
 }
 
 // acceptance is what is remembered of an accepted event.

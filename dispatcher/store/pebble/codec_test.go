@@ -11,6 +11,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/plan"
 )
 
 var (
@@ -48,6 +49,10 @@ var decoders = map[string]func(value []byte) ([]byte, error){
 		a, err := decodeAcceptance(value)
 		return a.append(nil), err
 	},
+	kindLatest: func(value []byte) ([]byte, error) {
+		k, err := decodeLatest(value)
+		return k.append(nil), err
+	},
 	kindSubscription: func(value []byte) ([]byte, error) {
 		name, err := decodeName(value)
 		return encodeName(name), err
@@ -58,19 +63,29 @@ var decoders = map[string]func(value []byte) ([]byte, error){
 func records() map[string][][]byte {
 	e := &delivery.Event{Tenant: "clinic-a", ID: strings.Repeat("i", 200), Type: "patient.created", Body: []byte("{}"), Traceparent: "00"}
 	full := pending{since: 9, attempts: 7, before: 3, history: true, order: 1 << 63, size: 1 << 20}
-	counts := delivery.Counts{Delivered: 1, Retrying: 2, Failed: 3, Cancelled: 4, FailuresInARow: 5, Gone: 6, LastDelivered: time.Unix(7, 8), LastFailure: someAttempts[0]}
+	counts := tally{scheduled: 1 << 40, Counts: delivery.Counts{Delivered: 1, Retrying: 2, Failed: 3, Cancelled: 4, FailuresInARow: 5, Gone: 6, LastDelivered: time.Unix(7, 8), LastFailure: someAttempts[0]}}
+	planned := pending{planned: 1 << 60, key: plan.Key{1, 2}, size: 9}
+	attempted := full
+	attempted.planned, attempted.key = 5, plan.Key{3}
 	return map[string][][]byte{
 		kindEvent:   {appendEvent(nil, e), appendEvent(nil, &delivery.Event{})},
-		kindPending: {(&pending{size: 9}).append(nil), (&pending{order: 5}).append(nil), full.append(nil)},
+		kindPending: {(&pending{size: 9}).append(nil), (&pending{order: 5}).append(nil), full.append(nil), planned.append(nil), (&pending{planned: 7}).append(nil)},
 		kindHistory: {
 			(&history{pending: full, due: 8, replayOf: someDelivery, list: someAttempts}).append(nil),
 			(&history{pending: pending{history: true}}).append(nil),
+			(&history{pending: attempted, due: 8, list: someAttempts}).append(nil),
 		},
 		kindFinished: {
 			(&finished{state: delivery.Failed, attempts: 60, replayOf: someDelivery, list: someAttempts}).append(nil),
 			(&finished{state: delivery.Delivered}).append(nil),
+			(&finished{state: delivery.Cancelled, reason: delivery.ReasonReplaced, planned: 7, key: plan.Key{1}}).append(nil),
+			(&finished{state: delivery.Cancelled, reason: delivery.ReasonPast, key: plan.Key{1}}).append(nil),
 		},
-		kindCounts:       {appendCounts(nil, &counts), appendCounts(nil, &delivery.Counts{})},
+		kindCounts: {appendCounts(nil, &counts), appendCounts(nil, &tally{}), appendCounts(nil, &tally{scheduled: 1})},
+		kindLatest: {
+			(&latest{timestamp: time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC), event: someEvent}).append(nil),
+			(&latest{ended: 9}).append(nil),
+		},
 		kindIdempotency:  {(&acceptance{digest: [16]byte{1}, accepted: 2, count: 3}).append(nil)},
 		kindSubscription: {encodeName("billing"), encodeName("")},
 	}

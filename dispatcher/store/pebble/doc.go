@@ -14,6 +14,11 @@
 //	f  day, namespace, event, subscription   failed or cancelled delivery, in the day it finished
 //	g  day, event                          reference to the event of a failed or cancelled delivery
 //	i  day, hash                           (namespace, id) of an accepted event
+//	v  subscription, event                 planned delivery that was not attempted: as r, which it has not
+//	w  subscription, due, event            the same deliveries, by their planned time
+//	n  subscription, schedule key, event   planned delivery that is pending and has a key
+//	k  subscription, schedule key          latest event of the key, its timestamp, and when its delivery ended
+//	y  day, subscription, schedule key     k that may go, filed under the day on which its delivery ended
 //	c  subscription                        counts
 //	s  subscription, namespace             name
 //	m  name                                the format of all this, and the newest acceptance
@@ -21,6 +26,28 @@
 // A delivery that succeeds at once costs three small writes and its share of the event: p and i when it is appended, d
 // in p's place when it is recorded. A p key is written once and deleted once, so that both vanish when they first meet in
 // a flush; nothing accumulates where the queue of a busy subscription begins.
+//
+// # Schedules
+//
+// A planned delivery is a pending one whose due time lies ahead: p, as any other, so that Due and Backlogs find it. It has
+// v and w in place of a history, so that nothing that walks histories or due deliveries meets what waits. Nothing is done
+// with it until it is due. With its first attempt, or when a user sends it, it becomes a delivery with a history.
+//
+// Its event stays in the hour of its acceptance, as every event does that something refers to. No bucket moves it, however
+// far ahead it is planned. A sweep, once a day, reads which events are needed.
+//
+// An Append that plans or cancels takes the ledger, which Record, Replay, Start, SendNow and Cancel take as well. It reads
+// k, asks package plan, and commits, all with the ledger in hand; it waits for the log to be synced after that. So all
+// of them are in one order. Start looks whether the delivery is pending, and notes in memory that it has started. A
+// restart forgets that: the attempt's outcome was lost with it, and the delivery waits again. An Append that neither plans
+// nor cancels does not take the ledger.
+//
+// A cancel ends all pending deliveries of its key, which n lists. An attempt that is on its way meanwhile may still arrive:
+// Record then makes the cancelled delivery Delivered. What was cancelled or replaced is kept as long as any other cancelled
+// delivery, with a reference to its event.
+//
+// k outlives its delivery by 72 hours, so that an older event that arrives late plans nothing; the day's y then takes it
+// along. What ends a delivery files it there again, so that a y may be stale: k says when its delivery ended.
 //
 // # Buckets
 //
@@ -37,13 +64,13 @@
 // A sweep drops an event only if nothing referred to it in a snapshot that was taken after all writes of its time. commit
 // refuses to store an event whose time was swept.
 //
-// A store of format 1 moved events to later buckets, and kept copies of those of failed deliveries as values of g keys.
+// A store of format 2 had no schedules, and is read as it is. A store of format 1 moved events to later buckets, and kept copies of those of failed deliveries as values of g keys.
 // Both are still read, and go with their buckets.
 //
 // # Space
 //
 // All writes go through commit, which charges them to the account of the volume (type space). The account sets aside what
-// finishing every pending delivery will cost, what the tables that are yet to be compacted need for that, and the reserve.
+// finishing every pending delivery will cost (twice as much for one with a schedule's key), what the tables that are yet to be compacted need for that, and the reserve.
 // Events and replays are refused with store.ErrFull before they touch any of it. The reserve holds the logs, the tables that
 // they are flushed to, and compactions, which give up at a quarter of it.
 //

@@ -17,11 +17,19 @@ import (
 
 // Own gives owner every shard: nobody else has the directory open.
 func (s *Store) Own(ctx context.Context, owner delivery.Owner) error {
+	s.setOwner(owner) // first: what is planned from now on, it is told; what was before, it finds
+	defer s.setOwner(nil)
 	for shard := range delivery.Shards {
 		owner.Take(delivery.Lease{Shard: shard, Epoch: onlyEpoch})
 	}
 	<-ctx.Done()
 	return nil
+}
+
+func (s *Store) setOwner(owner delivery.Owner) {
+	s.owner.Lock()
+	defer s.owner.Unlock()
+	s.owner.is = owner
 }
 
 // onlyEpoch is that of every lease.
@@ -105,11 +113,15 @@ func (s *Store) Due(ctx context.Context, sub event.SubscriptionKey, from deliver
 }
 
 func (p *pending) delivery(sub event.SubscriptionKey, key event.Key, due uint64) delivery.PendingDelivery {
-	return delivery.PendingDelivery{
+	d := delivery.PendingDelivery{
 		ID:  event.DeliveryID{Event: key, Subscription: sub},
 		Due: moment(due), Since: moment(p.since), Attempts: p.attempts, AttemptsBefore: p.before,
 		Order: p.order, Size: p.size,
 	}
+	if p.planned != 0 {
+		d.Planned = moment(p.planned)
+	}
+	return d
 }
 
 // walkFresh visits sub's deliveries without a history that were accepted before the given time, oldest first.
@@ -167,7 +179,18 @@ func (s *Store) Aged(ctx context.Context, sub event.SubscriptionKey, since time.
 	if limit <= 0 || last == 0 {
 		return into, nil
 	}
-	err := s.walkHistory(s.db, sub, last+1, func(key event.Key, value []byte) (bool, error) {
+	err := s.walkComing(s.db, sub, last+1, func(due uint64, key event.Key) (bool, error) {
+		found, err := s.pendingAt(s.db, event.DeliveryID{Event: key, Subscription: sub}, due)
+		if err == nil && found.is {
+			into = append(into, found.delivery(sub, key, due))
+			limit--
+		}
+		return limit > 0, errors.Join(err, ctx.Err())
+	})
+	if err != nil || limit == 0 {
+		return into, err
+	}
+	err = s.walkHistory(s.db, sub, last+1, func(key event.Key, value []byte) (bool, error) {
 		h, err := decodeHistory(value)
 		if err == nil && h.since <= last {
 			into = append(into, h.delivery(sub, key, h.due))
@@ -234,6 +257,12 @@ func (s *Store) OldestPending(ctx context.Context, sub event.SubscriptionKey) (t
 			return false, nil
 		})
 	}
+	if err == nil {
+		err = s.walkComing(s.db, sub, min(oldest, s.now()+1), func(due uint64, _ event.Key) (bool, error) {
+			oldest = due
+			return false, nil
+		})
+	}
 	if err != nil || oldest == math.MaxInt64 {
 		return time.Time{}, err
 	}
@@ -249,7 +278,7 @@ func (s *Store) Retrying(ctx context.Context, sub event.SubscriptionKey, limit i
 		return nil, err
 	}
 	defer s.leave()
-	counts, err := s.counts(sub)
+	counts, err := s.counts(s.db, sub)
 	if err != nil || counts.Retrying == 0 || limit <= 0 {
 		return nil, err
 	}

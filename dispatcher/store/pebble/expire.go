@@ -40,6 +40,9 @@ func (s *Store) Expire(now time.Time) error {
 			return err
 		}
 	}
+	if err := s.forgetKeys(ns); err != nil {
+		return err
+	}
 	return s.forget(ns)
 }
 

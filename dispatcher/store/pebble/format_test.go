@@ -155,7 +155,7 @@ func TestOldFormatIsMarked(t *testing.T) {
 	t.Parallel()
 	o := newOldStore(t)
 	o.close()
-	if got := pebble.Format(t, o.dir); got != 2 {
+	if got := pebble.Format(t, o.dir); got != 3 {
 		t.Errorf("the store has format %d", got)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/plan"
 )
 
 // The keyspaces; see the package comment.
@@ -18,12 +19,17 @@ const (
 	spaceFailed       = 'f'
 	spaceFailedEvent  = 'g'
 	spaceIdempotency  = 'i'
+	spaceLatest       = 'k'
 	spaceLate         = 'l'
 	spaceMeta         = 'm'
+	spaceKeyed        = 'n'
 	spaceOrder        = 'o'
 	spacePending      = 'p'
 	spaceHistory      = 'r'
 	spaceSubscription = 's'
+	spaceWaiting      = 'v'
+	spaceComing       = 'w'
+	spaceForget       = 'y'
 )
 
 const (
@@ -95,12 +101,57 @@ func parsePendingKey(k []byte) (sub event.SubscriptionKey, due uint64, key event
 const pendingKeyLength = 33
 
 func appendHistoryKey(b []byte, sub event.SubscriptionKey, key event.Key) []byte {
-	b = append(b, spaceHistory)
-	b = append(b, sub[:]...)
+	return append(appendSubscriptionKey(b, spaceHistory, sub), key[:]...)
+}
+
+// appendWaitingKey is like appendHistoryKey, for a delivery that waits for its planned time.
+func appendWaitingKey(b []byte, sub event.SubscriptionKey, key event.Key) []byte {
+	return append(appendSubscriptionKey(b, spaceWaiting, sub), key[:]...)
+}
+
+// historyKeyLength is that of the keys of spaceHistory and spaceWaiting.
+const historyKeyLength = 25
+
+// appendComingKey is like appendPendingKey, for a delivery that waits for its planned time.
+func appendComingKey(b []byte, sub event.SubscriptionKey, due uint64, key event.Key) []byte {
+	from := len(b)
+	b = appendPendingKey(b, sub, due, key)
+	b[from] = spaceComing
+	return b
+}
+
+// planKey is a schedule's key of a subscription.
+type planKey struct {
+	sub event.SubscriptionKey
+	key plan.Key
+}
+
+const planKeyLength = len(event.SubscriptionKey{}) + len(plan.Key{})
+
+func (k *planKey) append(b []byte) []byte {
+	b = append(b, k.sub[:]...)
+	return append(b, k.key[:]...)
+}
+
+func parsePlanKey(b []byte) planKey {
+	return planKey{sub: event.SubscriptionKey(b[:8]), key: plan.Key(b[8:planKeyLength])}
+}
+
+func appendLatestKey(b []byte, k planKey) []byte { return k.append(append(b, spaceLatest)) }
+
+// appendKeyedKey appends the key of a pending delivery of k.
+func appendKeyedKey(b []byte, k planKey, key event.Key) []byte {
+	b = k.append(append(b, spaceKeyed))
 	return append(b, key[:]...)
 }
 
-const historyKeyLength = 25
+const keyedKeyLength = 1 + planKeyLength + len(event.Key{})
+
+func appendForgetKey(b []byte, bucket uint32, k planKey) []byte {
+	return k.append(appendBucketKey(b, spaceForget, bucket))
+}
+
+const forgetKeyLength = 1 + 4 + planKeyLength
 
 func appendOrderKey(b []byte, sub event.SubscriptionKey, order uint64, key event.Key) []byte {
 	b = append(b, spaceOrder)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/plan"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
@@ -23,16 +24,21 @@ type entry struct {
 	list     []delivery.Attempt
 	due      uint64 // if it is pending
 	replayOf event.DeliveryID
+	planned  uint64
+	key      plan.Key
+	reason   delivery.Reason // if it is not pending
 	// bucket that it is filed in, if it is not pending.
 	bucket uint32
 }
 
 func (e *entry) setPending(st *standing) {
 	e.state, e.attempts, e.list, e.due, e.replayOf = delivery.Pending, st.attempts, st.list, st.due, st.replayOf
+	e.planned, e.key = st.planned, st.key
 }
 
 func (e *entry) setFinished(f *finished, bucket uint32) {
 	e.state, e.attempts, e.list, e.replayOf, e.bucket = f.state, f.attempts, f.list, f.replayOf, bucket
+	e.planned, e.key, e.reason = f.planned, f.key, f.reason
 }
 
 // find looks for a delivery of the namespace in every place that it may be. dropping is held.
@@ -110,6 +116,10 @@ func (s *Store) describe(from pebble.Reader, namespace string, of *entry) (store
 	r := store.Record{
 		ID: of.id, EventID: e.ID, Type: e.Type, Tenant: namespace, Subscription: name, State: of.state,
 		Created: of.id.Event.Accepted(), AttemptCount: of.attempts, Attempts: of.list, ReplayOf: of.replayOf,
+		Reason: of.reason,
+	}
+	if of.planned != 0 {
+		r.Planned = moment(of.planned)
 	}
 	if of.state == delivery.Pending {
 		r.Due = moment(of.due)
@@ -169,6 +179,7 @@ type listing struct {
 	query store.Query
 	subs  map[event.SubscriptionKey]bool // that the query asks for
 	since uint64
+	now   uint64
 	it    *pebble.Iterator
 	heap  sources
 	key   []byte
@@ -182,7 +193,7 @@ func (s *Store) List(ctx context.Context, q store.Query) ([]store.Record, error)
 	defer s.leave()
 	s.dropping.RLock()
 	defer s.dropping.RUnlock()
-	l := &listing{store: s, query: q, since: nanos(q.Since), subs: map[event.SubscriptionKey]bool{}}
+	l := &listing{store: s, query: q, since: nanos(q.Since), now: s.now(), subs: map[event.SubscriptionKey]bool{}}
 	for _, sub := range s.subscriptions.named(q.Tenant, q.Subscription) {
 		l.subs[sub] = true
 	}
@@ -232,9 +243,18 @@ func (l *listing) open(ctx context.Context) error {
 	below := l.below()
 	var all []*source
 	state, s := l.query.State, l.store
+	if l.query.Scheduled {
+		if state != 0 && state != delivery.Pending {
+			return nil
+		}
+		state = delivery.Pending
+	}
 	if state == 0 || state == delivery.Pending {
 		for sub := range l.subs {
-			all = append(all, &source{space: spacePending, sub: sub}, &source{space: spaceHistory, sub: sub})
+			all = append(all, &source{space: spaceWaiting, sub: sub})
+			if !l.query.Scheduled {
+				all = append(all, &source{space: spacePending, sub: sub}, &source{space: spaceHistory, sub: sub})
+			}
 		}
 	}
 	t := tenantOf(l.query.Tenant)
@@ -283,9 +303,14 @@ func (l *listing) advance(ctx context.Context, from *source, below event.Deliver
 	prefix := 9
 	switch from.space {
 	case spacePending:
+		if newest := l.store.latest(l.now) + 1; accepted(below.Event) > newest {
+			// What is due later was attempted or is planned, and comes through other sources.
+			below = event.DeliveryID{Event: firstKey(newest)}
+		}
 		l.key = appendPendingKey(l.key[:0], from.sub, accepted(below.Event), below.Event)
-	case spaceHistory:
+	case spaceHistory, spaceWaiting:
 		l.key = appendHistoryKey(l.key[:0], from.sub, below.Event)
+		l.key[0] = from.space
 	default:
 		prefix = 13
 		l.key = appendFinishedKey(l.key[:0], from.space, from.bucket, from.tenant, below)
@@ -319,12 +344,12 @@ func (l *listing) read(from *source) (wanted, more bool, err error) {
 		from.id.Subscription = from.sub
 		from.state, from.attempts = delivery.Pending, 0
 		wanted = true
-	case from.space == spaceHistory && len(key) == historyKeyLength:
+	case len(key) == historyKeyLength:
 		var h history
 		h, err = decodeHistory(value)
 		from.id = event.DeliveryID{Event: event.Key(key[9:]), Subscription: from.sub}
 		from.setPending(&standing{pending: h.pending, due: h.due, replayOf: h.replayOf})
-		wanted = true
+		wanted = !l.query.Scheduled || h.due > l.now
 	case len(key) == finishedKeyLength:
 		var f finished
 		f, err = decodeFinished(value)
@@ -333,6 +358,9 @@ func (l *listing) read(from *source) (wanted, more bool, err error) {
 		wanted = l.subs[from.id.Subscription] && (l.query.State == 0 || l.query.State == f.state)
 	default:
 		err = fmt.Errorf("read key %x: %w", key, &DamagedError{Kind: kindFinished})
+	}
+	if !l.query.Key.IsZero() {
+		wanted = wanted && l.query.Key == from.key
 	}
 	return wanted, accepted(from.id.Event) >= l.since, err
 }

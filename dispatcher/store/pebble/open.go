@@ -13,16 +13,18 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/clinikapi/eventflow/api/event"
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
 // format is the version of the layout that the package comment describes.
-const format = 2
+const format = 3
 
-// oldFormat is one that is read, too: events of failed and of late deliveries were copied to where their deliveries are,
-// and those of pending deliveries moved to later buckets.
-const oldFormat = 1
+// Formats that are read, too. In the first, events of failed and of late deliveries were copied to where their deliveries
+// are, and those of pending deliveries moved to later buckets. The second had no schedules, and no reasons of deliveries.
+const (
+	oldFormat    = 1
+	formatBefore = 2
+)
 
 var (
 	formatKey = []byte{spaceMeta, 'f', 'o', 'r', 'm', 'a', 't'}
@@ -49,7 +51,8 @@ func OpenContext(ctx context.Context, dir string, options Options) (*Store, erro
 	s.claims.held = map[identity]*claim{}
 	s.subscriptions.known = map[event.SubscriptionKey]subscription{}
 	s.subscriptions.namespaces = map[string]map[event.SubscriptionKey]string{}
-	s.ledger.cached = map[event.SubscriptionKey]delivery.Counts{}
+	s.ledger.cached = map[event.SubscriptionKey]tally{}
+	s.ledger.started = map[event.DeliveryID]struct{}{}
 	s.sweeping.atOnce = keysAtOnce
 	s.tidying, s.counted = make(chan struct{}, 1), make(chan struct{})
 	s.closing, s.close = context.WithCancel(context.Background())
@@ -243,10 +246,10 @@ func (s *Store) checkFormat() error {
 		switch version {
 		case format:
 			return nil
-		case oldFormat:
+		case oldFormat, formatBefore:
 			return s.setFormat()
 		default:
-			return fmt.Errorf("it has format %d: this program reads formats %d and %d: %w", version, oldFormat, format, store.ErrNewer)
+			return fmt.Errorf("it has format %d: this program reads formats %d to %d: %w", version, oldFormat, format, store.ErrNewer)
 		}
 	}
 	it, err := s.db.NewIter(nil)

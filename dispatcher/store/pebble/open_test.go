@@ -54,7 +54,7 @@ func TestOpenRefuses(t *testing.T) {
 		want       string
 		wantKind   error
 	}{
-		"a newer format":             {pebble.FormatKey, []byte{1, 0, 0, 3}, "format 3", store.ErrNewer},
+		"a newer format":             {pebble.FormatKey, []byte{1, 0, 0, 4}, "format 4", store.ErrNewer},
 		"a newer record":             {pebble.FormatKey, []byte{9, 0, 0, 1}, "version 9", store.ErrNewer},
 		"a damaged format":           {pebble.FormatKey, []byte{1}, "damaged format record", store.ErrDamaged},
 		"another program's database": {[]byte("x"), []byte("y"), "another program", store.ErrNotOpen},

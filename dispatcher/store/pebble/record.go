@@ -22,10 +22,14 @@ type ledger struct {
 	sync.Mutex
 	// standings are those that the current batch changes.
 	standings map[event.DeliveryID]standing
-	// changed are the counts that the current batch writes.
-	changed map[event.SubscriptionKey]*delivery.Counts
+	// changed are the counts that the current batch writes, keys the schedules' keys that it reads and writes.
+	changed map[event.SubscriptionKey]*tally
+	keys    map[planKey]*keyed
 	// cached are counts as they were written last.
-	cached     map[event.SubscriptionKey]delivery.Counts
+	cached map[event.SubscriptionKey]tally
+	// started are the planned deliveries that Start let be attempted and that have no outcome yet. The engine bounds them,
+	// as it bounds what is in flight.
+	started    map[event.DeliveryID]struct{}
 	key, value []byte
 }
 
@@ -45,10 +49,12 @@ type standing struct {
 func (l *ledger) begin() {
 	if l.standings == nil {
 		l.standings = map[event.DeliveryID]standing{}
-		l.changed = map[event.SubscriptionKey]*delivery.Counts{}
+		l.changed = map[event.SubscriptionKey]*tally{}
+		l.keys = map[planKey]*keyed{}
 	}
 	clear(l.standings)
 	clear(l.changed)
+	clear(l.keys)
 }
 
 // Record writes outcomes without waiting for the log to be synced.
@@ -84,6 +90,7 @@ func (s *Store) commitLedger(b *pebble.Batch) error {
 		l.value = appendCounts(l.value[:0], counts)
 		_ = b.Set(l.key, l.value, nil)
 	}
+	l.setKeys(b)
 	if err := s.commit(b, pebble.NoSync); err != nil {
 		return fmt.Errorf("record outcomes: %w", err)
 	}
@@ -100,19 +107,36 @@ func (s *Store) commitLedger(b *pebble.Batch) error {
 // record adds one outcome to the batch, unless its delivery is not pending any more.
 func (s *Store) record(b *pebble.Batch, o *delivery.Outcome, now uint64) error {
 	id := o.Delivery.ID
+	delete(s.ledger.started, id)
 	before, err := s.standing(id, nanos(o.Delivery.Due))
-	if err != nil || !before.is {
+	if err != nil {
 		return err
+	}
+	if !before.is {
+		return s.overrule(b, o, &before, now)
 	}
 	if err := s.readHistory(id, &before); err != nil {
 		return err
 	}
-	after := before
+	sub, err := s.subscription(id.Subscription)
+	if err != nil {
+		return err
+	}
+	return s.apply(b, o, &before, sub.tenant, now)
+}
+
+// apply adds to the batch what follows from an outcome of a pending delivery, all of which was read.
+func (s *Store) apply(b *pebble.Batch, o *delivery.Outcome, before *standing, owner tenant, now uint64) error {
+	id := o.Delivery.ID
+	after := *before
 	if o.Attempt != nil {
 		after.attempts = max(before.attempts+1, o.Attempt.Number)
 		after.list = appendNewest(before.list, *o.Attempt)
 	}
-	s.remove(b, id, &before)
+	if err := s.remove(b, id, before); err != nil {
+		return err
+	}
+	var err error
 	switch o.State {
 	case delivery.Pending:
 		after.due, after.history = nanos(o.Due), true
@@ -123,7 +147,10 @@ func (s *Store) record(b *pebble.Batch, o *delivery.Outcome, now uint64) error {
 			s.ledger.key = appendOrderKey(s.ledger.key[:0], id.Subscription, before.order, id.Event)
 			_ = b.SingleDelete(s.ledger.key, nil)
 		}
-		err = s.finish(b, o, &after, now)
+		delete(s.ledger.started, id)
+		if err = s.leaveKey(b, id, before, now); err == nil {
+			s.finish(b, o, &after, owner, now)
+		}
 	default:
 		err = fmt.Errorf("state %d does not follow an attempt", o.State)
 	}
@@ -131,7 +158,7 @@ func (s *Store) record(b *pebble.Batch, o *delivery.Outcome, now uint64) error {
 		return err
 	}
 	s.ledger.standings[id] = after
-	return s.count(o, &before, &after, now)
+	return s.count(o, before, &after, now)
 }
 
 // standing finds out whether a delivery is pending. It is looked for where it is expected, due at the given time; then
@@ -164,16 +191,21 @@ func (s *Store) pendingAt(from pebble.Reader, id event.DeliveryID, due uint64) (
 // pendingOf reads a delivery wherever it is due.
 func (s *Store) pendingOf(from pebble.Reader, id event.DeliveryID) (standing, error) {
 	found := standing{due: accepted(id.Event)}
-	err := get(from, appendHistoryKey(make([]byte, 0, historyKeyLength), id.Subscription, id.Event), func(value []byte) error {
-		if value == nil {
-			return nil
+	key := appendHistoryKey(make([]byte, 0, historyKeyLength), id.Subscription, id.Event)
+	for _, space := range [...]byte{spaceHistory, spaceWaiting} {
+		key[0] = space
+		err := get(from, key, func(value []byte) error {
+			if value == nil {
+				return nil
+			}
+			h, err := decodeHistory(value)
+			found = standing{is: true, pending: h.pending, due: h.due, read: true, list: h.list, replayOf: h.replayOf}
+			found.history = space == spaceHistory
+			return err
+		})
+		if err != nil || found.is {
+			return found, err
 		}
-		h, err := decodeHistory(value)
-		found = standing{is: true, pending: h.pending, due: h.due, read: true, list: h.list, replayOf: h.replayOf}
-		return err
-	})
-	if err != nil || found.is {
-		return found, err
 	}
 	return s.pendingAt(from, id, found.due)
 }
@@ -195,7 +227,7 @@ func (s *Store) readHistory(id event.DeliveryID, of *standing) error {
 }
 
 // remove takes a delivery from the place where it is pending.
-func (s *Store) remove(b *pebble.Batch, id event.DeliveryID, of *standing) {
+func (s *Store) remove(b *pebble.Batch, id event.DeliveryID, of *standing) error {
 	l := &s.ledger
 	l.key = appendPendingKey(l.key[:0], id.Subscription, of.due, id.Event)
 	_ = b.SingleDelete(l.key, nil)
@@ -203,6 +235,18 @@ func (s *Store) remove(b *pebble.Batch, id event.DeliveryID, of *standing) {
 		l.key = appendHistoryKey(l.key[:0], id.Subscription, id.Event)
 		_ = b.Delete(l.key, nil)
 	}
+	if !of.waiting() {
+		return nil
+	}
+	l.key = appendWaitingKey(l.key[:0], id.Subscription, id.Event)
+	_ = b.SingleDelete(l.key, nil)
+	l.key = appendComingKey(l.key[:0], id.Subscription, of.due, id.Event)
+	_ = b.SingleDelete(l.key, nil)
+	c, err := l.counts(s, id.Subscription)
+	if err == nil {
+		c.scheduled--
+	}
+	return err
 }
 
 // setPending puts a delivery among those that are pending.
@@ -220,12 +264,8 @@ func (s *Store) setPending(b *pebble.Batch, id event.DeliveryID, of *standing) {
 
 // finish files a delivery under the time it finished, with a reference to its event where that may go sooner. It writes
 // a few dozen bytes, whatever the size of the event.
-func (s *Store) finish(b *pebble.Batch, o *delivery.Outcome, of *standing, now uint64) error {
+func (s *Store) finish(b *pebble.Batch, o *delivery.Outcome, of *standing, owner tenant, now uint64) {
 	id := o.Delivery.ID
-	sub, err := s.subscription(id.Subscription)
-	if err != nil {
-		return err
-	}
 	l := &s.ledger
 	space, live, bucket := byte(spaceDelivered), &s.delivered, bucketOf(now, hour)
 	if o.State != delivery.Delivered {
@@ -240,9 +280,11 @@ func (s *Store) finish(b *pebble.Batch, o *delivery.Outcome, of *standing, now u
 		l.key = appendEventKey(l.key[:0], spaceLate, bucket, id.Event)
 		_ = b.Set(l.key, nil, nil)
 	}
-	l.key = appendFinishedKey(l.key[:0], space, bucket, sub.tenant, id)
-	l.value = (&finished{state: o.State, attempts: of.attempts, replayOf: of.replayOf, list: of.list}).append(l.value[:0])
-	return b.Set(l.key, l.value, nil)
+	l.key = appendFinishedKey(l.key[:0], space, bucket, owner, id)
+	l.value = (&finished{
+		state: o.State, reason: o.Reason, attempts: of.attempts, replayOf: of.replayOf, list: of.list, planned: of.planned, key: of.key,
+	}).append(l.value[:0])
+	_ = b.Set(l.key, l.value, nil)
 }
 
 // isLate reports whether the event of a delivery that is delivered in the given hour would go before the delivery's
@@ -302,14 +344,14 @@ func later(a, b time.Time) time.Time {
 }
 
 // counts returns the subscription's counts for the current batch to change.
-func (l *ledger) counts(s *Store, sub event.SubscriptionKey) (*delivery.Counts, error) {
+func (l *ledger) counts(s *Store, sub event.SubscriptionKey) (*tally, error) {
 	if c := l.changed[sub]; c != nil {
 		return c, nil
 	}
 	counts, ok := l.cached[sub]
 	if !ok {
 		var err error
-		if counts, err = s.counts(sub); err != nil {
+		if counts, err = s.counts(s.db, sub); err != nil {
 			return nil, err
 		}
 	}

@@ -96,10 +96,17 @@ func (s *Store) replayFailed(b *pebble.Batch, found *entry, e *delivery.Event, s
 	if !stays {
 		s.setEvent(b, spaceEvent, &s.events, bucketOf(s.latest(now), hour), e)
 	}
-	return s.setReplayed(b, found.id, e, standing{
-		pending: pending{since: now, attempts: found.attempts, before: found.attempts, history: true, size: len(e.Body)},
-		due:     now, list: found.list, replayOf: found.replayOf,
-	}), nil
+	again := standing{
+		pending: pending{
+			since: now, attempts: found.attempts, before: found.attempts, history: true, size: len(e.Body),
+			planned: found.planned, key: found.key,
+		},
+		due: now, list: found.list, replayOf: found.replayOf,
+	}
+	if err := s.returnToKey(b, found.id, &again.pending); err != nil {
+		return delivery.PendingDelivery{}, err
+	}
+	return s.setReplayed(b, found.id, e, again), nil
 }
 
 // replayDelivered makes a delivery that names the one it repeats. Its event is stored again, as if accepted now.

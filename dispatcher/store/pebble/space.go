@@ -39,7 +39,8 @@ type space struct {
 	charged          int64 // bytes written since the last look
 	backlog          int64 // bytes in tables that are yet to be compacted for the first time, which takes as much again
 	pending          int64 // deliveries, all of which will finish
-	uncounted        int64 // no fewer than were pending when the store was opened, until they are counted
+	keyed            int64 // those of them that have a schedule's key, which costs as much again to end
+	uncounted        int64 // no fewer than both together when the store was opened, until they are counted
 	reserve          int64
 	full             bool
 	// wanted is the cost of the largest batch that was refused lately, at the given time.
@@ -48,7 +49,7 @@ type space struct {
 }
 
 // owed is what finishing all pending deliveries costs. The lock is held.
-func (a *space) owed() int64 { return max(a.pending, a.uncounted, 0) * finishBytes }
+func (a *space) owed() int64 { return max(a.pending+a.keyed, a.uncounted, 0) * finishBytes }
 
 // headroom is how many bytes may still be spent on new events. The lock is held.
 func (a *space) headroom() int64 {
@@ -168,10 +169,10 @@ func (s *Store) charge(c *contents, bytes int) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.reserve == 0 || !a.known {
-		a.pending += c.pending
+		a.take(c)
 		return nil
 	}
-	cost := amplification*int64(bytes) + max(c.pending, 0)*finishBytes
+	cost := amplification*int64(bytes) + max(c.pending+c.keyed, 0)*finishBytes
 	if c.grows() && a.headroom() < cost {
 		if time.Since(a.looked) > lookPause {
 			a.mu.Unlock()
@@ -184,8 +185,14 @@ func (s *Store) charge(c *contents, bytes int) error {
 		}
 	}
 	a.charged += int64(bytes)
-	a.pending += c.pending
+	a.take(c)
 	return nil
+}
+
+// take notes what a batch does to the pending deliveries. The lock is held.
+func (a *space) take(c *contents) {
+	a.pending += c.pending
+	a.keyed += c.keyed
 }
 
 // release gives back what was charged for a batch that was not written.
@@ -193,11 +200,13 @@ func (s *Store) release(c *contents) {
 	s.space.mu.Lock()
 	defer s.space.mu.Unlock()
 	s.space.pending -= c.pending
+	s.space.keyed -= c.keyed
 }
 
 // contents is what a batch does to the account.
 type contents struct {
 	pending int64 // deliveries that it adds, less those that it ends
+	keyed   int64 // those of them that have a schedule's key
 	events  int
 }
 
@@ -223,6 +232,10 @@ func (s *Store) contentsOf(b *pebble.Batch) (c contents, err error) {
 			c.pending++
 		case key[0] == spacePending && kind == pebble.InternalKeyKindSingleDelete:
 			c.pending--
+		case key[0] == spaceKeyed && kind == pebble.InternalKeyKindSet:
+			c.keyed++
+		case key[0] == spaceKeyed && kind == pebble.InternalKeyKindDelete:
+			c.keyed--
 		case key[0] == spaceEvent && kind == pebble.InternalKeyKindSet:
 			c.events++
 			if !eventStays(key, horizon) {
@@ -240,7 +253,11 @@ const pendingKeyBytes = 8
 func (s *Store) census(opened *pebble.Snapshot) {
 	defer s.work.Done()
 	defer close(s.counted)
-	n, err := s.countPending(opened)
+	n, err := s.countKeys(opened, spacePending)
+	var keyed int64
+	if err == nil {
+		keyed, err = s.countKeys(opened, spaceKeyed)
+	}
 	if err = errors.Join(err, opened.Close()); err != nil && s.closing.Err() == nil {
 		s.options.Logger.Error(oneLineError(err), "Counting the pending deliveries failed; more space than necessary is set aside for them")
 		return
@@ -248,21 +265,24 @@ func (s *Store) census(opened *pebble.Snapshot) {
 	s.space.mu.Lock()
 	defer s.space.mu.Unlock()
 	s.space.pending += n
+	s.space.keyed += keyed
 	s.space.uncounted = 0
 }
 
 // estimatePending bounds from above how many deliveries are pending, at little cost.
 func (s *Store) estimatePending() error {
-	bytes, err := s.db.EstimateDiskUsage([]byte{spacePending}, []byte{spacePending + 1})
-	if err != nil {
-		return fmt.Errorf("read the store: %w", err)
+	for _, space := range [...]byte{spacePending, spaceKeyed} {
+		bytes, err := s.db.EstimateDiskUsage([]byte{space}, []byte{space + 1})
+		if err != nil {
+			return fmt.Errorf("read the store: %w", err)
+		}
+		s.space.uncounted += clampBytes(bytes) / pendingKeyBytes
 	}
-	s.space.uncounted = clampBytes(bytes) / pendingKeyBytes
 	return nil
 }
 
-func (s *Store) countPending(from pebble.Reader) (n int64, err error) {
-	it, err := from.NewIter(&pebble.IterOptions{LowerBound: []byte{spacePending}, UpperBound: []byte{spacePending + 1}})
+func (s *Store) countKeys(from pebble.Reader, space byte) (n int64, err error) {
+	it, err := from.NewIter(&pebble.IterOptions{LowerBound: []byte{space}, UpperBound: []byte{space + 1}})
 	if err != nil {
 		return 0, err
 	}

@@ -48,7 +48,13 @@ type Store struct {
 	claims        claims
 	subscriptions subscriptions
 
-	// ledger is held by whoever changes the standing of deliveries: Record and Replay.
+	// owner is told of what is planned, while it owns the shards.
+	owner struct {
+		sync.RWMutex
+		is delivery.Owner
+	}
+
+	// ledger is held by whoever changes the standing of deliveries: Record, Replay, Append of what plans or cancels, Start.
 	ledger ledger
 	// dropping is held for reading while a record and its event are looked up, so that no bucket goes in between.
 	dropping                  sync.RWMutex
@@ -289,12 +295,13 @@ func (s *Store) Counts(ctx context.Context, sub event.SubscriptionKey) (delivery
 		return delivery.Counts{}, err
 	}
 	defer s.leave()
-	return s.counts(sub)
+	c, err := s.counts(s.db, sub)
+	return c.Counts, err
 }
 
-func (s *Store) counts(sub event.SubscriptionKey) (delivery.Counts, error) {
-	var c delivery.Counts
-	err := get(s.db, appendSubscriptionKey(make([]byte, 0, 16), spaceCounts, sub), func(value []byte) (err error) {
+func (s *Store) counts(from pebble.Reader, sub event.SubscriptionKey) (tally, error) {
+	var c tally
+	err := get(from, appendSubscriptionKey(make([]byte, 0, 16), spaceCounts, sub), func(value []byte) (err error) {
 		if value != nil {
 			c, err = decodeCounts(value)
 		}

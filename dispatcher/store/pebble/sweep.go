@@ -353,10 +353,13 @@ func (w *sweep) owed(it *pebble.Iterator, c *collector, from event.Key) error {
 				break
 			}
 		}
-		w.key = appendHistoryKey(w.key[:0], sub, from)
-		for ok := it.SeekGE(w.key); ok && len(it.Key()) == historyKeyLength && bytes.Equal(it.Key()[:9], w.key[:9]); ok = it.Next() {
-			if !c.add(event.Key(it.Key()[9:])) {
-				break
+		for _, space := range [...]byte{spaceHistory, spaceWaiting} {
+			w.key = appendHistoryKey(w.key[:0], sub, from)
+			w.key[0] = space
+			for ok := it.SeekGE(w.key); ok && len(it.Key()) == historyKeyLength && bytes.Equal(it.Key()[:9], w.key[:9]); ok = it.Next() {
+				if !c.add(event.Key(it.Key()[9:])) {
+					break
+				}
 			}
 		}
 		w.key = appendPendingKey(w.key[:0], sub, math.MaxUint64, event.Key{})

@@ -43,7 +43,7 @@ func testPlanRetention(f *fixture) {
 	f.starts(id, true)
 	f.record(f.delivered(d))
 	f.lasts(id, keepDelivered, time.Hour) // from its end
-	f.clock.advance(2 * time.Hour)
+	f.clock.advance(48 * time.Hour)
 	f.expire()
 	if _, err := f.Event(f.ctx, id.Event); err == nil {
 		f.Error("the event is still there")
