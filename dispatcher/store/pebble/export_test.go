@@ -71,6 +71,14 @@ func Pending(s *Store) int64 {
 	return n
 }
 
+// Keyed is how many of them it counts that have a key of a schedule.
+func Keyed(s *Store) int64 {
+	<-s.counted
+	s.space.mu.Lock()
+	defer s.space.mu.Unlock()
+	return s.space.keyed
+}
+
 // TotalsBy is Totals with steps of the given length.
 func TotalsBy(ctx context.Context, s *Store, length int, yield func(sub event.SubscriptionKey, deliveries, bytes int64) error) error {
 	return s.totalsBy(ctx, length, yield)

@@ -101,7 +101,8 @@ func (s *Store) standingOf(id event.DeliveryID) (standing, error) {
 	if !st.is {
 		return st, nil
 	}
-	return st, s.readHistory(id, &st)
+	err := s.readHistory(id, &st)
+	return st, err
 }
 
 // end cancels a delivery if it is pending.

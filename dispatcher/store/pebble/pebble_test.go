@@ -23,6 +23,10 @@ func TestMain(m *testing.M) {
 		occupant(spec)
 		return
 	}
+	if spec := os.Getenv(plansVariable); spec != "" {
+		planner(spec)
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -33,6 +34,9 @@ func (s *Store) Start(ctx context.Context, id event.DeliveryID) (bool, error) {
 	}
 	return true, nil
 }
+
+// overruled are the reasons of deliveries that are cancelled while an attempt may be on its way.
+var overruled = []delivery.Reason{delivery.ReasonCancelledByEvent, delivery.ReasonByUser, delivery.ReasonReplaced}
 
 // overrule makes a delivery that was cancelled Delivered if that is what came of the attempt that was on its way.
 func (s *Store) overrule(b *pebble.Batch, o *delivery.Outcome, before *standing, now uint64) error {
@@ -74,8 +78,7 @@ func (s *Store) cancelledBy(owner tenant, id event.DeliveryID) (found *finished,
 				return nil
 			}
 			f, err := decodeFinished(value)
-			switch f.reason {
-			case delivery.ReasonCancelledByEvent, delivery.ReasonByUser, delivery.ReasonReplaced:
+			if slices.Contains(overruled, f.reason) {
 				found, in = &f, bucket
 			}
 			return err

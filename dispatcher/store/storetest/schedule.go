@@ -40,6 +40,7 @@ var scheduleTests = map[string]func(*fixture){
 	"Durable":           testPlanDurable,
 	"Full":              testPlanFull,
 	"Race":              testPlanRace,
+	"Model":             testPlanModel,
 }
 
 // timestamp of an event, in minutes after an arbitrary time.
