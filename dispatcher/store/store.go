@@ -88,8 +88,8 @@ const (
 	// DeliveryBytes and OrderedDeliveryBytes are for each delivery, to a subscription that is not ordered or is.
 	DeliveryBytes        = 112
 	OrderedDeliveryBytes = 224
-	// PlanBytes is for each Plan and Cancel.
-	PlanBytes = 512
+	// PlanBytes is for each Plan and Cancel, with what it ends.
+	PlanBytes = 2 << 10
 )
 
 // SameSubscriptions reports whether two fan-outs share their subscriptions, as the events of one type in a request do.
