@@ -70,7 +70,7 @@ func (s *Store) Append(ctx context.Context, events []store.NewEvent) ([]store.Ac
 	for i := range events {
 		c.ids = append(c.ids, identityOf(events[i].Event.Tenant, events[i].Event.ID))
 		c.bytes += len(events[i].Event.Body)
-		c.deliveries += len(events[i].Subscriptions)
+		c.deliveries += len(events[i].Subscriptions) + len(events[i].Plans) + len(events[i].Cancels)
 	}
 	if c.large() {
 		if err := s.awaitLarge(ctx); err != nil {

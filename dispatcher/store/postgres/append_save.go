@@ -18,6 +18,9 @@ const (
 	saveEvents = `INSERT INTO @1 (key, namespace, id, type, traceparent, body)
 SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[])`
 
+	savePlannedEvents = `INSERT INTO @1 (key, namespace, id, type, traceparent, body, refs)
+SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::integer[])`
+
 	savePending = `INSERT INTO eventflow.pending (sub, due, event, tenant, since, attempts, before, ord, size, history)
 SELECT sub, due, event, tenant, since, 0, 0, ord, size, history
 FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[], $7::integer[], $8::boolean[])
@@ -66,7 +69,12 @@ func (w *writing) save(conn *connection, ids string, undo [][16]byte, hours []in
 	if err := w.saveDeliveries(p); err != nil {
 		return err
 	}
-	unknown := s.known.unknown(w.entries)
+	if w.scheduled {
+		if err := w.planning.save(w, p); err != nil {
+			return err
+		}
+	}
+	unknown := s.known.unknown(w.entries, w.planning)
 	if err := s.saveSubscriptions(p, unknown); err != nil {
 		return err
 	}
@@ -104,21 +112,33 @@ func (s *Store) saveSubscriptions(p *parts, subs []*delivery.Subscription) error
 	return nil
 }
 
-// saveEvents stores the events of an hour.
+// saveEvents stores the events of an hour that are due at once.
 func (w *writing) saveEvents(p *parts, hour int64) error {
+	var entries []*entry
+	for _, e := range w.entries {
+		if e.at != 0 && !e.stored && kindEvents.bucket(e.at) == hour && len(e.event().Subscriptions) > 0 {
+			entries = append(entries, e)
+		}
+	}
+	return w.saveEntries(p, period{kindEvents, hour}, entries, nil)
+}
+
+// saveEntries stores the events of the entries in a period's table. refs is how many planned deliveries of each have their
+// event there; only the tables of planned events keep it.
+func (w *writing) saveEntries(p *parts, into period, entries []*entry, refs map[*entry]int32) error {
+	var counts []int32
 	var keys, bodies [][]byte
 	var namespaces, ids, types, traces []string
 	queue := func() {
-		if len(keys) > 0 {
-			p.batch.Queue(w.store.sql(saveEvents, kindEvents.table(hour)), keys, namespaces, ids, types, traces, bodies)
+		if len(keys) > 0 && into.kind == kindPlannedEvents {
+			p.batch.Queue(w.store.sql(savePlannedEvents, into.table()), keys, namespaces, ids, types, traces, bodies, counts)
+		} else if len(keys) > 0 {
+			p.batch.Queue(w.store.sql(saveEvents, into.table()), keys, namespaces, ids, types, traces, bodies)
 		}
-		keys, bodies, namespaces, ids, types, traces = nil, nil, nil, nil, nil, nil
+		keys, bodies, namespaces, ids, types, traces, counts = nil, nil, nil, nil, nil, nil, nil
 	}
-	for _, e := range w.entries {
+	for _, e := range entries {
 		ev := e.event()
-		if e.at == 0 || e.stored || kindEvents.bucket(e.at) != hour || len(ev.Subscriptions) == 0 {
-			continue
-		}
 		if p.bytes > 0 && p.bytes+len(ev.Event.Body) > partBytes {
 			queue()
 			if err := p.flush(); err != nil {
@@ -129,6 +149,7 @@ func (w *writing) saveEvents(p *parts, hour int64) error {
 		keys, bodies = append(keys, e.key[:]), append(bodies, sealBody(ev.Event.Body))
 		namespaces, ids = append(namespaces, ev.Event.Tenant), append(ids, ev.Event.ID)
 		types, traces = append(types, string(ev.Event.Type)), append(traces, ev.Event.Traceparent)
+		counts = append(counts, refs[e])
 	}
 	queue()
 	return nil
@@ -189,6 +210,9 @@ func (w *writing) answer() {
 		}
 	}
 	w.store.ownership.recheck(w.store, w.quiet, w.subscriptions)
+	if w.planning != nil {
+		w.store.ownership.tellPlanned(w.planning.earliest())
+	}
 }
 
 // subscriptions calls yield for each new delivery's.
@@ -199,6 +223,11 @@ func (w *writing) subscriptions(yield func(event.SubscriptionKey, int64)) {
 		}
 		for _, sub := range e.event().Subscriptions {
 			yield(sub.Key, w.due(e))
+		}
+	}
+	if w.planning != nil {
+		for sub, due := range w.planning.earliest() {
+			yield(sub, due)
 		}
 	}
 }

@@ -34,6 +34,11 @@ type writing struct {
 	// quiet are the shards that this process owned when it stored something for them, with their leases' epochs: their
 	// owner has no notice of it.
 	quiet map[int]int64
+	// scheduled is set if schedules decide on some of the events; planning is what they changed in the last try.
+	scheduled bool
+	planning  *planning
+	// looked is set once the tables were looked up that others made for planned events.
+	looked bool
 }
 
 // entry is one of the events: the first with its id in its call.
@@ -58,6 +63,9 @@ type acceptance struct {
 
 func (e *entry) event() *store.NewEvent { return &e.call.events[e.index] }
 
+// deliveries is how many the event causes, as its producer is told.
+func (e *entry) deliveries() int { return len(e.event().Subscriptions) + len(e.event().Plans) }
+
 func newWriting(s *Store, acceptor string, calls []*call) *writing {
 	w := &writing{store: s, acceptor: acceptor, calls: calls}
 	for _, c := range calls {
@@ -69,6 +77,7 @@ func newWriting(s *Store, acceptor string, calls []*call) *writing {
 			}
 		}
 	}
+	w.scheduled = w.plans()
 	return w
 }
 
@@ -77,7 +86,11 @@ func (w *writing) try(ctx context.Context) error {
 	s := w.store
 	now := s.latest()
 	today := kindIDs.bucket(now)
-	if err := s.ensure(ctx, period{kindIDs, today}, period{kindIDs, today - 1}, period{kindEvents, kindEvents.bucket(now)}); err != nil {
+	wanted := []period{{kindIDs, today}, {kindIDs, today - 1}, {kindEvents, kindEvents.bucket(now)}}
+	if w.scheduled {
+		wanted = append(wanted, w.planPeriods(now)...)
+	}
+	if err := s.ensure(ctx, wanted...); err != nil {
 		return err
 	}
 	conn, err := s.acquireUntil(ctx, s.pool)
@@ -109,6 +122,11 @@ func (w *writing) try(ctx context.Context) error {
 		if !s.periods.has(period{kindEvents, hour}) { // the hour turned since
 			conn.release()
 			return errors.Join(s.ensure(ctx, period{kindEvents, hour}), errHourTurned)
+		}
+	}
+	if w.scheduled {
+		if err := w.plan(ctx, conn, now); err != nil {
+			return err
 		}
 	}
 	return w.save(conn, ids.table(), undo, hours)
@@ -166,7 +184,7 @@ func (w *writing) claim(conn *connection, begun bool, ids, yesterday string) err
 		byID[e.id] = e
 		e.before, e.at, e.stored = nil, 0, false
 		keys[i], digests[i] = e.id, e.event().Digest
-		counts[i], numbers[i] = int32(len(e.event().Subscriptions)), int64(i+1)
+		counts[i], numbers[i] = int32(e.deliveries()), int64(i+1)
 	}
 	b := &pgx.Batch{}
 	var readers []func(pgx.BatchResults) error
@@ -263,7 +281,7 @@ func (w *writing) judge() (undo [][16]byte) {
 func (c *call) judge(e *entry, i int) error {
 	digest := c.events[i].Digest
 	first := e.event()
-	c.answers[i] = store.Accepted{ID: first.Event.ID, Deliveries: len(first.Subscriptions), Repeated: e.index != i}
+	c.answers[i] = store.Accepted{ID: first.Event.ID, Deliveries: e.deliveries(), Repeated: e.index != i}
 	switch {
 	case e.at != 0:
 		if digest != first.Digest {

@@ -12,17 +12,17 @@ import (
 )
 
 // pendingColumns are what rowOfPending reads.
-const pendingColumns = `due, event, since, attempts, before, ord, size`
+const pendingColumns = `due, event, since, attempts, before, ord, size, coalesce(planned, 0)`
 
 // rowOfPending is a row of pending without its list of attempts.
 type rowOfPending struct {
-	due, since, order      int64
-	event                  []byte
-	attempts, before, size int
+	due, since, order, planned int64
+	event                      []byte
+	attempts, before, size     int
 }
 
 func (r *rowOfPending) fields() []any {
-	return []any{&r.due, &r.event, &r.since, &r.attempts, &r.before, &r.order, &r.size}
+	return []any{&r.due, &r.event, &r.since, &r.attempts, &r.before, &r.order, &r.size, &r.planned}
 }
 
 func (r *rowOfPending) delivery(sub event.SubscriptionKey) (delivery.PendingDelivery, error) {
@@ -30,8 +30,16 @@ func (r *rowOfPending) delivery(sub event.SubscriptionKey) (delivery.PendingDeli
 	return delivery.PendingDelivery{
 		ID:  event.DeliveryID{Event: key, Subscription: sub},
 		Due: moment(r.due), Since: moment(r.since), Attempts: r.attempts, AttemptsBefore: r.before,
-		Order: uint64(r.order), Size: r.size,
+		Order: uint64(r.order), Size: r.size, Planned: plannedTime(r.planned),
 	}, err
+}
+
+// plannedTime is the planned time that a row has; zero for none.
+func plannedTime(ns int64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return moment(ns)
 }
 
 // readPending appends the deliveries of an answer to into.
@@ -138,7 +146,8 @@ func (s *Store) Due(ctx context.Context, sub event.SubscriptionKey, from deliver
 	return found, next, ok, nil
 }
 
-// selectAged: a delivery without a history is as old as it is due, one with a history at most as old as its event.
+// selectAged: a delivery without a history is as old as it is due, also if that was planned; one with a history is at most
+// as old as its event.
 const selectAged = `(SELECT ` + pendingColumns + ` FROM eventflow.pending WHERE sub = $1 AND history AND event < $4 AND since <= $2 ORDER BY event LIMIT $3)
 UNION ALL
 (SELECT ` + pendingColumns + ` FROM eventflow.pending WHERE sub = $1 AND NOT history AND due <= $2 ORDER BY due LIMIT $3)
@@ -193,11 +202,11 @@ func (s *Store) First(ctx context.Context, sub event.SubscriptionKey, order uint
 	return found[0], true, nil
 }
 
-const selectOldest = `(SELECT event FROM eventflow.pending WHERE sub = $1 AND history ORDER BY event LIMIT 1)
+const selectOldest = `(SELECT event, 0::bigint FROM eventflow.pending WHERE sub = $1 AND history AND (planned IS NULL OR attempts > 0) ORDER BY event LIMIT 1)
 UNION ALL
-(SELECT event FROM eventflow.pending WHERE sub = $1 AND NOT history ORDER BY due, event LIMIT 1)`
+(SELECT event, coalesce(planned, 0) FROM eventflow.pending WHERE sub = $1 AND NOT history ORDER BY due, event LIMIT 1)`
 
-// OldestPending compares the oldest delivery with a history to the oldest without.
+// OldestPending compares the oldest delivery with a history to the first that is due of those without.
 func (s *Store) OldestPending(ctx context.Context, sub event.SubscriptionKey) (time.Time, error) {
 	if err := s.enter(ctx); err != nil {
 		return time.Time{}, err
@@ -207,9 +216,16 @@ func (s *Store) OldestPending(ctx context.Context, sub event.SubscriptionKey) (t
 	err := s.read(ctx, s.sql(selectOldest), []any{sub[:]}, func(rows pgx.Rows) error {
 		oldest = time.Time{}
 		var raw []byte
-		_, err := pgx.ForEachRow(rows, []any{&raw}, func() error {
+		var planned int64
+		_, err := pgx.ForEachRow(rows, []any{&raw, &planned}, func() error {
 			key, err := decodeKey(raw)
-			if at := key.Accepted(); oldest.IsZero() || at.Before(oldest) {
+			at := key.Accepted()
+			if planned != 0 {
+				if at = moment(planned); at.After(s.Now()) {
+					return err // what is due at once would come before
+				}
+			}
+			if oldest.IsZero() || at.Before(oldest) {
 				oldest = at
 			}
 			return err
@@ -219,7 +235,7 @@ func (s *Store) OldestPending(ctx context.Context, sub event.SubscriptionKey) (t
 	return oldest, err
 }
 
-const selectRetrying = `SELECT due, event, attempts, log FROM eventflow.pending WHERE sub = $1 AND history AND attempts > 0 ORDER BY due, event LIMIT $2`
+const selectRetrying = `SELECT due, event, attempts, coalesce(planned, 0), log FROM eventflow.pending WHERE sub = $1 AND history AND attempts > 0 ORDER BY due, event LIMIT $2`
 
 // Retrying reads the deliveries that failed at least once and are pending, next due first.
 func (s *Store) Retrying(ctx context.Context, sub event.SubscriptionKey, limit int) ([]store.RetryingDelivery, error) {
@@ -231,17 +247,18 @@ func (s *Store) Retrying(ctx context.Context, sub event.SubscriptionKey, limit i
 		return nil, nil
 	}
 	var found []store.RetryingDelivery
+	var planned []time.Time
 	err := s.view(ctx, func(ctx context.Context, conn *pgx.Conn, all live) error {
-		found = found[:0]
+		found, planned = found[:0], planned[:0]
 		rows, err := conn.Query(ctx, s.sql(selectRetrying), sub[:], limit)
 		if err != nil {
 			return err
 		}
 		var r rowOfPending
 		var log []byte
-		_, err = pgx.ForEachRow(rows, []any{&r.due, &r.event, &r.attempts, &log}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&r.due, &r.event, &r.attempts, &r.planned, &log}, func() error {
 			d, err := r.retrying(sub, log)
-			found = append(found, d)
+			found, planned = append(found, d), append(planned, plannedTime(r.planned))
 			return err
 		})
 		if err != nil {
@@ -249,7 +266,7 @@ func (s *Store) Retrying(ctx context.Context, sub event.SubscriptionKey, limit i
 		}
 		wanted := wantedEvents{}
 		for i := range found {
-			wanted.add(found[i].ID.Event, nil)
+			wanted.add(found[i].ID.Event, place{planned: planned[i]})
 		}
 		events, err := s.findEvents(ctx, conn, all, wanted, false)
 		for i := range found {

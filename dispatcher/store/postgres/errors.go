@@ -71,7 +71,7 @@ func isLost(err error) bool {
 
 // isOurs reports whether err says something of deliveries, and not of the database.
 func isOurs(err error) bool {
-	for _, known := range []error{store.ErrClosed, store.ErrFull, store.ErrNotFound, store.ErrConflict, store.ErrStillPending, errUsage} {
+	for _, known := range []error{store.ErrClosed, store.ErrFull, store.ErrNotFound, store.ErrConflict, store.ErrStillPending, store.ErrNotPending, errUsage} {
 		if errors.Is(err, known) {
 			return true
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -12,13 +13,36 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
-// wantedEvents are keys of events, with the day that a failed delivery of each is filed in, or nil.
-type wantedEvents map[event.Key]*int64
+// place is where an event is looked for first: among those of the day in which a delivery of it failed, of the hour to which
+// it was moved, or of the day for which a delivery is planned; nil and zero for none of these.
+type place struct {
+	failed, hour *int64
+	planned      time.Time
+}
 
-func (w wantedEvents) add(key event.Key, failed *int64) {
-	if before, ok := w[key]; !ok || before == nil {
-		w[key] = failed
+// wantedEvents are keys of events, with their places.
+type wantedEvents map[event.Key]place
+
+func (w wantedEvents) add(key event.Key, at place) {
+	if before, ok := w[key]; !ok || before == (place{}) {
+		w[key] = at
 	}
+}
+
+// period is that of the table in which the event is looked for first.
+func (p place) period(key event.Key, all live) period {
+	if p.failed != nil {
+		return period{kindFailedEvents, *p.failed}
+	}
+	if p.hour != nil {
+		return period{kindEvents, *p.hour}
+	}
+	if !p.planned.IsZero() {
+		if at := plannedPeriod(p.planned); all.has(at) {
+			return at
+		}
+	}
+	return period{kindEvents, kindEvents.bucket(accepted(key))}
 }
 
 // foundEvents are the events that were found.
@@ -29,15 +53,11 @@ func (s *Store) findEvents(ctx context.Context, conn *pgx.Conn, all live, wanted
 	found := foundEvents{}
 	byTable := map[string][][]byte{}
 	oldest := int64(-1)
-	for key, failed := range wanted {
-		at := period{kindEvents, kindEvents.bucket(accepted(key))}
-		if oldest < 0 || at.bucket < oldest {
-			oldest = at.bucket
+	for key, where := range wanted {
+		if ns := accepted(key); oldest < 0 || ns < oldest {
+			oldest = ns
 		}
-		if failed != nil {
-			at = period{kindFailedEvents, *failed}
-		}
-		if all.has(at) {
+		if at := where.period(key, all); all.has(at) {
 			byTable[at.table()] = append(byTable[at.table()], key[:])
 		}
 	}
@@ -51,8 +71,10 @@ func (s *Store) findEvents(ctx context.Context, conn *pgx.Conn, all live, wanted
 		}
 	}
 	clear(byTable)
-	for _, bucket := range all.from(kindEvents, oldest) {
-		byTable[kindEvents.table(bucket)] = missing
+	for _, k := range []*kind{kindEvents, kindPlannedEvents} {
+		for _, bucket := range all.from(k, k.bucket(oldest)) {
+			byTable[k.table(bucket)] = missing
+		}
 	}
 	return found, s.readEventTables(ctx, conn, byTable, bodies, found)
 }
@@ -159,9 +181,12 @@ func (s *Store) readEvents() {
 func (s *Store) answerEvents(batch []*eventRead) {
 	wanted := wantedEvents{}
 	for _, r := range batch {
-		wanted.add(r.key, nil)
+		wanted.add(r.key, place{})
 	}
 	found, err := s.quickEvents(s.closing, wanted)
+	if err == nil && len(found) < len(wanted) {
+		err = s.quickPlanned(s.closing, wanted, found)
+	}
 	if err != nil || len(found) < len(wanted) {
 		err = s.view(s.closing, func(ctx context.Context, conn *pgx.Conn, all live) (err error) {
 			found, err = s.findEvents(ctx, conn, all, wanted, true)
@@ -183,8 +208,9 @@ func (s *Store) answerEvents(batch []*eventRead) {
 // quickEvents reads events from the tables of the hours in which they were accepted.
 func (s *Store) quickEvents(ctx context.Context, wanted wantedEvents) (foundEvents, error) {
 	byTable := map[string][][]byte{}
-	for key := range wanted {
-		if at := (period{kindEvents, kindEvents.bucket(accepted(key))}); s.periods.has(at) {
+	all := s.periods.list()
+	for key, where := range wanted {
+		if at := where.period(key, all); all.has(at) {
 			byTable[at.table()] = append(byTable[at.table()], key[:])
 		}
 	}
@@ -192,6 +218,27 @@ func (s *Store) quickEvents(ctx context.Context, wanted wantedEvents) (foundEven
 	defer cancel()
 	found := foundEvents{}
 	return found, s.readEventTables(ctx, s.pool, byTable, true, found)
+}
+
+// quickPlanned looks for what was not found among the events that are planned for today and were for yesterday: what is
+// attempted now is one of them, as a rule.
+func (s *Store) quickPlanned(ctx context.Context, wanted wantedEvents, found foundEvents) error {
+	var missing [][]byte
+	for key := range wanted {
+		if found[key] == nil {
+			missing = append(missing, key[:])
+		}
+	}
+	all, today := s.periods.list(), kindPlannedEvents.bucket(s.now())
+	byTable := map[string][][]byte{}
+	for _, at := range []period{{kindPlannedEvents, today}, {kindPlannedEvents, today - 1}} {
+		if all.has(at) {
+			byTable[at.table()] = missing
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	return s.readEventTables(ctx, s.pool, byTable, true, found)
 }
 
 // maxBrought bounds the bodies that Due reads along, in bytes.
@@ -205,7 +252,7 @@ func (s *Store) bringEvents(ctx context.Context, deliveries []delivery.PendingDe
 		if size += deliveries[i].Size; size > maxBrought {
 			break
 		}
-		wanted.add(deliveries[i].ID.Event, nil)
+		wanted.add(deliveries[i].ID.Event, place{planned: deliveries[i].Planned})
 	}
 	if len(wanted) == 0 {
 		return

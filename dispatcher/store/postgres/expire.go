@@ -48,11 +48,21 @@ func (s *Store) Expire(ctx context.Context, now time.Time) error {
 		dropped = append(dropped, periodsUntil(all, kindDelivered, last)...)
 		// An event may be kept for a delivery that finished in the hour after its own.
 		if events := all.until(kindEvents, last-1); len(events) > 0 {
-			if err := s.moveOwed(ctx, events, ns); err != nil {
+			if err := s.moveOwed(ctx, events, ns, plannedSince(all)); err != nil {
 				return fmt.Errorf("move events that are owed: %w", explain(ctx, err))
 			}
 			dropped = append(dropped, periodsUntil(all, kindEvents, last-1)...)
 		}
+	}
+	if last, ok := endedBefore(ns, retention.Delivered, day); ok {
+		planned := periodsUntil(all, kindPlannedEvents, last)
+		if err := s.movePlanned(ctx, planned, ns); err != nil {
+			return fmt.Errorf("move planned events that are owed: %w", explain(ctx, err))
+		}
+		dropped = append(dropped, planned...)
+	}
+	if last, ok := endedBefore(ns, max(retention.Delivered, retention.Failed), day); ok {
+		dropped = append(dropped, periodsUntil(all, kindDetails, last)...)
 	}
 	if last, ok := endedBefore(ns, retention.Failed, day); ok {
 		dropped = append(dropped, periodsUntil(all, kindFailed, last)...)
@@ -68,6 +78,7 @@ func (s *Store) Expire(ctx context.Context, now time.Time) error {
 		_, err = s.seePeriods(ctx)
 	}
 	s.forget(ctx)
+	s.forgetKeys(ctx, ns)
 	return explain(ctx, err)
 }
 
@@ -94,19 +105,31 @@ func periodsUntil(all live, k *kind, last int64) (found []period) {
 
 // drop drops a table. It does not wait for long, lest others wait behind it.
 func (s *Store) drop(ctx context.Context, p period) error {
-	return s.transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		for _, text := range []string{
-			`SELECT set_config('lock_timeout', '500ms', true)`,
-			`SELECT id FROM eventflow.meta WHERE id = 1 FOR UPDATE`,
-			`DROP TABLE IF EXISTS @1`,
-		} {
-			if _, err := conn.Exec(ctx, s.sql(text, p.table()), pgx.QueryExecModeSimpleProtocol); err != nil {
+	statements := []string{
+		`SELECT set_config('lock_timeout', '500ms', true)`,
+		`SELECT id FROM eventflow.meta WHERE id = 1 FOR UPDATE`,
+		`DROP TABLE IF EXISTS @1`,
+	}
+	to := period{kindEvents, kindEvents.bucket(s.latest())}
+	if p.kind == kindPlannedEvents {
+		if err := s.ensure(ctx, to); err != nil {
+			return err
+		}
+		statements = slices.Insert(statements, 2, `LOCK TABLE @1`, moveRest) // what a replay stored there since the others were moved
+	}
+	err := s.transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		for _, text := range statements {
+			if _, err := conn.Exec(ctx, s.sql(text, p.table(), to.table()), pgx.QueryExecModeSimpleProtocol); err != nil {
 				return err
 			}
 		}
 		_, err := conn.Exec(ctx, s.sql(`DELETE FROM eventflow.periods WHERE kind = $1 AND bucket = $2`), p.kind.name, p.bucket)
 		return err
 	})
+	if code(err) == codeUndefinedTable {
+		return nil // another dropped it
+	}
+	return err
 }
 
 const (
@@ -118,21 +141,22 @@ const (
 )
 
 const (
-	// selectOwed: what becomes pending after it was asked brings its event along into the present hour.
-	selectOwed = `SELECT DISTINCT event FROM eventflow.pending WHERE event >= $1 AND event < $2 ORDER BY event LIMIT $3`
+	// selectOwed: what becomes pending after it was asked brings its event along into the present hour. What is planned
+	// for a day whose table is there has its event in that.
+	selectOwed = `SELECT DISTINCT event FROM eventflow.pending WHERE event >= $1 AND event < $2 AND (planned IS NULL OR planned < $4) ORDER BY event LIMIT $3`
 	moveEvents = `INSERT INTO @1 (key, namespace, id, type, traceparent, body)
 SELECT key, namespace, id, type, traceparent, body FROM @2 WHERE key = ANY($1) ORDER BY key ON CONFLICT DO NOTHING`
 )
 
 // moveOwed copies the events of pending deliveries out of the tables of the given hours into that of the present one.
-func (s *Store) moveOwed(ctx context.Context, hours []int64, ns int64) error {
+func (s *Store) moveOwed(ctx context.Context, hours []int64, ns, planned int64) error {
 	to := period{kindEvents, kindEvents.bucket(ns)}
 	if err := s.ensure(ctx, to); err != nil {
 		return err
 	}
 	from, end := []byte{}, keyBytes((hours[len(hours)-1]+1)*hour)
 	for {
-		keys, err := s.owed(ctx, from, end)
+		keys, err := s.owed(ctx, from, end, planned)
 		if err != nil {
 			return err
 		}
@@ -151,10 +175,10 @@ func (s *Store) moveOwed(ctx context.Context, hours []int64, ns int64) error {
 }
 
 // owed returns the keys of the events between from and end that have a pending delivery.
-func (s *Store) owed(ctx context.Context, from, end []byte) ([][]byte, error) {
+func (s *Store) owed(ctx context.Context, from, end []byte, planned int64) ([][]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, moveTimeout)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, s.sql(selectOwed), from, end, owedPage)
+	rows, err := s.pool.Query(ctx, s.sql(selectOwed), from, end, owedPage, planned)
 	if err != nil {
 		return nil, err
 	}

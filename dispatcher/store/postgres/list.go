@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -23,16 +24,19 @@ type entryOf struct {
 	list     []delivery.Attempt
 	due      int64
 	replayOf []byte
-	// bucket that it is filed in, if it is failed or cancelled.
-	bucket int64
-	name   string // of its subscription
+	// bucket that it is filed in, if it has finished.
+	bucket  int64
+	planned int64  // 0 if it was not
+	key     []byte // that it was planned for, if it has finished
+	name    string // of its subscription
+	reason  string
 }
 
 // entryColumns are what readEntries reads; where a table has none of them, another expression stands in.
 const (
-	pendingEntry   = `event, sub, 1::smallint AS state, attempts, %s AS log, due, replay_of, 0::bigint AS bucket`
-	deliveredEntry = `event, sub, 2::smallint AS state, attempts, %s AS log, 0::bigint AS due, replay_of, 0::bigint AS bucket`
-	failedEntry    = `event, sub, state, attempts, %s AS log, 0::bigint AS due, replay_of, %d::bigint AS bucket`
+	pendingEntry   = `event, sub, 1::smallint AS state, attempts, %s AS log, due, replay_of, 0::bigint AS bucket, coalesce(planned, 0) AS planned`
+	deliveredEntry = `event, sub, 2::smallint AS state, attempts, %s AS log, 0::bigint AS due, replay_of, %d::bigint AS bucket, 0::bigint AS planned`
+	failedEntry    = `event, sub, state, attempts, %s AS log, 0::bigint AS due, replay_of, %d::bigint AS bucket, 0::bigint AS planned`
 )
 
 func readEntries(rows pgx.Rows) ([]entryOf, error) {
@@ -40,8 +44,8 @@ func readEntries(rows pgx.Rows) ([]entryOf, error) {
 	var key, sub, log, replayOf []byte
 	var state int16
 	var e entryOf
-	_, err := pgx.ForEachRow(rows, []any{&key, &sub, &state, &e.attempts, &log, &e.due, &replayOf, &e.bucket, &e.name}, func() error {
-		one := entryOf{state: delivery.State(state), attempts: e.attempts, due: e.due, bucket: e.bucket, name: e.name, replayOf: bytes.Clone(replayOf)}
+	_, err := pgx.ForEachRow(rows, []any{&key, &sub, &state, &e.attempts, &log, &e.due, &replayOf, &e.bucket, &e.planned, &e.name}, func() error {
+		one := entryOf{state: delivery.State(state), attempts: e.attempts, due: e.due, bucket: e.bucket, planned: e.planned, name: e.name, replayOf: bytes.Clone(replayOf)}
 		var errs [3]error
 		one.id.Event, errs[0] = decodeKey(key)
 		one.id.Subscription, errs[1] = decodeSubscription(sub)
@@ -85,10 +89,11 @@ func (s *Store) find(ctx context.Context, conn *pgx.Conn, all live, namespace st
 	}
 	pending := fmt.Sprintf(pendingEntry, "log")
 	q.union("SELECT %s FROM %s.pending WHERE sub = %s AND event = %s AND history AND tenant = %s", pending, schema, sub, key, tenant)
-	q.union("SELECT %s FROM %s.pending WHERE sub = %s AND event = %s AND due = %s AND NOT history AND tenant = %s", pending, schema, sub, key, q.argument(at), tenant)
+	q.union("SELECT %s FROM %s.pending WHERE sub = %s AND event = %s AND due = %s AND NOT history AND planned IS NULL AND tenant = %s", pending, schema, sub, key, q.argument(at), tenant)
+	q.union("SELECT %s FROM %s.pending WHERE sub = %s AND event = %s AND NOT history AND planned IS NOT NULL AND tenant = %s", pending, schema, sub, key, tenant)
 	const here = "SELECT %s FROM %s.%s WHERE tenant = %s AND event = %s AND sub = %s"
 	for _, bucket := range all.from(kindDelivered, kindDelivered.bucket(at)) {
-		q.union(here, fmt.Sprintf(deliveredEntry, "log"), schema, kindDelivered.table(bucket), tenant, key, sub)
+		q.union(here, fmt.Sprintf(deliveredEntry, "log", bucket), schema, kindDelivered.table(bucket), tenant, key, sub)
 	}
 	for _, bucket := range all.from(kindFailed, kindFailed.bucket(at)) {
 		q.union(here, fmt.Sprintf(failedEntry, "log", bucket), schema, kindFailed.table(bucket), tenant, key, sub)
@@ -106,13 +111,13 @@ func (s *Store) find(ctx context.Context, conn *pgx.Conn, all live, namespace st
 	if len(found) == 0 {
 		return entryOf{}, store.ErrNotFound
 	}
-	return found[0], nil
+	return found[0], s.readDetails(ctx, conn, all, found[:1])
 }
 
 // eventOf returns the event of a delivery of the namespace.
 func (s *Store) eventOf(ctx context.Context, conn *pgx.Conn, all live, namespace string, of *entryOf, body bool) (*delivery.Event, error) {
 	wanted := wantedEvents{}
-	wanted.add(of.id.Event, of.filed())
+	wanted.add(of.id.Event, of.place())
 	found, err := s.findEvents(ctx, conn, all, wanted, body)
 	if err != nil {
 		return nil, err
@@ -124,12 +129,15 @@ func (s *Store) eventOf(ctx context.Context, conn *pgx.Conn, all live, namespace
 	return e, nil
 }
 
-// filed is the day that a failed or cancelled delivery is filed in, nil of another.
-func (e *entryOf) filed() *int64 {
+// place is where the delivery's event is looked for first.
+func (e *entryOf) place() place {
 	if e.state == delivery.Failed || e.state == delivery.Cancelled {
-		return &e.bucket
+		return place{failed: &e.bucket}
 	}
-	return nil
+	if e.state == delivery.Delivered && e.planned != 0 {
+		return place{hour: &e.bucket}
+	}
+	return place{planned: plannedTime(e.planned)}
 }
 
 // record tells all of a delivery.
@@ -138,6 +146,7 @@ func (e *entryOf) record(of *delivery.Event) (store.Record, error) {
 	r := store.Record{
 		ID: e.id, EventID: of.ID, Type: of.Type, Tenant: of.Tenant, Subscription: e.name, State: e.state,
 		Created: e.id.Event.Accepted(), AttemptCount: e.attempts, Attempts: e.list, ReplayOf: replayOf,
+		Planned: plannedTime(e.planned), Reason: delivery.Reason(e.reason),
 	}
 	if e.state == delivery.Pending {
 		r.Due = moment(e.due)
@@ -186,7 +195,11 @@ func (s *Store) list(ctx context.Context, conn *pgx.Conn, all live, q *store.Que
 	if err != nil || len(subs) == 0 {
 		return nil, err
 	}
-	text, arguments := s.listStatement(all, q, subs)
+	keys, err := s.eventsOfKey(ctx, conn, all, q, subs)
+	if err != nil {
+		return nil, err
+	}
+	text, arguments := s.listStatement(all, q, subs, keys)
 	if text == "" {
 		return nil, nil
 	}
@@ -198,9 +211,12 @@ func (s *Store) list(ctx context.Context, conn *pgx.Conn, all live, q *store.Que
 	if err != nil {
 		return nil, err
 	}
+	if err := s.readDetails(ctx, conn, all, entries); err != nil {
+		return nil, err
+	}
 	wanted := wantedEvents{}
 	for i := range entries {
-		wanted.add(entries[i].id.Event, entries[i].filed())
+		wanted.add(entries[i].id.Event, entries[i].place())
 	}
 	events, err := s.findEvents(ctx, conn, all, wanted, false)
 	if err != nil {
@@ -230,8 +246,9 @@ func (s *Store) subscriptionsOf(ctx context.Context, conn *pgx.Conn, q *store.Qu
 	return pgx.CollectRows(rows, pgx.RowTo[[]byte])
 }
 
-// listStatement selects the newest deliveries of each table, and the newest of these.
-func (s *Store) listStatement(all live, query *store.Query, subs [][]byte) (string, []any) {
+// listStatement selects the newest deliveries of each table, and the newest of these. keys are the events of the finished
+// deliveries that the query's key had.
+func (s *Store) listStatement(all live, query *store.Query, subs, keys [][]byte) (string, []any) {
 	var q statement
 	schema := s.options.Schema
 	since, below := nanos(query.Since), below(query)
@@ -240,22 +257,22 @@ func (s *Store) listStatement(all live, query *store.Query, subs [][]byte) (stri
 	where := fmt.Sprintf("event >= %s AND (event, sub) < (%s, %s)", from, to, toSub)
 	newest := fmt.Sprintf("ORDER BY event DESC, sub DESC LIMIT %s", limit)
 	if query.State == 0 || query.State == delivery.Pending {
-		entry, keys := fmt.Sprintf(pendingEntry, "NULL::bytea"), q.argument(subs)
-		q.union(`(SELECT l.* FROM unnest(%s::bytea[]) AS u (one), LATERAL (SELECT %s FROM %s.pending WHERE sub = u.one AND history AND tenant = %s AND %s ORDER BY event DESC LIMIT %s) AS l)`,
-			keys, entry, schema, tenant, where, limit)
-		q.union(`(SELECT l.* FROM unnest(%s::bytea[]) AS u (one), LATERAL (SELECT %s FROM %s.pending WHERE sub = u.one AND NOT history AND tenant = %s AND due <= %s AND %s ORDER BY due DESC, event DESC LIMIT %s) AS l)`,
-			keys, entry, schema, tenant, q.argument(accepted(below.Event)), where, limit)
+		s.listPending(&q, query, subs, fmt.Sprintf("tenant = %s AND %s", tenant, where), limit)
 	}
 	where = fmt.Sprintf("tenant = %s AND %s", tenant, where)
-	if query.Subscription != "" {
+	finished := !query.Scheduled && query.State != delivery.Pending && (query.Key.IsZero() || len(keys) > 0)
+	if finished && query.Subscription != "" {
 		where += fmt.Sprintf(" AND sub = ANY(%s)", q.argument(subs))
 	}
-	if query.State == 0 || query.State == delivery.Delivered {
+	if finished && !query.Key.IsZero() {
+		where += fmt.Sprintf(" AND event = ANY(%s)", q.argument(keys))
+	}
+	if finished && (query.State == 0 || query.State == delivery.Delivered) {
 		for _, bucket := range all.from(kindDelivered, kindDelivered.bucket(since)) {
-			q.union("(SELECT %s FROM %s.%s WHERE %s %s)", fmt.Sprintf(deliveredEntry, "NULL::bytea"), schema, kindDelivered.table(bucket), where, newest)
+			q.union("(SELECT %s FROM %s.%s WHERE %s %s)", fmt.Sprintf(deliveredEntry, "NULL::bytea", bucket), schema, kindDelivered.table(bucket), where, newest)
 		}
 	}
-	if query.State == 0 || query.State == delivery.Failed || query.State == delivery.Cancelled {
+	if finished && (query.State == 0 || query.State == delivery.Failed || query.State == delivery.Cancelled) {
 		if query.State != 0 {
 			where += fmt.Sprintf(" AND state = %d", query.State)
 		}
@@ -269,6 +286,35 @@ func (s *Store) listStatement(all live, query *store.Query, subs [][]byte) (stri
 	text := fmt.Sprintf("SELECT d.*, s.name FROM (SELECT * FROM (%s) AS a %s) AS d JOIN %s.subscriptions AS s ON s.sub = d.sub AND s.namespace = %s ORDER BY d.event DESC, d.sub DESC",
 		q.text.String(), newest, schema, q.argument(query.Tenant))
 	return text, q.arguments
+}
+
+// aheadOfClock is by how much an acceptance may be after the present, as List takes it.
+const aheadOfClock = int64(time.Minute)
+
+// listPending adds the branches that select pending deliveries: those that were put elsewhere, those that are due when
+// their event was accepted, and those that are planned. Each has an index in the order that is asked for.
+func (s *Store) listPending(q *statement, query *store.Query, subs [][]byte, where, limit string) {
+	entry, keys := fmt.Sprintf(pendingEntry, "NULL::bytea"), q.argument(subs)
+	branch := func(condition, order string) {
+		q.union(`(SELECT l.* FROM unnest(%s::bytea[]) AS u (one), LATERAL (SELECT %s FROM %s.pending WHERE sub = u.one AND %s AND %s ORDER BY %s LIMIT %s) AS l)`,
+			keys, entry, s.options.Schema, condition, where, order, limit)
+	}
+	if !query.Key.IsZero() {
+		condition := "plan_key = " + q.argument(query.Key[:])
+		if query.Scheduled {
+			condition += " AND NOT history AND planned > " + q.argument(s.now())
+		}
+		branch(condition, "event DESC")
+		return
+	}
+	if query.Scheduled {
+		branch("planned IS NOT NULL AND NOT history AND planned > "+q.argument(s.now()), "event DESC")
+		return
+	}
+	branch("history", "event DESC")
+	latest := min(accepted(below(query).Event), s.latest()+aheadOfClock)
+	branch("NOT history AND planned IS NULL AND due <= "+q.argument(latest), "due DESC, event DESC")
+	branch("planned IS NOT NULL AND NOT history", "event DESC")
 }
 
 // below is the smallest id that is too new.

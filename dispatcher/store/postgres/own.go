@@ -63,6 +63,8 @@ func (s *Store) Own(ctx context.Context, owner delivery.Owner) error {
 	m := &membership{store: s, owner: owner, held: map[int]*holding{}, hurry: make(chan struct{}, 1)}
 	m.deadline = time.AfterFunc(time.Hour, m.loseAll)
 	defer m.deadline.Stop()
+	s.ownership.setTell(owner.Notice)
+	defer s.ownership.setTell(nil)
 	notices := make(chan struct{})
 	go func() { m.collectNotices(ctx); close(notices) }()
 	failing := false

@@ -18,6 +18,8 @@ type ownership struct {
 	// settings is the generation of the settings that this process works by, oldest the oldest that a member does.
 	settings, oldest int64
 	leaving          bool
+	// tell tells the owner that works here of a backlog; nil while there is none.
+	tell func(delivery.Backlog)
 }
 
 // Announce tells the other dispatchers by which revision of the routing table this one works.
@@ -115,6 +117,27 @@ func (o *ownership) hasPeers() bool {
 	o.Lock()
 	defer o.Unlock()
 	return o.peers
+}
+
+// tellPlanned tells the owner that works here of planned deliveries of its shards. Those of others get notices.
+func (o *ownership) tellPlanned(earliest map[event.SubscriptionKey]int64) {
+	o.Lock()
+	tell := o.tell
+	o.Unlock()
+	if tell == nil {
+		return
+	}
+	for sub, due := range earliest {
+		if _, owned := o.epoch(delivery.ShardOf(sub)); owned {
+			tell(delivery.Backlog{Subscription: sub, Due: moment(due)})
+		}
+	}
+}
+
+func (o *ownership) setTell(tell func(delivery.Backlog)) {
+	o.Lock()
+	defer o.Unlock()
+	o.tell = tell
 }
 
 // recheck leaves notices of deliveries to shards that were this process's when they were stored, and are not any more:

@@ -97,11 +97,21 @@ type subscriptionKey struct {
 const maxKnown = 1 << 18
 
 // unknown returns the subscriptions of entries that are to be stored, each once.
-func (k *knownSubscriptions) unknown(entries []*entry) []*delivery.Subscription {
+func (k *knownSubscriptions) unknown(entries []*entry, plans *planning) []*delivery.Subscription {
 	k.Lock()
 	defer k.Unlock()
 	var unknown, before []*delivery.Subscription
 	found := map[subscriptionKey]struct{}{}
+	add := func(sub *delivery.Subscription) {
+		key := subscriptionKey{sub.Key, sub.Tenant}
+		if name, ok := k.names[key]; ok && name == sub.Name {
+			return
+		}
+		if _, again := found[key]; !again {
+			found[key] = struct{}{}
+			unknown = append(unknown, sub)
+		}
+	}
 	for _, e := range entries {
 		subs := e.event().Subscriptions
 		if e.at == 0 || store.SameSubscriptions(subs, before) {
@@ -109,15 +119,11 @@ func (k *knownSubscriptions) unknown(entries []*entry) []*delivery.Subscription 
 		}
 		before = subs
 		for _, sub := range subs {
-			key := subscriptionKey{sub.Key, sub.Tenant}
-			if name, ok := k.names[key]; ok && name == sub.Name {
-				continue
-			}
-			if _, again := found[key]; !again {
-				found[key] = struct{}{}
-				unknown = append(unknown, sub)
-			}
+			add(sub)
 		}
+	}
+	if plans != nil {
+		plans.subscriptions(add)
 	}
 	return unknown
 }

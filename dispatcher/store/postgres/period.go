@@ -24,19 +24,35 @@ type kind struct {
 	format string // of the period's beginning
 	// columns of the table.
 	columns string
+	// index is a statement for a further one, on the table @1; "" for none.
+	index string
+	// changed tables have rows that are changed or deleted one by one.
+	changed bool
+	// lazy tables are made when something is filed in them, not ahead.
+	lazy bool
 }
 
 var (
-	kindEvents = &kind{"events", hour, "2006010215", eventColumns}
-	kindIDs    = &kind{"ids", day, "20060102", `(id uuid PRIMARY KEY, digest uuid NOT NULL, at bigint NOT NULL, deliveries integer NOT NULL)`}
+	kindEvents = &kind{name: "events", width: hour, format: "2006010215", columns: eventColumns}
+	kindIDs    = &kind{name: "ids", width: day, format: "20060102", columns: `(id uuid PRIMARY KEY, digest uuid NOT NULL, at bigint NOT NULL, deliveries integer NOT NULL)`}
 
-	kindDelivered = &kind{"delivered", hour, "2006010215", `(tenant bigint NOT NULL, event bytea NOT NULL, sub bytea NOT NULL,
+	kindDelivered = &kind{name: "delivered", width: hour, format: "2006010215", columns: `(tenant bigint NOT NULL, event bytea NOT NULL, sub bytea NOT NULL,
 		attempts integer NOT NULL, log bytea NOT NULL, replay_of bytea, PRIMARY KEY (tenant, event, sub))`}
-	kindFailed = &kind{"failed", day, "20060102", `(tenant bigint NOT NULL, event bytea NOT NULL, sub bytea NOT NULL,
+	kindFailed = &kind{name: "failed", width: day, format: "20060102", columns: `(tenant bigint NOT NULL, event bytea NOT NULL, sub bytea NOT NULL,
 		state smallint NOT NULL, attempts integer NOT NULL, log bytea NOT NULL, replay_of bytea, PRIMARY KEY (tenant, event, sub))`}
-	kindFailedEvents = &kind{"failed_events", day, "20060102", eventColumns}
+	kindFailedEvents = &kind{name: "failed_events", width: day, format: "20060102", columns: eventColumns}
 
-	kinds = []*kind{kindEvents, kindIDs, kindDelivered, kindFailed, kindFailedEvents}
+	// kindPlannedEvents are events by the day for which their deliveries are planned; refs counts those that are pending.
+	// What nobody needs any more goes at once, lest it stays until a day that is far ahead.
+	kindPlannedEvents = &kind{name: "planned_events", width: day, format: "20060102", columns: `(key bytea PRIMARY KEY, namespace text NOT NULL,
+		id text NOT NULL, type text NOT NULL, traceparent text NOT NULL, body bytea NOT NULL, refs integer NOT NULL)`, changed: true, lazy: true}
+	// kindDetails is what is known of finished deliveries that were planned, or ended for a reason, by the day they
+	// finished. open: an attempt was in flight when the delivery was cancelled.
+	kindDetails = &kind{name: "details", width: day, format: "20060102", columns: `(tenant bigint NOT NULL, event bytea NOT NULL, sub bytea NOT NULL,
+		state smallint NOT NULL, planned bigint, plan_key bytea, reason text NOT NULL, open boolean NOT NULL, PRIMARY KEY (event, sub))`,
+		index: `CREATE INDEX ON @1 (sub, plan_key) WHERE plan_key IS NOT NULL`, lazy: true}
+
+	kinds = []*kind{kindEvents, kindIDs, kindDelivered, kindFailed, kindFailedEvents, kindPlannedEvents, kindDetails}
 )
 
 // eventColumns: body begins with the record's version, codec and key id.
@@ -166,10 +182,18 @@ func (s *Store) create(ctx context.Context, conn *pgx.Conn, missing []period) er
 		return err
 	}
 	for _, p := range missing {
-		// Nothing in these is ever changed, and they are dropped before their rows are old.
-		text := s.sql(`CREATE TABLE IF NOT EXISTS @1 `+p.kind.columns+` WITH (autovacuum_enabled = false)`, p.table())
+		text := `CREATE TABLE IF NOT EXISTS @1 ` + p.kind.columns
+		if !p.kind.changed { // and they are dropped before their rows are old
+			text += ` WITH (autovacuum_enabled = false)`
+		}
+		text = s.sql(text, p.table())
 		if _, err := conn.Exec(ctx, text, pgx.QueryExecModeSimpleProtocol); err != nil {
 			return err
+		}
+		if p.kind.index != "" {
+			if _, err := conn.Exec(ctx, s.sql(p.kind.index, p.table()), pgx.QueryExecModeSimpleProtocol); err != nil {
+				return err
+			}
 		}
 		_, err := conn.Exec(ctx, s.sql(`INSERT INTO eventflow.periods (kind, bucket) VALUES ($1, $2) ON CONFLICT DO NOTHING`), p.kind.name, p.bucket)
 		if err != nil {
@@ -184,7 +208,9 @@ func (s *Store) makePeriods(ctx context.Context) error {
 	var wanted []period
 	now := s.latest()
 	for _, k := range kinds {
-		wanted = append(wanted, period{k, k.bucket(now)}, period{k, k.bucket(now + k.width)})
+		if !k.lazy {
+			wanted = append(wanted, period{k, k.bucket(now)}, period{k, k.bucket(now + k.width)})
+		}
 	}
 	return concealed(s.ensure(ctx, wanted...))
 }

@@ -21,6 +21,13 @@ type standing struct {
 	history  bool
 	list     []delivery.Attempt
 	replayOf []byte
+	// key that a schedule planned it for; nil for none.
+	key []byte
+	// started says that an attempt may be in flight, late that it was when the delivery was cancelled for the reason.
+	started, late bool
+	reason        delivery.Reason
+	// filed is the day in which it was then.
+	filed int64
 }
 
 // recording is the work of one Record.
@@ -54,6 +61,7 @@ func (s *Store) Record(ctx context.Context, outcomes []delivery.Outcome) error {
 			return nil
 		case ctx.Err() != nil || try == recordTries:
 			return fmt.Errorf("record outcomes: %w", explain(ctx, err))
+		case errors.Is(err, errHourTurned):
 		case code(err) == codeUndefinedTable:
 			if _, seeErr := s.seePeriods(ctx); seeErr != nil {
 				return fmt.Errorf("record outcomes: %w", explain(ctx, errors.Join(err, seeErr)))
@@ -71,7 +79,12 @@ func (r *recording) try(ctx context.Context) error {
 	failed := period{kindFailed, kindFailed.bucket(r.now)}
 	failedEvents := period{kindFailedEvents, failed.bucket}
 	late := period{kindEvents, kindEvents.bucket(r.now)}
-	if err := s.ensure(ctx, delivered, failed, failedEvents, late); err != nil {
+	details := period{kindDetails, failed.bucket}
+	wanted := []period{delivered, failed, failedEvents, late}
+	if r.detailed() {
+		wanted = append(wanted, details)
+	}
+	if err := errors.Join(s.ensure(ctx, wanted...), r.seePlanned(ctx)); err != nil {
 		return err
 	}
 	conn, err := s.acquire(ctx, s.pool)
@@ -86,6 +99,13 @@ func (r *recording) try(ctx context.Context) error {
 		return err
 	}
 	b := &pgx.Batch{}
+	if rows := r.details(); len(rows.events) > 0 {
+		if !s.periods.has(details) {
+			conn.release()
+			return errors.Join(s.ensure(ctx, details), errHourTurned)
+		}
+		rows.queue(s, b, details)
+	}
 	r.queueFinished(b, delivered, failed)
 	r.queueEvents(b, late, failedEvents)
 	r.queuePending(b)
@@ -100,7 +120,7 @@ DELETE FROM eventflow.pending AS p
 USING unnest($2::integer[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bigint[]) AS u (shard, epoch, sub, event, due), fence AS f
 WHERE f.shard = u.shard AND f.epoch = u.epoch AND p.sub = u.sub AND p.event = u.event AND `
 
-const takenColumns = ` RETURNING p.sub, p.due, p.event, p.since, p.attempts, p.before, p.ord, p.size, p.tenant, p.history, p.log, p.replay_of`
+const takenColumns = ` RETURNING p.sub, p.due, p.event, p.since, p.attempts, p.before, p.ord, p.size, p.tenant, p.history, p.log, p.replay_of, coalesce(p.planned, 0), p.plan_key, coalesce(p.started, false)`
 
 const (
 	// takeDue takes deliveries out of pending where they are expected.
@@ -140,6 +160,9 @@ func (r *recording) take(conn *connection) error {
 			t.add(o, nanos(o.Delivery.Due))
 		}
 	}
+	if r.detailed() {
+		t.sort()
+	}
 	b := &pgx.Batch{}
 	s.begin(b, settingsLazy)
 	b.Queue(s.sql(takeDue), t.arguments(s.options.Identity)...)
@@ -162,7 +185,10 @@ func (r *recording) takeElsewhere(conn *connection) error {
 	b.Queue(r.store.sql(takeFresh), arguments...)
 	b.Queue(r.store.sql(takeRetried), arguments...)
 	both := []func(pgx.BatchResults) error{r.read, r.read}
-	return conn.send(b, both...)
+	if err := conn.send(b, both...); err != nil || !r.detailed() {
+		return err
+	}
+	return r.takeLate(conn)
 }
 
 func (r *recording) read(results pgx.BatchResults) error {
@@ -170,22 +196,31 @@ func (r *recording) read(results pgx.BatchResults) error {
 	if err != nil {
 		return err
 	}
+	return readStandings(rows, func(st *standing) { r.standings[st.ID] = st })
+}
+
+// readStandings calls yield for each row of takenColumns.
+func readStandings(rows pgx.Rows, yield func(*standing)) error {
 	var p rowOfPending
-	var sub, log, replayOf []byte
+	var sub, log, replayOf, key []byte
 	var st standing
-	_, err = pgx.ForEachRow(rows, []any{
+	_, err := pgx.ForEachRow(rows, []any{
 		&sub, &p.due, &p.event, &p.since, &p.attempts, &p.before, &p.order, &p.size, &st.tenant, &st.history, &log, &replayOf,
+		&p.planned, &key, &st.started,
 	}, func() error {
-		key, err := decodeSubscription(sub)
+		of, err := decodeSubscription(sub)
 		if err != nil {
 			return err
 		}
-		one := standing{state: delivery.Pending, tenant: st.tenant, history: st.history, replayOf: bytes.Clone(replayOf)}
-		if one.PendingDelivery, err = p.delivery(key); err != nil {
+		one := standing{
+			state: delivery.Pending, tenant: st.tenant, history: st.history, replayOf: bytes.Clone(replayOf),
+			key: bytes.Clone(key), started: st.started,
+		}
+		if one.PendingDelivery, err = p.delivery(of); err != nil {
 			return err
 		}
 		one.list, err = decodeAttempts(log)
-		r.standings[one.ID] = &one
+		yield(&one)
 		return err
 	})
 	return err
@@ -200,6 +235,9 @@ func (r *recording) apply() error {
 		if st == nil || st.state != delivery.Pending {
 			continue
 		}
+		if st.late {
+			o = r.afterCancel(st, o)
+		}
 		if o.State < delivery.Pending || o.State > delivery.Cancelled {
 			return fmt.Errorf("%w: state %d does not follow an attempt", errUsage, o.State)
 		}
@@ -208,11 +246,14 @@ func (r *recording) apply() error {
 			r.order = append(r.order, st.ID)
 		}
 		before := st.Attempts
+		if st.late {
+			before = 0 // it is not among those that are retried any more
+		}
 		if o.Attempt != nil {
 			st.Attempts = max(st.Attempts+1, o.Attempt.Number)
 			st.list = appendNewest(st.list, *o.Attempt)
 		}
-		st.state = o.State
+		st.state, st.reason = o.State, o.Reason
 		if o.State == delivery.Pending {
 			st.Due, st.history = o.Due, true
 		}
@@ -266,16 +307,27 @@ func (r *recording) queueFinished(b *pgx.Batch, delivered, failed period) {
 // queueEvents copies the events that would be dropped before a delivery that finished.
 func (r *recording) queueEvents(b *pgx.Batch, late, failed period) {
 	var lateKeys, failedKeys []event.Key
+	var latePlanned, failedPlanned plannedKeys
 	for _, id := range r.order {
 		switch st := r.standings[id]; {
+		case st.late && st.state == delivery.Delivered:
+			latePlanned.addFrom(period{kindFailedEvents, st.filed}, id.Event)
+		case st.late:
+			failedPlanned.addFrom(period{kindFailedEvents, st.filed}, id.Event)
+		case (st.state == delivery.Failed || st.state == delivery.Cancelled) && !st.Planned.IsZero():
+			failedPlanned.add(r.store, st)
 		case st.state == delivery.Failed || st.state == delivery.Cancelled:
 			failedKeys = append(failedKeys, id.Event)
+		case st.state == delivery.Delivered && !st.Planned.IsZero():
+			latePlanned.add(r.store, st)
 		case st.state == delivery.Delivered && kindEvents.bucket(accepted(id.Event))+1 < late.bucket:
 			lateKeys = append(lateKeys, id.Event) // an event's table is kept for an hour longer
 		}
 	}
 	r.store.queueCopies(b, late, lateKeys)
 	r.store.queueCopies(b, failed, failedKeys)
+	latePlanned.queue(r.store, b, late)
+	failedPlanned.queue(r.store, b, failed)
 }
 
 // queueCopies copies events into a period's table, from wherever they may be.
@@ -316,7 +368,26 @@ func (r *recording) queuePending(b *pgx.Batch) {
 	queueStandings(r.store, b, again)
 }
 
+// queueStandings stores deliveries as pending. Those that were planned have more columns.
 func queueStandings(s *Store, b *pgx.Batch, all []*standing) {
+	isPlanned := func(st *standing) bool { return !st.Planned.IsZero() }
+	if !slices.ContainsFunc(all, isPlanned) {
+		queuePlain(s, b, all)
+		return
+	}
+	var plain, planned []*standing
+	for _, st := range all {
+		if isPlanned(st) {
+			planned = append(planned, st)
+		} else {
+			plain = append(plain, st)
+		}
+	}
+	queuePlain(s, b, plain)
+	queuePlanned(s, b, planned, true)
+}
+
+func queuePlain(s *Store, b *pgx.Batch, all []*standing) {
 	if len(all) == 0 {
 		return
 	}

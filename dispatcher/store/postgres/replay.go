@@ -58,6 +58,11 @@ func (s *Store) replay(ctx context.Context, namespace string, id event.DeliveryI
 	}
 	own := *e
 	r := &replaying{store: s, found: &found, event: &own, tenant: tenantOf(namespace)}
+	if found.planned != 0 && found.state != delivery.Delivered { // another may have made the table of its day
+		if _, err := s.seePeriods(ctx); err != nil {
+			return delivery.PendingDelivery{}, err
+		}
+	}
 	if err := s.ensure(ctx, period{kindEvents, kindEvents.bucket(s.latest())}); err != nil {
 		return delivery.PendingDelivery{}, err
 	}
@@ -86,6 +91,8 @@ type replaying struct {
 
 const deleteFailed = `DELETE FROM @1 WHERE tenant = $1 AND event = $2 AND sub = $3`
 
+const deleteDetails = `DELETE FROM @1 WHERE event = $1 AND sub = $2`
+
 func (r *replaying) run(conn *connection) (*standing, error) {
 	s := r.store
 	var last, now, removed int64
@@ -101,6 +108,10 @@ func (r *replaying) run(conn *connection) (*standing, error) {
 			removed = tag.RowsAffected()
 			return err
 		})
+		if details := (period{kindDetails, r.found.bucket}); s.periods.has(details) {
+			b.Queue(s.sql(deleteDetails, details.table()), id.Event[:], id.Subscription[:])
+			readers = append(readers, nil)
+		}
 	}
 	if err := conn.send(b, readers...); err != nil {
 		return nil, err
@@ -116,8 +127,7 @@ func (r *replaying) run(conn *connection) (*standing, error) {
 		}
 		st = r.failed(b, now)
 	}
-	e := r.event
-	b.Queue(s.sql(saveEventAgain, kindEvents.table(kindEvents.bucket(s.latest()))), e.Key[:], e.Tenant, e.ID, string(e.Type), e.Traceparent, sealBody(e.Body))
+	r.queueEvent(b, st)
 	queueStandings(s, b, []*standing{st})
 	notice := pendingRows{quiet: map[int]int64{}}
 	notice.notify(s, st.ID.Subscription, nanos(st.Due))
@@ -129,6 +139,21 @@ func (r *replaying) run(conn *connection) (*standing, error) {
 }
 
 const saveEventAgain = `INSERT INTO @1 (key, namespace, id, type, traceparent, body) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`
+
+// savePlannedAgain adds one to those that need the event.
+const savePlannedAgain = `INSERT INTO @1 AS o (key, namespace, id, type, traceparent, body, refs) VALUES ($1, $2, $3, $4, $5, $6, 1)
+ON CONFLICT (key) DO UPDATE SET refs = o.refs + 1`
+
+// queueEvent stores the event among those of the present hour, or of the day for which the delivery is planned while they
+// have a table.
+func (r *replaying) queueEvent(b *pgx.Batch, st *standing) {
+	s, e := r.store, r.event
+	text := s.sql(saveEventAgain, kindEvents.table(kindEvents.bucket(s.latest())))
+	if at := plannedPeriod(st.Planned); !st.Planned.IsZero() && s.periods.has(at) {
+		text = s.sql(savePlannedAgain, at.table())
+	}
+	b.Queue(text, e.Key[:], e.Tenant, e.ID, string(e.Type), e.Traceparent, sealBody(e.Body))
+}
 
 // failed makes the delivery itself pending: its receiver never had it.
 func (r *replaying) failed(b *pgx.Batch, now int64) *standing {
@@ -144,7 +169,9 @@ func (r *replaying) failed(b *pgx.Batch, now int64) *standing {
 		one.retrying++
 	}
 	c.queue(r.store, b)
-	return r.standing(f.id, now, now, f.attempts, f.list, f.replayOf)
+	st := r.standing(f.id, now, now, f.attempts, f.list, f.replayOf)
+	st.Planned, st.key = plannedTime(f.planned), f.key
+	return st
 }
 
 // delivered makes a delivery that names the one it repeats. Its event is stored again, as if accepted now.

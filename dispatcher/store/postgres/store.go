@@ -44,11 +44,13 @@ type Store struct {
 	calls     chan *call
 	large     chan struct{} // holds something for each large call on its way
 	events    chan *eventRead
+	starts    chan *startCall
 	periods   periods
 	retention atomic.Pointer[Retention]
 	known     knownSubscriptions
 	ownership ownership
-	texts     sync.Map // statements with their tables' names filled in
+	forgotten atomic.Int64 // the hour in which keys were forgotten last
+	texts     sync.Map     // statements with their tables' names filled in
 }
 
 var _ store.Store = (*Store)(nil)
@@ -64,7 +66,7 @@ func Open(ctx context.Context, options Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}
-	s := &Store{options: options, calls: make(chan *call, maxWaiting), large: make(chan struct{}, committers-1), events: make(chan *eventRead)}
+	s := &Store{options: options, calls: make(chan *call, maxWaiting), large: make(chan struct{}, committers-1), events: make(chan *eventRead), starts: make(chan *startCall)}
 	s.life.idle = make(chan struct{})
 	s.retention.Store(&options.Retention)
 	s.closing, s.stop = context.WithCancel(context.WithoutCancel(ctx))
@@ -80,6 +82,9 @@ func Open(ctx context.Context, options Options) (*Store, error) {
 	}
 	for range eventReaders {
 		s.work.Go(s.readEvents)
+	}
+	for range starters {
+		s.work.Go(s.startCalls)
 	}
 	s.work.Go(s.watch)
 	s.work.Go(s.keepHouse)
@@ -293,6 +298,9 @@ const (
 	settingsDurable = `SELECT set_config('idle_in_transaction_session_timeout', $1, true), set_config('statement_timeout', $1, true)`
 	settingsLazy    = `SELECT set_config('idle_in_transaction_session_timeout', $1, true), set_config('statement_timeout', $1, true), set_config('synchronous_commit', 'off', true), set_config('enable_seqscan', 'off', true)`
 )
+
+// settingsIndexed keep a plan that was made while a table was small from being used when it is large.
+const settingsIndexed = `SELECT set_config('enable_seqscan', 'off', true)`
 
 // begin queues the beginning of a transaction.
 func (s *Store) begin(b *pgx.Batch, settings string) {
