@@ -121,7 +121,13 @@ func TestTooOld(t *testing.T) {
 // query reads one value from the shared server.
 func query(t *testing.T, value any, statement string, arguments ...any) {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), server.URL("postgres"))
+	queryURL(t, server.URL("postgres"), value, statement, arguments...)
+}
+
+// queryURL reads one value from a server.
+func queryURL(t *testing.T, url string, value any, statement string, arguments ...any) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
