@@ -304,7 +304,8 @@ func (d *dispatcher) openAPI() error {
 	}
 	d.api, err = ingest.New(ingest.Options{
 		Store: accepting, Routes: d.routes, Accept: d.engine.Accept, Resume: d.engine.Resume, Memory: d.memory, Catalog: d.start.catalog, Authorizer: authorizer,
-		Tenant: d.tenant, Quota: d.quotas, Hosts: d.hosts(), Terms: d.terms, FilterFailed: d.filterFailed, Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
+		Tenant: d.tenant, Quota: d.quotas, Hosts: d.hosts(), Terms: d.terms, FilterFailed: d.filterFailed, ScheduleFailed: d.scheduleFailed, Notice: d.engine.Notice,
+		Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
 	})
 	return err
 }
@@ -320,6 +321,13 @@ func (d *dispatcher) changed(key event.SubscriptionKey) {
 func (d *dispatcher) filterFailed(key event.SubscriptionKey, err *expression.Error) {
 	if d.status != nil {
 		d.status.FilterFailed(key, string(err.Reason), err.Error())
+	}
+}
+
+// scheduleFailed passes on that a subscription's schedule failed.
+func (d *dispatcher) scheduleFailed(key event.SubscriptionKey, err *expression.Error) {
+	if d.status != nil {
+		d.status.ScheduleFailed(key, string(err.Reason), err.Error())
 	}
 }
 

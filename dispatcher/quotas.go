@@ -10,6 +10,7 @@ import (
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/dispatcher/quota"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
+	"github.com/clinikapi/eventflow/dispatcher/status"
 )
 
 // quotaOf returns what the tenant may use: what the routing table says of it, or the dispatcher's default.
@@ -79,8 +80,9 @@ func (d *dispatcher) countPending(ctx context.Context) {
 		}
 		switch {
 		case err == nil && d.status != nil:
-			rebase = d.postgresURL != ""
+			rebase = d.postgresURL != "" || d.schedules()
 			d.status.Pending(counts)
+			d.countScheduled(ctx)
 		case err == nil && d.postgresURL == "":
 			return
 		case err != nil && ctx.Err() == nil:
@@ -92,4 +94,34 @@ func (d *dispatcher) countPending(ctx context.Context) {
 		case <-time.After(max(recountPause, countShare*time.Since(began))):
 		}
 	}
+}
+
+// schedules reports whether a subscription has a schedule: what its store replaces and cancels within a publish, quotas hear
+// of by a count alone.
+func (d *dispatcher) schedules() bool {
+	for route := range d.table.Load().All() {
+		if route.Rules.HasSchedule() {
+			return true
+		}
+	}
+	return false
+}
+
+// countScheduled counts, for their statuses, the planned deliveries of the subscriptions that this process delivers to.
+func (d *dispatcher) countScheduled(ctx context.Context) {
+	counts := make(map[event.SubscriptionKey]status.Scheduled)
+	for route := range d.table.Load().All() {
+		if !route.Rules.HasSchedule() || !d.engine.Owns(route.Key) {
+			continue
+		}
+		count, next, err := d.store.Scheduled(ctx, route.Key)
+		if err != nil {
+			if ctx.Err() == nil {
+				d.Logger.Error(err, "Counting what is scheduled failed; trying again with the next count")
+			}
+			return
+		}
+		counts[route.Key] = status.Scheduled{Count: count, Next: next}
+	}
+	d.status.Scheduled(counts)
 }

@@ -1,7 +1,7 @@
 package v1alpha1
 
 // The condition types. controllers/subscription and controllers/dispatcher decide each of them in one pure function, but
-// for EndpointHealthy and FilterHealthy, which the dispatcher's process decides. docs/states.md shows all states.
+// for EndpointHealthy, FilterHealthy and ScheduleHealthy, which the dispatcher's process decides. docs/states.md shows all states.
 const (
 	// ConditionAccepted is True if the spec is valid and every Secret it names was found.
 	ConditionAccepted = "Accepted"
@@ -10,6 +10,9 @@ const (
 	// ConditionFilterHealthy is False if the filter failed for an event within the last minutes; it is there if there is a
 	// filter.
 	ConditionFilterHealthy = "FilterHealthy"
+	// ConditionScheduleHealthy is False if the schedule failed for an event within the last minutes; it is there if there is a
+	// schedule.
+	ConditionScheduleHealthy = "ScheduleHealthy"
 	// ConditionEndpointHealthy says how the endpoint answers: Unknown before the first attempt.
 	ConditionEndpointHealthy = "EndpointHealthy"
 	// ConditionReady of a WebhookSubscription is True if an event published now would be delivered. That of a
@@ -40,6 +43,11 @@ const (
 	ReasonInvalidPattern       = "InvalidPattern"
 	ReasonInvalidHeader        = "InvalidHeader"
 	ReasonInvalidFilter        = "InvalidFilter"
+	ReasonInvalidSchedule      = "InvalidSchedule"  // spec.schedule
+	ReasonInvalidLookup        = "InvalidLookup"    // spec.lookup
+	ReasonInvalidTransform     = "InvalidTransform" // spec.transform, or spec.payload's redact and format
+	ReasonInvalidAuth          = "InvalidAuth"      // spec.auth; what its Secret holds has the reasons of Secrets
+	ReasonInvalidOutcome       = "InvalidOutcome"   // spec.outcome
 	ReasonSecretNotFound       = "SecretNotFound"
 	ReasonSecretKeyMissing     = "SecretKeyMissing"
 	ReasonSecretKeyInvalid     = "SecretKeyInvalid"
@@ -61,7 +69,7 @@ const (
 	ReasonProgrammed            = "Programmed"
 	ReasonPending               = "Pending" // the dispatcher has not said yet that it has this generation; its pods are starting
 	ReasonNoAttempts            = "NoAttempts"
-	ReasonEvaluated             = "Evaluated" // no evaluation of the filter failed lately; one that did is its own reason
+	ReasonEvaluated             = "Evaluated" // no evaluation of the filter, or the schedule, failed lately; one that did is its own reason
 	ReasonDelivering            = "Delivering"
 	ReasonLastFailed            = "LastAttemptFailed"
 	ReasonCircuitOpen           = "CircuitOpen" // ten or more attempts in a row failed

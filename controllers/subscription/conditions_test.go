@@ -67,6 +67,12 @@ func TestMatters(t *testing.T) {
 		"label under a filter": {func(s *v1alpha1.WebhookSubscription) {
 			s.Spec.Filter, s.Labels = "subscription.labels.a == 'b'", map[string]string{"a": "b"}
 		}, true},
+		"label under a filter that reads none": {func(s *v1alpha1.WebhookSubscription) {
+			s.Spec.Filter, s.Labels = "event.data.a == 'b'", map[string]string{"a": "b"}
+		}, false},
+		"label under a transform": {func(s *v1alpha1.WebhookSubscription) {
+			s.Spec.Transform, s.Labels = &v1alpha1.Transform{URLSuffix: "'/' + subscription.labels.a"}, map[string]string{"a": "b"}
+		}, true},
 		"spec":                  {func(s *v1alpha1.WebhookSubscription) { s.Generation++ }, true},
 		"deleted":               {func(s *v1alpha1.WebhookSubscription) { now := metav1.Now(); s.DeletionTimestamp = &now }, true},
 		"condition":             {func(s *v1alpha1.WebhookSubscription) { s.Status.Conditions[0].Status = metav1.ConditionFalse }, true},

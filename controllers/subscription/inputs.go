@@ -33,7 +33,7 @@ type inputs struct {
 
 // compilation is part of every digest of sources: it is raised when the same sources are compiled to another entry, so that
 // the manager that does so compiles all of them anew. TestCompilationIsPinned says when.
-const compilation = "1"
+const compilation = "2"
 
 // circumstances are the inputs, and what they are of.
 type circumstances struct {
@@ -73,7 +73,7 @@ func (r *Reconciler) gather(ctx context.Context, sub *v1alpha1.WebhookSubscripti
 
 // labelsRead is what an expression of the subscription may read of its labels.
 func labelsRead(sub *v1alpha1.WebhookSubscription) string {
-	if sub.Spec.Filter == "" {
+	if !routing.ReadsLabels(&sub.Spec) {
 		return ""
 	}
 	return labels.Set(sub.Labels).String() // sorted

@@ -62,7 +62,7 @@ func matters(e event.UpdateEvent) bool {
 	before, after := e.ObjectOld.(*v1alpha1.WebhookSubscription), e.ObjectNew.(*v1alpha1.WebhookSubscription)
 	return before.Generation != after.Generation ||
 		before.DeletionTimestamp.IsZero() != after.DeletionTimestamp.IsZero() ||
-		after.Spec.Filter != "" && !maps.Equal(before.Labels, after.Labels) || // a filter may read them
+		!maps.Equal(before.Labels, after.Labels) && routing.ReadsLabels(&after.Spec) ||
 		before.Status.ObservedGeneration != after.Status.ObservedGeneration ||
 		before.Status.ProgrammedGeneration != after.Status.ProgrammedGeneration ||
 		before.Status.Endpoint != after.Status.Endpoint ||

@@ -5,6 +5,7 @@ import (
 
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/quota"
+	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
 // admit charges the tenant's quotas with what the events cause, or says which of them is used up.
@@ -12,7 +13,7 @@ func (h *Handler) admit(s *scratch) error {
 	if h.options.Quota == nil {
 		return nil
 	}
-	err := h.options.Quota.Admit(s.body.account.tenant, len(s.events), int64(s.total.deliveries), s.total.pendingBytes)
+	err := h.options.Quota.Admit(s.body.account.tenant, len(s.events), int64(s.total.deliveries)+s.total.planned, s.total.pendingBytes)
 	exceeded, ok := errors.AsType[*quota.ExceededError](err)
 	switch {
 	case !ok:
@@ -25,16 +26,24 @@ func (h *Handler) admit(s *scratch) error {
 	}
 }
 
-// settle returns what was admitted and not caused: events were repeated, or the store failed.
-func (h *Handler) settle(s *scratch, fanouts []delivery.Fanout) {
+// settle returns what was admitted and not caused: events were repeated, or the store failed. What the store made of plans
+// it does not say; the next count of what is pending corrects that.
+func (h *Handler) settle(s *scratch, accepted []store.Accepted, fanouts []delivery.Fanout) {
 	if h.options.Quota == nil {
 		return
 	}
-	deliveries, bytes := int64(s.total.deliveries), s.total.pendingBytes
+	deliveries, bytes := int64(s.total.deliveries)+s.total.planned, s.total.pendingBytes
 	for i := range fanouts {
 		n := int64(len(fanouts[i].Subscriptions))
 		deliveries -= n
 		bytes -= n * int64(len(fanouts[i].Event.Body))
+	}
+	for i := range accepted {
+		if !accepted[i].Repeated {
+			n := planned(s.events[i].Plans)
+			deliveries -= n
+			bytes -= n * int64(len(s.events[i].Event.Body))
+		}
 	}
 	h.options.Quota.Add(s.body.account.tenant, -deliveries, -bytes)
 }

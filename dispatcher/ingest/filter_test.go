@@ -112,7 +112,7 @@ func TestFiltersTakeTurns(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		_, err := f.filters.selected(ctx, s, m, in)
+		_, err := f.filters.decide(ctx, s, m, in, time.Now())
 		done <- err
 	}()
 	f.filters.turns.Release("clinic-b")
@@ -151,7 +151,7 @@ func BenchmarkPublishFiltered(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := f.filters.selected(b.Context(), s, m, in); err != nil {
+				if _, err := f.filters.decide(b.Context(), s, m, in, time.Now()); err != nil {
 					b.Fatal(err)
 				}
 			}

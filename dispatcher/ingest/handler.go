@@ -55,6 +55,12 @@ type Options struct {
 	Terms func() (catalog *event.Catalog, maxEventBytes int)
 	// FilterFailed hears of each filter that failed for an event; nil for nobody. It must not block.
 	FilterFailed func(sub event.SubscriptionKey, err *expression.Error)
+	// ScheduleFailed hears the same of schedules, also of a filter or a key of cancelOn.
+	ScheduleFailed func(sub event.SubscriptionKey, err *expression.Error)
+	// Notice hears when a delivery that was planned is due; nil for nobody. It must not block for long.
+	Notice func(delivery.Backlog)
+	// Now is the time by the store's clock, by which schedules decide; nil for time.Now.
+	Now func() time.Time
 	// Quota admits what publishes cause; nil admits all.
 	Quota *quota.Keeper
 	// Hosts are the host names, in lower case, that clients may name this API by without authentication, beside those that no
@@ -94,6 +100,9 @@ func New(options Options) (*Handler, error) {
 	if options.Store == nil || options.Routes == nil || options.Accept == nil || options.Resume == nil || options.Catalog == nil || options.Authorizer == nil {
 		return nil, errors.New("ingest needs a Store, Routes, Accept, Resume, a Catalog and an Authorizer")
 	}
+	if options.Now == nil {
+		options.Now = time.Now
+	}
 	if options.MaxEventBytes == 0 {
 		options.MaxEventBytes = defaultMaxEventBytes
 	}
@@ -109,8 +118,8 @@ func New(options Options) (*Handler, error) {
 	if h.metrics, err = newMetrics(options.Registerer, h.memory); err != nil {
 		return nil, fmt.Errorf("register the metrics of ingest: %w", err)
 	}
-	if h.filters, err = newFilters(options.Registerer, options.FilterFailed); err != nil {
-		return nil, fmt.Errorf("register the metrics of filters: %w", err)
+	if h.filters, err = newFilters(&h.options); err != nil {
+		return nil, fmt.Errorf("register the metrics of filters and schedules: %w", err)
 	}
 	return h, nil
 }

@@ -125,7 +125,8 @@ func parseBytes(body []byte, isArray, isCloudEvent bool) int64 {
 }
 
 // storeBytes is what Append holds of events beside them.
-func storeBytes(events, bodies, deliveries, ordered int) int64 {
-	return int64(events)*store.EventBytes + int64(bodies)*store.BodyCopies +
-		int64(deliveries)*store.DeliveryBytes + int64(ordered)*(store.OrderedDeliveryBytes-store.DeliveryBytes)
+func storeBytes(events int, t *totals) int64 {
+	return int64(events)*store.EventBytes + int64(t.bodies)*store.BodyCopies +
+		int64(t.deliveries)*store.DeliveryBytes + int64(t.ordered)*(store.OrderedDeliveryBytes-store.DeliveryBytes) +
+		int64(t.plans)*store.PlanBytes
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/plan"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
@@ -19,7 +20,8 @@ type scratch struct {
 	incoming []incoming
 	events   []store.NewEvent
 	matches  []match
-	kept     []*delivery.Subscription // whose filters keep an event
+	kept     []*delivery.Subscription // whose deliveries of an event are due at once
+	keys     []plan.Key               // of what an event cancels for one subscription
 	answer   []byte
 
 	parsing int64 // what is charged for the parsing
@@ -30,14 +32,17 @@ type scratch struct {
 type match struct {
 	eventType     event.Type
 	subscriptions []*delivery.Subscription
-	filters       []*routing.Filter // of the subscriptions, each in its place; nil if none has one
-	ordered       int               // of the subscriptions
+	rules         []*routing.Rules // of the subscriptions, each in its place; nil if none has any
+	cancels       []*routing.Route // whose schedules name the type in cancelOn
+	ordered       int              // of the subscriptions
 }
 
 // totals are what a request's events come to.
 type totals struct {
 	bodies, deliveries, ordered int
-	pendingBytes                int64 // of the bodies of all deliveries
+	plans                       int   // and cancellations
+	planned                     int64 // of the plans, those that are pending
+	pendingBytes                int64 // of the bodies of all deliveries, planned ones too
 }
 
 func newScratch(options *Options, memory *holdings) *scratch {
@@ -114,7 +119,7 @@ func (s *scratch) parse(header http.Header, mediaType string) (batch bool, err e
 
 // prepare makes of what was parsed what the store takes, and lets go of what was parsed.
 func (s *scratch) prepare(ctx context.Context, table *routing.Table, filters *filters, header http.Header) error {
-	now := time.Now()
+	now := filters.options.Now()
 	account, trace := &s.body.account, traceparent(header["Traceparent"])
 	for i := range s.incoming {
 		in := &s.incoming[i]
@@ -136,19 +141,19 @@ func (s *scratch) prepare(ctx context.Context, table *routing.Table, filters *fi
 		if err := account.hold(int64(size) + eventBytes); err != nil {
 			return err
 		}
-		subscriptions := m.subscriptions
-		if m.filters != nil {
-			if subscriptions, err = filters.selected(ctx, s, m, in); err != nil {
+		causes := caused{subscriptions: m.subscriptions}
+		if m.rules != nil || m.cancels != nil {
+			if causes, err = filters.decide(ctx, s, m, in, now); err != nil {
 				return err
 			}
 		}
-		if err := s.add(m, subscriptions, in, size); err != nil {
+		if err := s.add(m, causes, in, size); err != nil {
 			return err
 		}
 		s.events[i].Fresh = fresh
 	}
 	s.forgetIncoming()
-	return account.hold(storeBytes(len(s.events), s.total.bodies, s.total.deliveries, s.total.ordered))
+	return account.hold(storeBytes(len(s.events), &s.total))
 }
 
 // match returns what the type matches. It is looked for once in a request.
@@ -163,7 +168,12 @@ func (s *scratch) match(table *routing.Table, typ event.Type) (*match, error) {
 	if err := s.body.account.hold(int64(count) * 2 * matchBytes); err != nil {
 		return nil, err
 	}
-	m := match{eventType: typ, subscriptions: table.Match(tenant, typ, nil), filters: table.Filters(tenant, typ)}
+	m := match{
+		eventType: typ, subscriptions: table.Match(tenant, typ, nil), rules: table.Rules(tenant, typ), cancels: table.Cancels(tenant, typ),
+	}
+	if err := s.body.account.hold(int64(len(m.cancels)) * matchBytes); err != nil {
+		return nil, err
+	}
 	for _, sub := range m.subscriptions {
 		if sub.Ordered {
 			m.ordered++
@@ -173,21 +183,17 @@ func (s *scratch) match(table *routing.Table, typ event.Type) (*match, error) {
 	return &s.matches[len(s.matches)-1], nil
 }
 
-// add adds an event for some subscriptions of its match, with a body of the given size.
-func (s *scratch) add(m *match, subscriptions []*delivery.Subscription, in *incoming, size int) error {
+// add adds an event of a match and what it causes, with a body of the given size.
+func (s *scratch) add(m *match, causes caused, in *incoming, size int) error {
 	tenant, order := s.body.account.tenant, uint64(0)
 	if m.ordered > 0 {
 		order = s.parser.order(tenant, in)
 	}
-	s.total.deliveries += len(subscriptions)
-	s.total.pendingBytes += int64(len(subscriptions)) * int64(size)
 	if order != 0 {
 		s.total.ordered += m.ordered
 	}
-	if len(subscriptions) > 0 {
-		s.total.bodies += size
-	}
-	if s.total.deliveries > maxRequestDeliveries {
+	s.total.add(&causes, size)
+	if s.total.deliveries+s.total.plans > maxRequestDeliveries {
 		return newProblem(tooLarge, "the request's events match more than %d subscriptions in all; send fewer events in one request", maxRequestDeliveries)
 	}
 	s.events = append(s.events, store.NewEvent{
@@ -200,11 +206,24 @@ func (s *scratch) add(m *match, subscriptions []*delivery.Subscription, in *inco
 				Traceparent: in.traceparent,
 			},
 			Order:         order,
-			Subscriptions: subscriptions,
+			Subscriptions: causes.subscriptions,
 		},
+		Plans: causes.plans, Cancels: causes.cancels,
 		Digest: s.parser.digest(in),
 	})
 	return nil
+}
+
+// add counts what an event with a body of the given size causes.
+func (t *totals) add(causes *caused, size int) {
+	planned := planned(causes.plans)
+	t.deliveries += len(causes.subscriptions)
+	t.plans += len(causes.plans) + len(causes.cancels)
+	t.planned += planned
+	t.pendingBytes += (int64(len(causes.subscriptions)) + planned) * int64(size)
+	if len(causes.subscriptions)+len(causes.plans) > 0 {
+		t.bodies += size
+	}
 }
 
 // bodyOverhead is how many bytes a body has beside its id, its type, twice, and its data.

@@ -113,13 +113,14 @@ func (h *Handler) appendEvents(ctx context.Context, s *scratch, batch bool) ([]s
 		return nil, nil
 	}
 	accepted, fanouts, err := h.options.Store.Append(context.WithoutCancel(ctx), events)
-	h.settle(s, fanouts)
+	h.settle(s, accepted, fanouts)
 	if err != nil {
 		return nil, h.storeProblem(err, batch)
 	}
 	if len(fanouts) > 0 {
 		h.options.Accept(fanouts)
 	}
+	h.noticePlanned(events, accepted)
 	return accepted, nil
 }
 

@@ -57,8 +57,23 @@ func withDefaults(spec v1alpha1.WebhookSubscriptionSpec) v1alpha1.WebhookSubscri
 	setDefault(&spec.Delivery.Ordering, v1alpha1.OrderingNone)
 	setDefault(&spec.Payload.Mode, v1alpha1.PayloadFull)
 	setDefault(&spec.FilterErrors, v1alpha1.FilterErrorsDeliver)
+	setDefault(&spec.Payload.Format, v1alpha1.FormatStandard)
 	if spec.Suspend == nil {
 		spec.Suspend = new(bool)
+	}
+	spec.Schedule, spec.Transform, spec.Auth = spec.Schedule.DeepCopy(), spec.Transform.DeepCopy(), spec.Auth.DeepCopy()
+	if s := spec.Schedule; s != nil {
+		setDefault(&s.IfPast, v1alpha1.IfPastSkip)
+		if s.Window != nil {
+			setDefault(&s.Window.Outside, v1alpha1.OutsideLater)
+		}
+	}
+	if t := spec.Transform; t != nil {
+		setDefault(&t.ContentType, v1alpha1.ContentTypeJSON)
+		setDefault(&t.Method, v1alpha1.Method(http.MethodPost))
+	}
+	if a := spec.Auth; a != nil && a.OAuth2ClientCredentials != nil {
+		setDefault(&a.OAuth2ClientCredentials.CredentialsIn, v1alpha1.CredentialsInHeader)
 	}
 	return spec
 }
@@ -103,6 +118,7 @@ func checkMetadata(sub *v1alpha1.WebhookSubscription) error {
 func (c *compiler) checkShape() error {
 	for _, check := range []func(v1alpha1.WebhookSubscriptionSpec) error{
 		checkReferences, checkEvents, checkURLChoice, checkTLS, checkHeaderNames, checkDurations, checkLimits,
+		checkSchedule, checkLookup, checkPayload, checkTransform, checkAuth, checkOutcome,
 	} {
 		if err := check(c.spec); err != nil {
 			return err

@@ -65,11 +65,15 @@ func Compile(sub *v1alpha1.WebhookSubscription, sources Sources, policy Policy) 
 		func() error { return checkMetadata(sub) },
 		c.checkShape, // before any Secret is read, so that a wrong spec is told first
 		c.compilePatterns,
-		func() error { return c.compileFilter(sub.Labels) },
+		func() error { return c.compileFormulas(sub.Labels) },
+		c.compileFilter,
+		c.compileSchedule,
+		c.compileRequest,
 		c.compileLimits,
 		c.compileURL,
 		c.compileHeaders,
 		c.compileKeys,
+		c.compileAuth,
 		c.compileCA,
 		c.fingerprint,
 	}
@@ -96,7 +100,7 @@ func Hold(previous *Entry, generation int64, reason string) *Entry {
 	held.Generation = generation
 	held.Waiting = reason
 	held.Room = previous.Cost()
-	held.URL, held.Header, held.Keys, held.CA = "", nil, nil, ""
+	held.URL, held.Header, held.Keys, held.CA, held.Auth = "", nil, nil, "", nil
 	held.Sources = SourcesDigest{}
 	return &held
 }
@@ -133,8 +137,29 @@ func SecretNames(sub *v1alpha1.WebhookSubscription) []string {
 			add(&from.SecretKeyRef)
 		}
 	}
+	names = append(names, authSecretNames(sub.Spec.Auth)...)
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// authSecretNames are those of SecretNames that spec.auth names.
+func authSecretNames(auth *v1alpha1.Auth) []string {
+	name := ""
+	switch {
+	case auth == nil:
+	case auth.Basic != nil:
+		name = auth.Basic.SecretRef.Name
+	case auth.Bearer != nil:
+		name = auth.Bearer.SecretKeyRef.Name
+	case auth.APIKey != nil:
+		name = auth.APIKey.SecretKeyRef.Name
+	case auth.OAuth2ClientCredentials != nil:
+		name = auth.OAuth2ClientCredentials.SecretRef.Name
+	}
+	if name == "" {
+		return nil
+	}
+	return []string{name}
 }
 
 // compiler carries one subscription through the steps of Compile.
@@ -146,20 +171,25 @@ type compiler struct {
 	entry     *Entry
 }
 
-func (c *compiler) compilePatterns() error {
-	patterns := make([]event.Pattern, 0, len(c.spec.Events))
-	for i, text := range c.spec.Events {
+func (c *compiler) compilePatterns() (err error) {
+	c.entry.Patterns, err = c.patterns("spec.events", c.spec.Events)
+	return err
+}
+
+// patterns reads the patterns of a field.
+func (c *compiler) patterns(where string, texts []string) ([]event.Pattern, error) {
+	patterns := make([]event.Pattern, 0, len(texts))
+	for i, text := range texts {
 		pattern, err := event.ParsePattern(text)
 		if err != nil {
-			return reject(v1alpha1.ReasonInvalidPattern, "spec.events[%d]: %s is not a pattern: want *, {resource}.* or {resource}.{created|updated|deleted}", i, quote(text))
+			return nil, reject(v1alpha1.ReasonInvalidPattern, "%s[%d]: %s is not a pattern: want *, {resource}.* or {resource}.{created|updated|deleted}", where, i, quote(text))
 		}
 		if err := c.policy.Catalog.Check(pattern); err != nil {
-			return reject(v1alpha1.ReasonUnknownResource, "spec.events[%d]: %v; correct it, or add the resource to spec.eventResources of the WebhookDispatcher", i, err)
+			return nil, reject(v1alpha1.ReasonUnknownResource, "%s[%d]: %v; correct it, or add the resource to spec.eventResources of the WebhookDispatcher", where, i, err)
 		}
 		patterns = append(patterns, pattern)
 	}
-	c.entry.Patterns = uncovered(patterns)
-	return nil
+	return uncovered(patterns), nil
 }
 
 func (c *compiler) compileLimits() error {
@@ -322,12 +352,22 @@ func (c *compiler) fingerprint() error {
 		Header     http.Header
 		Keys       [][]byte
 		CA         string
-	}{e.Generation, e.URL, e.Header, e.Keys, e.CA}) // a map's keys are sorted
+		Auth       *Auth             `json:",omitempty"`
+		Labels     map[string]string `json:",omitempty"`
+	}{e.Generation, e.URL, e.Header, e.Keys, e.CA, e.Auth, e.requestLabels()}) // a map's keys are sorted
 	if err != nil {
 		return fmt.Errorf("fingerprint what an attempt depends on: %w", err)
 	}
 	e.Revision = positiveHash(text)
 	return nil
+}
+
+// requestLabels are the labels, if what makes a request may read them.
+func (e *Entry) requestLabels() map[string]string {
+	if e.Transform == nil && e.Lookup == "" && (e.Schedule == nil || e.Schedule.Recheck == "") {
+		return nil
+	}
+	return e.Labels
 }
 
 // shared returns the one copy of a text that all who hold it share: one Secret's token may be that of every subscription.

@@ -37,6 +37,10 @@ type Entry struct {
 	FilterSize int `json:"filterSize,omitzero"`
 	// SkipFilterErrors is set if an event for which the filter fails is not delivered.
 	SkipFilterErrors bool `json:"skipFilterErrors,omitzero"`
+	// Schedule is when its events are delivered; nil for at once.
+	Schedule *Schedule `json:"schedule,omitempty"`
+	// ProgramSize is the memory that the compiled expressions beside the filter take, in bytes.
+	ProgramSize int `json:"programSize,omitzero"`
 	// Labels are the subscription's, if an expression may read them.
 	Labels map[string]string `json:"labels,omitempty"`
 	// URL is empty while the entry waits.
@@ -48,6 +52,14 @@ type Entry struct {
 	// CA holds the certificates, in PEM, that the endpoint's own may be signed by beside the system's; "" for the system's
 	// alone.
 	CA string `json:"ca,omitempty"`
+	// Redact, Format ("" for Standard), Lookup (the text of spec.lookup.url) and Transform say how a request is made, Outcome
+	// what its answer means, and Auth how it is authenticated.
+	Redact    []string   `json:"redact,omitempty"`
+	Format    string     `json:"format,omitempty"`
+	Lookup    string     `json:"lookup,omitempty"`
+	Transform *Transform `json:"transform,omitempty"`
+	Outcome   *Outcome   `json:"outcome,omitempty"`
+	Auth      *Auth      `json:"auth,omitempty"`
 	// Quota is what the tenant may use of the dispatcher, where that is not what the dispatcher's flags say.
 	Quota *Quota `json:"quota,omitempty"`
 	// Egress are the address ranges that the tenant's deliveries may reach although they are private or special.
@@ -124,7 +136,7 @@ func (e *Entry) Route() (*Route, error) {
 		route.Endpoint.TenantInFlight = engine.DefaultInFlight
 	}
 	route.Subscription = route.subscription()
-	route.Filter = e.filter()
+	route.Rules = e.rulesOf()
 	err := e.checkBounds()
 	if err == nil {
 		route.Patterns, err = e.parsePatterns()

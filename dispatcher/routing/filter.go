@@ -1,7 +1,6 @@
 package routing
 
 import (
-	"maps"
 	"runtime"
 	"strings"
 	"sync"
@@ -34,24 +33,13 @@ func (f *Filter) Keeps(variables *expression.Variables) (bool, error) {
 	return keep, nil
 }
 
-// compileFilter takes up the filter, and what it reads of the subscription.
-func (c *compiler) compileFilter(labels map[string]string) error {
+// compileFilter takes up the filter, which is compiled already.
+func (c *compiler) compileFilter() error {
 	if c.spec.FilterErrors != v1alpha1.FilterErrorsDeliver && c.spec.FilterErrors != v1alpha1.FilterErrorsSkip {
 		return reject(v1alpha1.ReasonInvalidSpec, "spec.filterErrors: must be Deliver or Skip")
 	}
-	text := c.spec.Filter
-	if text == "" {
-		return nil
-	}
-	program, err := programOf(expression.Filter, text)
-	if err != nil {
-		return reject(v1alpha1.ReasonInvalidFilter, "spec.filter: %v", err)
-	}
-	c.entry.FilterSize = program.Size()
-	c.entry.Filter, c.entry.SkipFilterErrors = text, c.spec.FilterErrors == v1alpha1.FilterErrorsSkip
-	if strings.Contains(text, "labels") {
-		c.entry.Labels = maps.Clone(labels)
-	}
+	c.entry.Filter = c.spec.Filter
+	c.entry.SkipFilterErrors = c.spec.Filter != "" && c.spec.FilterErrors == v1alpha1.FilterErrorsSkip
 	return nil
 }
 
@@ -67,7 +55,7 @@ func (e *Entry) filter() *Filter {
 	}
 	f.program, f.unknown = programOf(expression.Filter, e.Filter)
 	if f.unknown != nil {
-		f.unknown = &expression.Error{Reason: expression.Internal, Message: "this version cannot compile the expression"}
+		f.unknown = notCompiled()
 	}
 	return f
 }

@@ -102,7 +102,7 @@ func TestFilterKeeps(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := filteredRoute(t, "a", test.filter, test.skip, "lab.created").Filter
+			f := filteredRoute(t, "a", test.filter, test.skip, "lab.created").Rules
 			ev := expression.NewEvent("evt_1", "lab.created", time.Unix(0, 0), []byte(test.data), nil)
 			got, err := f.Keeps(&expression.Variables{Event: ev})
 			failure, _ := errors.AsType[*expression.Error](err)
@@ -135,7 +135,7 @@ func TestTableFilters(t *testing.T) {
 		{"clinic-a", "claim.created", map[string]bool{"all": true}},
 		{"clinic-b", "lab.created", nil},
 	} {
-		subs, filters := table.Match(test.tenant, test.typ, nil), table.Filters(test.tenant, test.typ)
+		subs, filters := table.Match(test.tenant, test.typ, nil), table.Rules(test.tenant, test.typ)
 		if test.want == nil {
 			if filters != nil {
 				t.Errorf("%s %s: there are filters", test.tenant, test.typ)
@@ -147,7 +147,7 @@ func TestTableFilters(t *testing.T) {
 		}
 		for i, sub := range subs {
 			route, _ := table.Get(sub.Key)
-			if filters[i] != route.Filter || (filters[i] != nil) != test.want[sub.Name] {
+			if filters[i] != route.Rules || (filters[i] != nil) != test.want[sub.Name] {
 				t.Errorf("%s %s: %s has another's filter", test.tenant, test.typ, sub.Name)
 			}
 		}
@@ -160,7 +160,7 @@ func TestProgramsAreShared(t *testing.T) {
 	const text = "event.data.shared == 'by two routes'"
 	func() { // so that nothing refers to the routes afterwards
 		a, b := filteredRoute(t, "a", text, false, "*"), filteredRoute(t, "b", text, false, "*")
-		if a.Filter.program != b.Filter.program {
+		if a.Rules.filter.program != b.Rules.filter.program {
 			t.Error("there are two programs")
 		}
 		runtime.KeepAlive(a)

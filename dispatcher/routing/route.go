@@ -19,8 +19,8 @@ type Route struct {
 	Generation int64
 	// Patterns that the route matches by; none is covered by another.
 	Patterns []event.Pattern
-	// Filter decides which events of the patterns are delivered; nil for all.
-	Filter *Filter
+	// Rules decide which events of the patterns are delivered, and when; nil for all and at once.
+	Rules *Rules
 	// Endpoint is where and how its deliveries go.
 	Endpoint *engine.Endpoint
 	// Quota is what the tenant may use of the dispatcher; nil for the dispatcher's default.

@@ -30,8 +30,10 @@ type Table struct {
 	// matches holds the subscriptions of every selector, one span behind the other: a slice of its own for each would
 	// cost more than what it holds.
 	matches []*delivery.Subscription
-	// filters holds the filter of each of matches; nil if no route has one.
-	filters []*Filter
+	// rules holds the rules of each of matches; nil if no route has any.
+	rules []*Rules
+	// cancels holds the routes whose schedules an event may cancel, by the patterns of cancelOn.
+	cancels map[selector][]*Route
 }
 
 // Problem is one thing that a source could not use as it is written.
@@ -50,7 +52,7 @@ type Problem struct {
 // ("").
 type selector struct{ tenant, types string }
 
-// span is a part of Table.matches, and of Table.filters.
+// span is a part of Table.matches, and of Table.rules.
 type span struct{ from, to uint32 }
 
 // NewTable returns the table of the given routes. It fails if two routes have the same key.
@@ -81,17 +83,18 @@ func NewTable(routes []*Route) (*Table, error) {
 		total += len(route.Patterns)
 	}
 	t.index(total)
+	t.indexCancels()
 	return t, nil
 }
 
 // index fills spans and matches, for routes with the given number of patterns in all.
 func (t *Table) index(total int) {
-	counts, filtered := make(map[selector]span), false
+	counts, ruled := make(map[selector]span), false
 	for _, route := range t.routes {
 		for _, pattern := range uncovered(route.Patterns) { // so that no type meets two patterns of one route
 			at := selectorOf(route.Tenant(), pattern)
 			counts[at] = span{to: counts[at].to + 1}
-			filtered = filtered || route.Filter != nil
+			ruled = ruled || route.Rules != nil
 		}
 	}
 	t.spans = counts
@@ -102,16 +105,16 @@ func (t *Table) index(total int) {
 		next += count.to
 	}
 	t.matches = t.matches[:next]
-	if filtered {
-		t.filters = make([]*Filter, next)
+	if ruled {
+		t.rules = make([]*Rules, next)
 	}
 	for _, route := range t.routes {
 		for _, pattern := range uncovered(route.Patterns) {
 			at := selectorOf(route.Tenant(), pattern)
 			s := t.spans[at]
 			t.matches[s.to] = route.Subscription
-			if filtered {
-				t.filters[s.to] = route.Filter
+			if ruled {
+				t.rules[s.to] = route.Rules
 			}
 			t.spans[at] = span{from: s.from, to: s.to + 1}
 		}
@@ -146,28 +149,58 @@ func (t *Table) Match(tenant string, typ event.Type, into []*delivery.Subscripti
 	return into
 }
 
-// Filters returns the filters of what Match returns, each in its place, nil where a subscription has none. It returns
-// nil if none has one. The result may be the table's own: it is not to be written.
-func (t *Table) Filters(tenant string, typ event.Type) (all []*Filter) {
-	if t.filters == nil {
+// Rules returns the rules of what Match returns, each in its place, nil where a subscription has none. It returns nil if none
+// has any. The result may be the table's own: it is not to be written.
+func (t *Table) Rules(tenant string, typ event.Type) (all []*Rules) {
+	if t.rules == nil {
 		return nil
 	}
-	filtered := false
+	ruled := false
 	for _, types := range [...]string{string(typ), typ.Resource(), ""} {
 		s, ok := t.spans[selector{tenant, types}]
 		if !ok {
 			continue
 		}
-		part := t.filters[s.from:s.to:s.to]
-		filtered = filtered || slices.ContainsFunc(part, func(f *Filter) bool { return f != nil })
+		part := t.rules[s.from:s.to:s.to]
+		ruled = ruled || slices.ContainsFunc(part, func(r *Rules) bool { return r != nil })
 		if all == nil {
 			all = part
 		} else {
 			all = append(all, part...)
 		}
 	}
-	if !filtered {
+	if !ruled {
 		return nil
+	}
+	return all
+}
+
+// indexCancels fills cancels.
+func (t *Table) indexCancels() {
+	for _, route := range t.routes {
+		for _, pattern := range route.Rules.cancelPatterns() {
+			if t.cancels == nil {
+				t.cancels = make(map[selector][]*Route)
+			}
+			at := selectorOf(route.Tenant(), pattern)
+			t.cancels[at] = append(t.cancels[at], route)
+		}
+	}
+}
+
+// Cancels returns the routes whose schedules name a type in cancelOn, each once, also those whose events do not match it. The
+// result may be the table's own: it is not to be written.
+func (t *Table) Cancels(tenant string, typ event.Type) (all []*Route) {
+	if t.cancels == nil {
+		return nil
+	}
+	for _, types := range [...]string{string(typ), typ.Resource(), ""} {
+		part := t.cancels[selector{tenant, types}]
+		if all == nil {
+			all = slices.Clip(part)
+		} else {
+			all = append(all, part...)
+		}
 	}
 	return all
 }

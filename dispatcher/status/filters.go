@@ -12,40 +12,46 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 )
 
-// filterQuiet is how long after its last failure a filter counts as healthy again.
+// filterQuiet is how long after its last failure a filter, or a schedule, counts as healthy again.
 const filterQuiet = 10 * time.Minute
 
-// filters are the last failures of subscriptions' filters: one entry for each subscription at most.
+// filters are the last failures of subscriptions' filters and schedules: one entry for each of them at most.
 type filters struct {
 	mu       sync.Mutex
-	failures map[event.SubscriptionKey]filterFailure
+	failures map[failing]filterFailure
 }
 
-// filterFailure is why a filter failed last.
+// failing is the filter or the schedule of a subscription, by the type of its condition.
+type failing struct {
+	key       event.SubscriptionKey
+	condition string
+}
+
+// filterFailure is why a filter or a schedule failed last.
 type filterFailure struct {
 	reason, message string
 	at              time.Time
 }
 
 // note takes up a failure, and reports whether it is news.
-func (f *filters) note(key event.SubscriptionKey, failure filterFailure) bool {
+func (f *filters) note(of failing, failure filterFailure) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	before, known := f.failures[key]
+	before, known := f.failures[of]
 	if f.failures == nil {
-		f.failures = make(map[event.SubscriptionKey]filterFailure)
+		f.failures = make(map[failing]filterFailure)
 	}
-	f.failures[key] = failure
+	f.failures[of] = failure
 	return !known || before.reason != failure.reason || before.message != failure.message
 }
 
 // of returns the last failure, if it is not long ago, and for how long it counts.
-func (f *filters) of(key event.SubscriptionKey, now time.Time) (failure filterFailure, left time.Duration) {
+func (f *filters) of(of failing, now time.Time) (failure filterFailure, left time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	failure, known := f.failures[key]
+	failure, known := f.failures[of]
 	if left = filterQuiet - now.Sub(failure.at); known && left <= 0 {
-		delete(f.failures, key)
+		delete(f.failures, of)
 		return filterFailure{}, 0
 	}
 	if !known {
@@ -58,9 +64,9 @@ func (f *filters) of(key event.SubscriptionKey, now time.Time) (failure filterFa
 func (f *filters) forget(table *routing.Table) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for key := range f.failures {
-		if _, ok := table.Get(key); !ok {
-			delete(f.failures, key)
+	for of := range f.failures {
+		if _, ok := table.Get(of.key); !ok {
+			delete(f.failures, of)
 		}
 	}
 }
@@ -68,26 +74,45 @@ func (f *filters) forget(table *routing.Table) {
 // FilterFailed notes that a subscription's filter failed for an event. The message shows nothing of the event. It never
 // blocks.
 func (w *Writer) FilterFailed(key event.SubscriptionKey, reason, message string) {
-	if w.filters.note(key, filterFailure{reason, message, time.Now()}) {
-		w.Changed(key)
-		w.upkeep.AddAfter(key, filterQuiet)
+	w.evaluationFailed(failing{key, v1alpha1.ConditionFilterHealthy}, reason, message)
+}
+
+// ScheduleFailed is FilterFailed of schedules.
+func (w *Writer) ScheduleFailed(key event.SubscriptionKey, reason, message string) {
+	w.evaluationFailed(failing{key, v1alpha1.ConditionScheduleHealthy}, reason, message)
+}
+
+func (w *Writer) evaluationFailed(of failing, reason, message string) {
+	if w.filters.note(of, filterFailure{reason, message, time.Now()}) {
+		w.Changed(of.key)
+		w.upkeep.AddAfter(of.key, filterQuiet)
 	}
 }
 
-// filterHealthy is the condition of a route's filter; none without one.
-func (w *Writer) filterHealthy(route *routing.Route) []metav1.Condition {
-	if route.Filter == nil {
-		return nil
+// rulesHealthy are the conditions of a route's filter and of its schedule; none of what it has not.
+func (w *Writer) rulesHealthy(route *routing.Route) (all []metav1.Condition) {
+	if route.Rules.HasFilter() {
+		all = append(all, w.evaluated(route, v1alpha1.ConditionFilterHealthy,
+			"The filter failed for an event within the last %d minutes: %s; spec.filterErrors decides on such events"))
 	}
-	failure, left := w.filters.of(route.Key, time.Now())
+	if route.Rules.HasSchedule() {
+		all = append(all, w.evaluated(route, v1alpha1.ConditionScheduleHealthy,
+			"The schedule failed for an event within the last %d minutes: %s; a delivery that could not be planned is Failed with reason ScheduleFailed, and what could not be cancelled is not"))
+	}
+	return all
+}
+
+// evaluated is a condition of what is evaluated for each event.
+func (w *Writer) evaluated(route *routing.Route, condition, failed string) metav1.Condition {
+	failure, left := w.filters.of(failing{route.Key, condition}, time.Now())
 	c := metav1.Condition{
-		Type: v1alpha1.ConditionFilterHealthy, ObservedGeneration: route.Generation, Status: metav1.ConditionTrue,
+		Type: condition, ObservedGeneration: route.Generation, Status: metav1.ConditionTrue,
 		Reason: v1alpha1.ReasonEvaluated, Message: fmt.Sprintf("No evaluation failed within the last %d minutes", int(filterQuiet.Minutes())),
 	}
 	if left > 0 {
 		c.Status, c.Reason = metav1.ConditionFalse, failure.reason
-		c.Message = fmt.Sprintf("The filter failed for an event within the last %d minutes: %s; spec.filterErrors decides on such events", int(filterQuiet.Minutes()), failure.message)
+		c.Message = fmt.Sprintf(failed, int(filterQuiet.Minutes()), failure.message)
 		w.upkeep.AddAfter(route.Key, left)
 	}
-	return []metav1.Condition{c}
+	return c
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -92,6 +93,7 @@ type Writer struct {
 	surveying bool
 	survey    chan struct{}
 	pending   pending
+	scheduled scheduledCounts
 	filters   filters
 }
 
@@ -404,6 +406,7 @@ func (w *Writer) wanted(ctx context.Context, route *routing.Route) (v1alpha1.Web
 	status := v1alpha1.WebhookSubscriptionStatus{
 		ProgrammedGeneration: programmed(route), Conditions: w.conditions(route, counts), Deliveries: deliveryCounts(counts, oldest, w.pending.of(route.Key)),
 	}
+	w.scheduled.show(route, status.Deliveries)
 	if counts.Retrying > 0 {
 		retrying, err := w.store.Retrying(ctx, route.Key, maxRetrying)
 		if err != nil {
@@ -437,17 +440,20 @@ func deliveryCounts(counts delivery.Counts, oldest time.Time, pending *int64) *v
 
 // conditions are all that this package says of a route.
 func (w *Writer) conditions(route *routing.Route, counts delivery.Counts) []metav1.Condition {
-	return append(conditions(route, counts), w.filterHealthy(route)...)
+	return append(conditions(route, counts), w.rulesHealthy(route)...)
 }
 
 // seconds is t as the API server keeps it, so that what is read back compares equal.
 func seconds(t time.Time) metav1.Time { return metav1.NewTime(t.Truncate(time.Second).Local()) }
 
+// written are the types of the conditions that this package writes.
+var written = []string{v1alpha1.ConditionEndpointHealthy, v1alpha1.ConditionFilterHealthy, v1alpha1.ConditionScheduleHealthy}
+
 // ours is the part of a status that this package writes.
 func ours(s v1alpha1.WebhookSubscriptionStatus) v1alpha1.WebhookSubscriptionStatus {
 	kept := v1alpha1.WebhookSubscriptionStatus{ProgrammedGeneration: s.ProgrammedGeneration, Deliveries: s.Deliveries, Retrying: s.Retrying}
 	for _, c := range s.Conditions {
-		if c.Type == v1alpha1.ConditionEndpointHealthy || c.Type == v1alpha1.ConditionFilterHealthy {
+		if slices.Contains(written, c.Type) {
 			kept.Conditions = append(kept.Conditions, c)
 		}
 	}
