@@ -79,7 +79,7 @@ func (m *memory) Append(ctx context.Context, events []store.NewEvent) ([]store.A
 		e.Event.Key = event.NewKey(m.clock, e.Event.Tenant, e.Event.ID)
 		e.Due = m.clock
 		m.events = append(m.events, e)
-		m.accepted[name] = store.Accepted{ID: e.Event.ID, Deliveries: len(e.Subscriptions)}
+		m.accepted[name] = store.Accepted{ID: e.Event.ID, Deliveries: len(e.Subscriptions) + len(e.Plans)}
 		answers = append(answers, m.accepted[name])
 		for _, sub := range e.Subscriptions {
 			id := event.DeliveryID{Event: e.Event.Key, Subscription: sub.Key}
