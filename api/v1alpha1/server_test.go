@@ -83,7 +83,7 @@ func TestSubscriptionDefaults(t *testing.T) {
 	}
 	want.Delivery = v1alpha1.Delivery{MaxInFlight: 32, Ordering: v1alpha1.OrderingNone}
 	want.FilterErrors = v1alpha1.FilterErrorsDeliver
-	want.Payload.Mode = v1alpha1.PayloadFull
+	want.Payload.Mode, want.Payload.Format = v1alpha1.PayloadFull, v1alpha1.FormatStandard
 	want.Suspend = ptr.To(false)
 
 	nulls := object(t, "WebhookSubscription", "{}")
@@ -107,6 +107,27 @@ func TestSubscriptionDefaults(t *testing.T) {
 				t.Errorf("spec (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestAutomationDefaults gives what is not said of the automations.
+func TestAutomationDefaults(t *testing.T) {
+	t.Parallel()
+	var got v1alpha1.WebhookSubscription
+	create(t, object(t, "WebhookSubscription", `
+spec:
+  schedule: {at: event.timestamp, window: {timeZone: UTC, from: "09:00", until: "20:00"}}
+  transform: {}
+  auth: {oauth2ClientCredentials: {tokenURL: 'https://a.example', secretRef: {name: a}}}
+`), &got)
+	if s := got.Spec.Schedule; s.IfPast != v1alpha1.IfPastSkip || s.Window.Outside != v1alpha1.OutsideLater {
+		t.Errorf("schedule is %+v, window %+v", s, s.Window)
+	}
+	if tr := got.Spec.Transform; tr.ContentType != v1alpha1.ContentTypeJSON || tr.Method != "POST" {
+		t.Errorf("transform is %+v", tr)
+	}
+	if a := got.Spec.Auth.OAuth2ClientCredentials; a.CredentialsIn != v1alpha1.CredentialsInHeader {
+		t.Errorf("auth is %+v", a)
 	}
 }
 

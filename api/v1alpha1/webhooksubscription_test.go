@@ -261,6 +261,7 @@ var subscriptionStatusRules = map[string]rule{
 		good: []string{"status: {deliveries: {pending: 0, delivered: 0, retrying: 0, failed: 0}}"},
 		bad: map[string]string{
 			"status: {deliveries: {pending: -1}}":   "status.deliveries.pending … should be greater than or equal to 0",
+			"status: {deliveries: {scheduled: -1}}": "status.deliveries.scheduled … should be greater than or equal to 0",
 			"status: {deliveries: {delivered: -1}}": "status.deliveries.delivered … should be greater than or equal to 0",
 			"status: {deliveries: {retrying: -1}}":  "status.deliveries.retrying … should be greater than or equal to 0",
 			"status: {deliveries: {failed: -1}}":    "status.deliveries.failed … should be greater than or equal to 0",
