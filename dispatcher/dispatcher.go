@@ -20,6 +20,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/expression"
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
 	"github.com/clinikapi/eventflow/dispatcher/limits"
+	"github.com/clinikapi/eventflow/dispatcher/payload"
 	"github.com/clinikapi/eventflow/dispatcher/quota"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/settings"
@@ -200,8 +201,12 @@ func (d *dispatcher) open(ctx context.Context) error {
 	if err := d.trackUse(d.cluster); err != nil {
 		return errors.Join(err, d.store.Close())
 	}
+	sender, err := payload.New(payload.Options{Client: d.sender, Memory: d.memory, Registerer: d.registry, Now: d.store.Now})
+	if err != nil {
+		return errors.Join(fmt.Errorf("set the making of requests up: %w", err), d.store.Close())
+	}
 	d.engine = engine.New(engine.Options{
-		Store: d.store, Sender: d.sender, Logger: d.Logger.WithName("delivery"), Registerer: d.registry,
+		Store: d.store, Sender: sender, Logger: d.Logger.WithName("delivery"), Registerer: d.registry,
 		Changed: d.changed, Taken: d.taken, MaxInFlight: d.limits.Places, Memory: d.memory, Now: d.store.Now,
 		TenantInFlight: d.start.Quota.AttemptsInFlight,
 		Finished:       func(tenant string, deliveries, bytes int64) { d.quotas.Add(tenant, -deliveries, -bytes) },

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/clinikapi/eventflow/api/event"
@@ -14,9 +15,16 @@ type Request struct {
 	Type     event.Type
 	// Number counts the delivery's attempts: 1, 2, 3, …
 	Number int
-	// Body is the event's full body, as event.AppendBody wrote it. It is read, and never written, until Written is called
-	// or Send returns, whichever comes first.
+	// Body is what is signed and sent. It is read, and never written, until Written is called or Send returns, whichever
+	// comes first.
 	Body []byte
+	// Shape is how the request differs from that of every other delivery; nil if it does not.
+	Shape *Shape
+	// Answer takes what an outcome reads of the answer; nil for nothing.
+	Answer *Answer
+	// Begun is when the attempt began, if something was done for it before: Target's timeout counts from then. Zero means
+	// now.
+	Begun time.Time
 	// Tenant is the subscription's. Its connections and TLS sessions are used for no other.
 	Tenant string
 	// Fresh makes the attempt on a new connection: a kept one has just turned out to be closed.
@@ -26,6 +34,8 @@ type Request struct {
 	// all if the request was not written as a whole; with ReasonStale it may have been called. It must not block, and
 	// may be called by another goroutine than the caller's.
 	Written func()
+
+	token string // of Target's ClientCredentials
 }
 
 // Result is what came of one attempt.
@@ -39,9 +49,24 @@ type Result struct {
 	RetryAfter time.Duration
 	// Started is when the attempt was sent; its seconds are X-Clinik-Timestamp.
 	Started time.Time
-	// Duration until the answer's headers were read, or until the attempt failed.
+	// Duration until the answer's headers were read, or until the attempt failed; from Begun on, if that is set.
 	Duration time.Duration
+	// GiveUp is set if a failed delivery is not to be attempted again, whatever its age.
+	GiveUp bool
 }
+
+// Answer is what an outcome reads of an answer. Its body is read within the attempt's timeout.
+type Answer struct {
+	// WantBody asks for the body. The caller has charged MaxAnswer bytes for it.
+	WantBody bool
+	// Header of the answer; nil if there was none.
+	Header http.Header
+	// Body is nil if it was not wanted, or is longer than MaxAnswer.
+	Body []byte
+}
+
+// MaxAnswer is how much of an answer's body an outcome may read, in bytes.
+const MaxAnswer = 64 << 10
 
 // Delivered reports whether the endpoint has taken the delivery.
 func (r Result) Delivered() bool { return r.Reason == "" }

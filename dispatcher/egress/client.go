@@ -59,6 +59,7 @@ type Client struct {
 	dialer    *dialer
 	pool      *pool
 	requests  sync.Pool // of *[]byte
+	tokens    *tokens
 	userAgent string
 	options   Options
 }
@@ -83,6 +84,7 @@ func New(o Options) (*Client, error) {
 		dialer:    newDialer(o, g, maxIdle),
 		pool:      newPool(maxIdle, orDefault(o.IdleConnTimeout, 50*time.Second), orDefault(o.MaxConnAge, time.Minute)),
 		requests:  sync.Pool{New: func() any { return new([]byte) }},
+		tokens:    newTokens(),
 		userAgent: "EventFlow/" + o.Version,
 		options:   o,
 	}
@@ -98,4 +100,7 @@ func orDefault[T int | time.Duration](value, byDefault T) T {
 }
 
 // Close closes idle connections. Attempts under way are ended by their context.
-func (c *Client) Close() { c.pool.close() }
+func (c *Client) Close() {
+	c.tokens.close()
+	c.pool.close()
+}

@@ -5,6 +5,7 @@ import (
 	"container/list"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -149,6 +150,25 @@ func (c *conn) response() (*http.Response, error) {
 			return response, nil
 		}
 	}
+}
+
+// capture reads what an outcome reads of an answer. A body that is too long is not an error, and left out.
+func (c *conn) capture(response *http.Response, into *Answer) error {
+	into.Header = response.Header
+	if !into.WantBody || response.Body == http.NoBody || response.ContentLength > MaxAnswer {
+		return nil
+	}
+	c.budget = 2*MaxAnswer + maxResponseHeader // chunks and trailers count, too
+	body, err := io.ReadAll(io.LimitReader(response.Body, MaxAnswer+1))
+	c.budget = 0
+	switch {
+	case errors.Is(err, errTooLong) || len(body) > MaxAnswer:
+		return nil
+	case err != nil:
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	into.Body = body
+	return nil
 }
 
 // drain reads the answer's body if that is cheap, and reports whether the connection can be used again. An endless body,

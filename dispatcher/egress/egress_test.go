@@ -109,15 +109,6 @@ func TestHTTPNotAllowed(t *testing.T) {
 	}
 }
 
-func TestThinBodyOfNonsense(t *testing.T) {
-	t.Parallel()
-	request := newRequest(t, "http://127.0.0.1:1", func(t *Target) { t.Thin = true })
-	request.Body = []byte("{")
-	if result := newClient(t).Send(context.Background(), request); result.Reason != delivery.ReasonRequestInvalid {
-		t.Errorf("%+v, want %s", result, delivery.ReasonRequestInvalid)
-	}
-}
-
 func TestConnectionRefused(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

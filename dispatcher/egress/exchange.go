@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
@@ -22,9 +21,12 @@ import (
 // thus see an attempt twice, with the same id: that it took the first and broke down before answering looks the same.
 func (c *Client) Send(ctx context.Context, r Request) Result {
 	result := Result{Started: time.Now()}
+	if r.Begun.IsZero() {
+		r.Begun = result.Started
+	}
 	target, err := r.Target.prepare()
-	if err == nil && r.Target.Thin {
-		r.Body, err = event.ThinBody(r.Body)
+	if err == nil {
+		err = r.Shape.Check(r.Target)
 	}
 	switch {
 	case err != nil:
@@ -39,17 +41,28 @@ func (c *Client) Send(ctx context.Context, r Request) Result {
 
 // attempt connects, and makes the exchange.
 func (c *Client) attempt(ctx context.Context, r *Request, target *preparedTarget, result *Result) {
-	used, err := c.connection(ctx, r, target, result.Started.Add(target.timeout))
+	deadline := r.Begun.Add(target.timeout)
+	if target.tokens != nil {
+		if r.token, result.Reason = c.tokenFor(ctx, r, target, deadline); result.Reason != "" {
+			result.Duration = time.Since(r.Begun)
+			return
+		}
+		result.Started = time.Now()
+	}
+	used, err := c.connection(ctx, r, target, deadline)
 	if err != nil {
-		result.Duration = time.Since(result.Started)
+		result.Duration = time.Since(r.Begun)
 		result.Reason = exchangeReason(ctx, err, false)
 		return
 	}
 	used.release = context.AfterFunc(ctx, used.cut)
 	underWay, failed := used.write(c.compose(r, target, result.Started))
 	r.Body = nil // what waits for the answer holds no body
-	again := c.exchange(ctx, used, underWay, failed, result)
+	again := c.exchange(ctx, used, underWay, failed, r, result)
 	used.letGo()
+	if result.StatusCode == http.StatusUnauthorized && target.tokens != nil && c.tokens.refuse(r.Tenant, target, r.token) {
+		result.Reason = delivery.ReasonStale // with the next token
+	}
 	if used.release() && again {
 		c.pool.put(used)
 	} else {
@@ -59,14 +72,14 @@ func (c *Client) attempt(ctx context.Context, r *Request, target *preparedTarget
 
 // exchange reads the answer, and reports whether the connection can be used again. When it returns, nothing of the
 // request is read any more.
-func (c *Client) exchange(ctx context.Context, used *conn, underWay *writing, failed error, result *Result) bool {
+func (c *Client) exchange(ctx context.Context, used *conn, underWay *writing, failed error, r *Request, result *Result) bool {
 	err := used.begin()
 	overtaken := underWay.under()
 	var response *http.Response
 	if err == nil {
 		response, err = used.response() //nolint:bodyclose // drain closes it
 	}
-	result.Duration = time.Since(result.Started)
+	result.Duration = time.Since(r.Begun)
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -81,6 +94,11 @@ func (c *Client) exchange(ctx context.Context, used *conn, underWay *writing, fa
 		return false
 	}
 	result.take(response)
+	if r.Answer != nil {
+		if err := used.capture(response, r.Answer); err != nil { // an outcome cannot do without
+			result.Reason = exchangeReason(ctx, err, true)
+		}
+	}
 	if overtaken && result.Delivered() {
 		underWay.finish()
 	}

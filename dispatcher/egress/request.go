@@ -13,23 +13,30 @@ import (
 
 // The headers of a delivery beside those of its signatures.
 const (
-	headerContentType = "Content-Type"
-	headerUserAgent   = "User-Agent"
-	headerTimestamp   = "X-Clinik-Timestamp"
-	headerEvent       = "X-Clinik-Event"
-	headerDelivery    = "X-Clinik-Delivery-Id"
-	headerAttempt     = "X-Clinik-Attempt"
+	headerContentType   = "Content-Type"
+	headerUserAgent     = "User-Agent"
+	headerAuthorization = "Authorization"
+	headerTimestamp     = "X-Clinik-Timestamp"
+	headerEvent         = "X-Clinik-Event"
+	headerDelivery      = "X-Clinik-Delivery-Id"
+	headerAttempt       = "X-Clinik-Attempt"
 )
+
+const contentTypeJSON = "application/json"
 
 // crlf ends a line of a message (RFC 9112, section 2.1).
 const crlf = "\r\n"
 
 // head is how every request to a target begins: the request line, and the headers that do not change. Nothing in it can
 // end a line: Target.Check has seen to the headers, and package url to the rest.
-func head(u *url.URL, header http.Header) []byte {
-	b := []byte("POST " + strings.ReplaceAll(u.RequestURI(), " ", "%20") + " HTTP/1.1" + crlf)
+func head(u *url.URL, header http.Header) ([]byte, parts) {
+	var at parts
+	b := []byte("POST " + requestTarget(u) + " HTTP/1.1" + crlf)
+	at.line = len(b)
 	b = appendHeader(b, "Host", hostOf(u))
-	b = appendHeader(b, headerContentType, "application/json")
+	at.contentType = len(b)
+	b = appendHeader(b, headerContentType, contentTypeJSON)
+	at.rest = len(b)
 	names := make([]string, 0, len(header))
 	for name := range header {
 		names = append(names, name)
@@ -40,8 +47,11 @@ func head(u *url.URL, header http.Header) []byte {
 			b = appendHeader(b, name, strings.TrimSpace(value))
 		}
 	}
-	return b
+	return b, at
 }
+
+// requestTarget is the URL's path and query as a request line has them (RFC 9112, section 3.2.1).
+func requestTarget(u *url.URL) string { return strings.ReplaceAll(u.RequestURI(), " ", "%20") }
 
 // hostOf is the URL's host as HTTP writes it: without a zone, which means something on this machine only, and in ASCII.
 func hostOf(u *url.URL) string {
@@ -60,7 +70,14 @@ func hostOf(u *url.URL) string {
 // appendHead appends all of the request that comes before its body.
 func (c *Client) appendHead(b []byte, r *Request, target *preparedTarget, started time.Time) []byte {
 	id := r.Delivery.String()
-	b = append(b, target.head...)
+	if r.Shape == nil {
+		b = append(b, target.head...)
+	} else {
+		b = r.Shape.appendHead(b, target)
+	}
+	if r.token != "" {
+		b = appendHeader(b, headerAuthorization, "Bearer "+r.token)
+	}
 	if !target.named {
 		b = appendHeader(b, headerUserAgent, c.userAgent)
 	}

@@ -33,8 +33,8 @@ type Target struct {
 	Keys signature.Keys
 	// Timeout bounds one attempt, from dialling until the answer's headers were read; 0 means DefaultTimeout.
 	Timeout time.Duration
-	// Thin delivers which resource changed and nothing of what it holds.
-	Thin bool
+	// Authorization authenticates requests; nil for none.
+	Authorization *Authorization
 	// Roots are trusted in place of the dispatcher's; nil means the dispatcher's.
 	Roots *Roots
 	// Rules are where this tenant's deliveries may go beside what all may reach.
@@ -45,7 +45,8 @@ type Target struct {
 
 // preparedTarget is what every attempt needs of a Target.
 type preparedTarget struct {
-	head      []byte // of every request
+	head      []byte // of every delivery; Shape writes another
+	parts     parts  // of head
 	address   string // to dial
 	host      string // that the certificate must name
 	key       string // of the connections that may be used, with the tenant
@@ -54,6 +55,7 @@ type preparedTarget struct {
 	timeout   time.Duration
 	roots     *Roots
 	rules     []Rule
+	tokens    *ClientCredentials // whose token every request carries; nil for none
 }
 
 // Check returns an error if no delivery can be sent to t because of how it is written: its URL is not absolute, a
@@ -63,14 +65,19 @@ func (t *Target) Check() error {
 	return err
 }
 
+// TimeLimit is how long an attempt may take.
+func (t *Target) TimeLimit() time.Duration {
+	if t.Timeout <= 0 {
+		return DefaultTimeout
+	}
+	return t.Timeout
+}
+
 func (t *Target) prepare() (*preparedTarget, error) {
 	if p := t.prepared.Load(); p != nil {
 		return p, nil
 	}
-	p := &preparedTarget{timeout: t.Timeout, roots: t.Roots}
-	if p.timeout <= 0 {
-		p.timeout = DefaultTimeout
-	}
+	p := &preparedTarget{timeout: t.TimeLimit(), roots: t.Roots}
 	if len(t.Keys) == 0 {
 		return nil, errors.New("there is no key to sign with")
 	}
@@ -82,7 +89,11 @@ func (t *Target) prepare() (*preparedTarget, error) {
 	if err != nil {
 		return nil, err
 	}
-	if user := u.User; user != nil && header["Authorization"] == nil {
+	if err := t.Authorization.addTo(header); err != nil {
+		return nil, err
+	}
+	p.tokens = t.Authorization.credentials()
+	if user := u.User; user != nil && header["Authorization"] == nil && t.Authorization == nil {
 		password, _ := user.Password()
 		credentials := base64.StdEncoding.EncodeToString([]byte(user.Username() + ":" + password))
 		header["Authorization"] = []string{"Basic " + credentials}
@@ -92,7 +103,8 @@ func (t *Target) prepare() (*preparedTarget, error) {
 		return nil, err
 	}
 	p.named = header[headerUserAgent] != nil
-	p.head, p.address = head(u, header), addressOf(u)
+	p.head, p.parts = head(u, header)
+	p.address = addressOf(u)
 	if p.host, _, err = net.SplitHostPort(p.address); err != nil {
 		return nil, errors.New("the URL's host and port cannot be told apart")
 	}

@@ -46,8 +46,6 @@ func macOf(key, content string) []byte {
 
 func TestWire(t *testing.T) {
 	t.Parallel()
-	const thinBody = `{"id":"evt_1","event":"patient.created","type":"patient.created","timestamp":"2026-01-15T09:15:00.000Z",` +
-		`"data":{"resourceType":"patient","resourceId":"pt_1","action":"created"}}`
 	for name, tc := range map[string]struct {
 		path      string
 		change    func(*Target)
@@ -58,7 +56,7 @@ func TestWire(t *testing.T) {
 		wantAgent string   // the product's if empty
 	}{
 		"full": {wantPath: "/", wantBody: fullBody},
-		"thin": {change: func(t *Target) { t.Thin = true }, wantPath: "/", wantBody: thinBody},
+
 		"path, query and fragment": {
 			path: "/a%2Fb/?token=x%20y#z", wantPath: "/a%2Fb/?token=x%20y", wantBody: fullBody,
 		},

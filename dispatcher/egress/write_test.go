@@ -188,14 +188,12 @@ func TestWaitingHoldsNoBody(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		size   int
-		thin   bool
 		config *tls.Config
 	}{
 		"small":      {size: 500},
 		"small, TLS": {size: 500, config: peers["TLS 1.3"]},
 		"large":      {size: 4 << 20},
 		"large, TLS": {size: 4 << 20, config: peers["TLS 1.3"]},
-		"thin":       {size: 500, thin: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -204,7 +202,7 @@ func TestWaitingHoldsNoBody(t *testing.T) {
 			ctx, stop := context.WithCancel(context.Background())
 			collected, written, ended := make(chan struct{}), make(chan struct{}), make(chan Result, 1)
 			go func() {
-				request := newRequest(t, r.url, func(target *Target) { target.Thin = tc.thin })
+				request := newRequest(t, r.url)
 				request.Body = []byte(strings.Replace(fullBody, "Jane", strings.Repeat("x", tc.size), 1))
 				runtime.AddCleanup(&request.Body[0], func(done chan struct{}) { close(done) }, collected)
 				request.Written = func() { close(written) }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
+	"github.com/clinikapi/eventflow/dispatcher/payload"
 )
 
 // Endpoint is where and how a subscription's deliveries go, as of now: each attempt asks for it anew. It is immutable
@@ -18,6 +19,8 @@ type Endpoint struct {
 	Namespace string
 	// Target is nil while the subscription is not accepted and its deliveries wait.
 	Target *egress.Target
+	// Recipe says what is sent, and what an answer means; nil for events as they are stored, and answers of 2xx.
+	Recipe *payload.Recipe
 	Retry  RetryPolicy
 	// MaxInFlight bounds the attempts under way at once; at least 1.
 	MaxInFlight int
@@ -50,7 +53,7 @@ type RetryPolicy struct {
 	MaxAttempts          int // 0: only MaxAge bounds
 }
 
-// Sender makes one attempt. egress.Client is the one that dispatchers use.
+// Sender makes one attempt. payload.Sender is the one that dispatchers use.
 type Sender interface {
-	Send(ctx context.Context, request egress.Request) egress.Result
+	Send(ctx context.Context, request payload.Request) egress.Result
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/budget"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
+	"github.com/clinikapi/eventflow/dispatcher/payload"
 )
 
 func TestRetriesFollowTheSchedule(t *testing.T) {
@@ -146,7 +147,7 @@ func TestCircuitBreakerProbesOneAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, to := newMemoryStore(), newEndpoints()
 		var up atomic.Bool
-		sub := to.add("a", func(context.Context, egress.Request) egress.Result {
+		sub := to.add("a", func(context.Context, payload.Request) egress.Result {
 			<-time.After(time.Second)
 			if up.Load() {
 				return egress.Result{StatusCode: 200}
@@ -339,7 +340,7 @@ func TestRetryAfterAndMaxAttempts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, to := newMemoryStore(), newEndpoints()
-		sub := to.add("a", func(context.Context, egress.Request) egress.Result {
+		sub := to.add("a", func(context.Context, payload.Request) egress.Result {
 			return egress.Result{StatusCode: 503, Reason: delivery.ReasonStatusCode, RetryAfter: time.Hour}
 		})
 		to.edit(sub, func(e *Endpoint) { e.Retry.MaxAttempts = 3 })
@@ -419,7 +420,7 @@ func TestBacklogBeyondMemory(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 7))
 			s, to := newMemoryStore(), newEndpoints()
 			faults := rand.New(rand.NewPCG(seed, 8))
-			flaky := func(ctx context.Context, r egress.Request) egress.Result {
+			flaky := func(ctx context.Context, r payload.Request) egress.Result {
 				to.mu.Lock()
 				wait, fails := time.Duration(faults.IntN(200))*time.Millisecond, faults.IntN(10) < 3
 				to.mu.Unlock()
@@ -484,7 +485,7 @@ func TestOrderingByResource(t *testing.T) {
 			orderOf := map[event.DeliveryID]uint64{}
 			inFlight := map[uint64]int{}
 			var arrived []event.DeliveryID
-			sub := to.add("a", func(ctx context.Context, r egress.Request) egress.Result {
+			sub := to.add("a", func(ctx context.Context, r payload.Request) egress.Result {
 				to.mu.Lock()
 				order := orderOf[r.Delivery]
 				if inFlight[order]++; inFlight[order] > 1 {
@@ -546,7 +547,7 @@ func TestAFailingResourceHoldsOnlyItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, to := newMemoryStore(), newEndpoints()
 		var bad event.DeliveryID
-		sub := to.add("a", func(_ context.Context, r egress.Request) egress.Result {
+		sub := to.add("a", func(_ context.Context, r payload.Request) egress.Result {
 			if r.Delivery == bad && r.Number == 1 {
 				return egress.Result{StatusCode: 500, Reason: delivery.ReasonStatusCode}
 			}

@@ -12,18 +12,19 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/budget"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
+	"github.com/clinikapi/eventflow/dispatcher/payload"
 )
 
 // addTo is add for a subscription of another namespace.
-func (s *endpoints) addTo(ns, name string, answer func(context.Context, egress.Request) egress.Result) event.SubscriptionKey {
+func (s *endpoints) addTo(ns, name string, answer func(context.Context, payload.Request) egress.Result) event.SubscriptionKey {
 	key := s.add(ns+"/"+name, answer)
 	s.edit(key, func(e *Endpoint) { e.Tenant = ns })
 	return key
 }
 
 // hangFor never answers within the attempt's timeout.
-func hangFor(timeout time.Duration) func(context.Context, egress.Request) egress.Result {
-	return func(ctx context.Context, _ egress.Request) egress.Result {
+func hangFor(timeout time.Duration) func(context.Context, payload.Request) egress.Result {
+	return func(ctx context.Context, _ payload.Request) egress.Result {
 		select {
 		case <-time.After(timeout):
 			return egress.Result{Reason: delivery.ReasonTimeout}
@@ -165,9 +166,9 @@ func randomLoads(random *rand.Rand, to *endpoints) []load {
 		} else {
 			l.every = time.Duration(1+random.IntN(5)) * 10 * time.Millisecond
 			for j := range 1 + random.IntN(60) {
-				answer := []func(context.Context, egress.Request) egress.Result{
+				answer := []func(context.Context, payload.Request) egress.Result{
 					hangFor(30 * time.Second), status(500), slow(5 * time.Second), slow(time.Millisecond),
-					func(context.Context, egress.Request) egress.Result {
+					func(context.Context, payload.Request) egress.Result {
 						return egress.Result{StatusCode: 429, Reason: delivery.ReasonStatusCode, RetryAfter: time.Minute}
 					},
 				}[random.IntN(5)]
@@ -184,7 +185,7 @@ func TestRetryAfterHoldsTheSubscriptionBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, to := newMemoryStore(), newEndpoints()
-		sub := to.add("a", func(context.Context, egress.Request) egress.Result {
+		sub := to.add("a", func(context.Context, payload.Request) egress.Result {
 			return egress.Result{StatusCode: 429, Reason: delivery.ReasonStatusCode, RetryAfter: 10 * time.Minute}
 		})
 		other := to.add("b", ok)
@@ -219,11 +220,11 @@ func TestAStaleConnectionIsNotAnAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, to := newMemoryStore(), newEndpoints()
 		s.size = 64 << 10
-		sub := to.add("a", func(_ context.Context, r egress.Request) egress.Result {
+		sub := to.add("a", func(_ context.Context, r payload.Request) egress.Result {
 			if !r.Fresh {
 				return egress.Result{Reason: delivery.ReasonStale}
 			}
-			if len(r.Body) < 64<<10 {
+			if len(r.Event.Body) < 64<<10 {
 				return egress.Result{StatusCode: 400, Reason: delivery.ReasonStatusCode}
 			}
 			return egress.Result{StatusCode: 200}

@@ -16,6 +16,7 @@ import (
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
+	"github.com/clinikapi/eventflow/dispatcher/payload"
 )
 
 // memoryStore keeps deliveries as the Store interface asks, and nothing more.
@@ -273,7 +274,7 @@ type sent struct {
 type endpoints struct {
 	mu       sync.Mutex
 	table    map[event.SubscriptionKey]*Endpoint
-	answer   map[event.SubscriptionKey]func(ctx context.Context, r egress.Request) egress.Result
+	answer   map[event.SubscriptionKey]func(ctx context.Context, r payload.Request) egress.Result
 	targets  map[*egress.Target]event.SubscriptionKey
 	sent     map[event.SubscriptionKey][]sent
 	inFlight map[event.SubscriptionKey]int
@@ -282,7 +283,7 @@ type endpoints struct {
 
 func newEndpoints() *endpoints {
 	return &endpoints{
-		table: map[event.SubscriptionKey]*Endpoint{}, answer: map[event.SubscriptionKey]func(context.Context, egress.Request) egress.Result{},
+		table: map[event.SubscriptionKey]*Endpoint{}, answer: map[event.SubscriptionKey]func(context.Context, payload.Request) egress.Result{},
 		targets: map[*egress.Target]event.SubscriptionKey{}, sent: map[event.SubscriptionKey][]sent{},
 		inFlight: map[event.SubscriptionKey]int{}, peak: map[event.SubscriptionKey]int{},
 	}
@@ -293,7 +294,7 @@ const namespace = "clinic-a"
 var defaultRetry = RetryPolicy{Initial: 30 * time.Second, Factor: 4, Max: 2 * time.Hour, MaxAge: 72 * time.Hour}
 
 // add makes a subscription whose endpoint answers so.
-func (s *endpoints) add(name string, answer func(ctx context.Context, r egress.Request) egress.Result) event.SubscriptionKey {
+func (s *endpoints) add(name string, answer func(ctx context.Context, r payload.Request) egress.Result) event.SubscriptionKey {
 	key := event.NewSubscriptionKey(name)
 	s.set(key, Endpoint{Tenant: namespace, Retry: defaultRetry, MaxInFlight: 32, Generation: 1, Target: &egress.Target{}})
 	s.mu.Lock()
@@ -327,7 +328,7 @@ func (s *endpoints) Endpoint(key event.SubscriptionKey) (*Endpoint, bool) {
 	return e, ok
 }
 
-func (s *endpoints) Send(ctx context.Context, r egress.Request) egress.Result {
+func (s *endpoints) Send(ctx context.Context, r payload.Request) egress.Result {
 	s.mu.Lock()
 	key := s.targets[r.Target]
 	s.sent[key] = append(s.sent[key], sent{r.Delivery, r.Number, time.Now()})
@@ -356,7 +357,7 @@ func (s *endpoints) takePeak(key event.SubscriptionKey) int {
 	return peak
 }
 
-func (s *endpoints) answerWith(key event.SubscriptionKey, answer func(context.Context, egress.Request) egress.Result) {
+func (s *endpoints) answerWith(key event.SubscriptionKey, answer func(context.Context, payload.Request) egress.Result) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answer[key] = answer
@@ -368,17 +369,17 @@ func (s *endpoints) to(key event.SubscriptionKey) []sent {
 	return slices.Clone(s.sent[key])
 }
 
-func ok(context.Context, egress.Request) egress.Result { return egress.Result{StatusCode: 200} }
+func ok(context.Context, payload.Request) egress.Result { return egress.Result{StatusCode: 200} }
 
-func status(code int) func(context.Context, egress.Request) egress.Result {
-	return func(context.Context, egress.Request) egress.Result {
+func status(code int) func(context.Context, payload.Request) egress.Result {
+	return func(context.Context, payload.Request) egress.Result {
 		return egress.Result{StatusCode: code, Reason: delivery.ReasonStatusCode}
 	}
 }
 
 // slow answers 200 after d, or is interrupted.
-func slow(d time.Duration) func(context.Context, egress.Request) egress.Result {
-	return func(ctx context.Context, _ egress.Request) egress.Result {
+func slow(d time.Duration) func(context.Context, payload.Request) egress.Result {
+	return func(ctx context.Context, _ payload.Request) egress.Result {
 		select {
 		case <-time.After(d):
 			return egress.Result{StatusCode: 200}
@@ -389,7 +390,7 @@ func slow(d time.Duration) func(context.Context, egress.Request) egress.Result {
 }
 
 // hang never answers within the attempt's 30 s.
-func hang(ctx context.Context, _ egress.Request) egress.Result {
+func hang(ctx context.Context, _ payload.Request) egress.Result {
 	select {
 	case <-time.After(30 * time.Second):
 		return egress.Result{Reason: delivery.ReasonTimeout}
@@ -399,8 +400,8 @@ func hang(ctx context.Context, _ egress.Request) egress.Result {
 }
 
 // failing answers 500 to the first n attempts of each delivery, then 200.
-func failing(n int) func(context.Context, egress.Request) egress.Result {
-	return func(_ context.Context, r egress.Request) egress.Result {
+func failing(n int) func(context.Context, payload.Request) egress.Result {
+	return func(_ context.Context, r payload.Request) egress.Result {
 		if r.Number <= n {
 			return egress.Result{StatusCode: 500, Reason: delivery.ReasonStatusCode}
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/budget"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
+	"github.com/clinikapi/eventflow/dispatcher/payload"
 )
 
 // TestABurstStaysInMemory publishes more than a lane's window, and less than the engine may hold.
@@ -20,7 +21,7 @@ func TestABurstStaysInMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, to := newMemoryStore(), newEndpoints()
 		var up atomic.Bool
-		burst := to.add("burst", func(ctx context.Context, r egress.Request) egress.Result {
+		burst := to.add("burst", func(ctx context.Context, r payload.Request) egress.Result {
 			if !up.Load() {
 				return slow(time.Minute)(ctx, r)
 			}
@@ -73,7 +74,7 @@ func TestAFailingLaneGivesItsMemoryBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, to := newMemoryStore(), newEndpoints()
 		var up atomic.Bool
-		sub := to.add("a", func(ctx context.Context, r egress.Request) egress.Result {
+		sub := to.add("a", func(ctx context.Context, r payload.Request) egress.Result {
 			if up.Load() {
 				return ok(ctx, r)
 			}

@@ -11,6 +11,7 @@ import (
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
+	"github.com/clinikapi/eventflow/dispatcher/payload"
 )
 
 func TestReleaseWaitsForWhatIsInFlight(t *testing.T) {
@@ -180,7 +181,7 @@ func TestLimitsHoldAcrossHandOvers(t *testing.T) {
 		s, to := newMemoryStore(), newEndpoints()
 		limited := to.add("limited", ok)
 		to.edit(limited, func(e *Endpoint) { e.RequestsPerSecond = 40 })
-		dead := to.add("dead", func(context.Context, egress.Request) egress.Result {
+		dead := to.add("dead", func(context.Context, payload.Request) egress.Result {
 			<-time.After(100 * time.Millisecond)
 			return egress.Result{StatusCode: 500, Reason: delivery.ReasonStatusCode}
 		})

@@ -40,6 +40,9 @@ func (p RetryPolicy) After(d delivery.PendingDelivery, r egress.Result, now time
 	if r.Delivered() {
 		return delivery.Delivered, time.Time{}
 	}
+	if r.GiveUp {
+		return delivery.Failed, time.Time{}
+	}
 	failures := d.Attempts - d.AttemptsBefore + 1
 	limit := p.Expires(d)
 	if !now.Before(limit) || (p.MaxAttempts > 0 && failures >= p.MaxAttempts) {

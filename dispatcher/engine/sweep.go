@@ -99,9 +99,9 @@ func (e *Engine) sweepLanes() {
 // sweep finishes deliveries of a lane that does not deliver them: cancelled if the subscription is gone, failed if they
 // are past their age. It reports whether there are any: then the lane is being swept until they are recorded.
 func (e *Engine) sweep(l *lane, now time.Time) (sent bool, err error) {
-	state, since, removed := delivery.Cancelled, now, l.removed
+	state, reason, since, removed := delivery.Cancelled, delivery.ReasonSubscriptionDeleted, now, l.removed
 	if l.endpoint != nil {
-		state, since = delivery.Failed, now.Add(-l.endpoint.Retry.MaxAge)
+		state, reason, since = delivery.Failed, "", now.Add(-l.endpoint.Retry.MaxAge)
 		if l.open() {
 			since = since.Add(-probeSlack)
 		}
@@ -118,7 +118,7 @@ func (e *Engine) sweep(l *lane, now time.Time) (sent bool, err error) {
 	for _, d := range found {
 		if _, held := l.held[d.ID.Event]; !held {
 			l.keep(d.ID.Event)
-			finished = append(finished, settlement{lane: l, swept: true, outcome: delivery.Outcome{Delivery: d, State: state, Epoch: l.lease.Epoch}})
+			finished = append(finished, settlement{lane: l, swept: true, outcome: delivery.Outcome{Delivery: d, State: state, Reason: reason, Epoch: l.lease.Epoch}})
 		}
 	}
 	if len(finished) > 0 {

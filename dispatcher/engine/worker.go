@@ -1,10 +1,12 @@
 package engine
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
+	"github.com/clinikapi/eventflow/dispatcher/payload"
 )
 
 // deliver makes attempts until the engine stops or has enough idle workers.
@@ -127,25 +129,46 @@ func (e *Engine) attempt(f *flight) {
 		e.putBack(f, nil)
 	case result.Reason == reasonForeign:
 		e.finish(f, delivery.Outcome{Delivery: f.delivery, State: delivery.Failed}, egress.Result{})
+	case result.Reason == reasonDropped:
+		e.drop(f)
+	case result.Reason == delivery.ReasonRecheck:
+		e.finish(f, delivery.Outcome{Delivery: f.delivery, State: delivery.Cancelled, Reason: delivery.ReasonRecheck}, egress.Result{})
 	default:
 		e.metrics.observe(f.delivery, result)
 		e.finish(f, e.outcome(f.delivery, f.endpoint, result), result)
 	}
 }
 
-// reasonForeign is the engine's own: the event is another namespace's.
-const reasonForeign delivery.Reason = "Foreign"
+// The engine's own reasons, which nobody sees.
+const (
+	reasonForeign delivery.Reason = "Foreign" // the event is another namespace's
+	reasonDropped delivery.Reason = "Dropped" // the store says that the delivery is not pending any more
+)
 
 // keptBody is the size up to which a body is kept while its answer is awaited: less than what it costs to let it go.
 const keptBody = 2 << 10
 
-// send makes the attempt; a second time if a kept connection turned out to be closed.
+// maxRepeats is how often one attempt is repeated at once: because its connection was closed, and because its access
+// token is not taken any more.
+const maxRepeats = 2
+
+// send makes the attempt, and repeats it while the result is stale. A planned delivery is started first: what comes of
+// that is reasonDropped if it is not pending any more.
 func (e *Engine) send(f *flight) (result egress.Result, err error) {
+	if !f.delivery.Planned.IsZero() {
+		started, err := e.Store.Start(e.attempts, f.delivery.ID)
+		if err != nil {
+			return result, fmt.Errorf("start a planned delivery: %w", err)
+		}
+		if !started {
+			return egress.Result{Reason: reasonDropped}, nil
+		}
+	}
 	var written func()
 	if f.delivery.Size > keptBody {
 		written = func() { e.written(f) }
 	}
-	for fresh := false; ; fresh = true {
+	for repeats := 0; ; repeats++ {
 		ev := f.delivery.Event
 		if ev == nil {
 			if ev, err = e.Store.Event(e.attempts, f.delivery.ID.Event); err != nil {
@@ -157,11 +180,11 @@ func (e *Engine) send(f *flight) (result egress.Result, err error) {
 			e.Logger.Error(nil, "An event of another tenant was about to be delivered; the delivery is given up", "delivery", f.delivery.ID, "tenant", ev.Tenant, "subscriptionTenant", f.endpoint.Tenant)
 			return egress.Result{Reason: reasonForeign}, nil
 		}
-		result = e.Sender.Send(e.attempts, egress.Request{
-			Target: f.endpoint.Target, Delivery: f.delivery.ID, Type: ev.Type, Number: f.delivery.Attempts + 1,
-			Body: ev.Body, Tenant: f.endpoint.Tenant, Fresh: fresh, Written: written,
+		result = e.Sender.Send(e.attempts, payload.Request{
+			Target: f.endpoint.Target, Recipe: f.endpoint.Recipe, Event: ev, Delivery: f.delivery.ID, Number: f.delivery.Attempts + 1,
+			Planned: f.delivery.Planned, Tenant: f.endpoint.Tenant, Fresh: repeats > 0, Written: written,
 		})
-		if result.Reason != delivery.ReasonStale || fresh {
+		if result.Reason != delivery.ReasonStale || repeats == maxRepeats {
 			return result, nil
 		}
 	}
@@ -173,7 +196,7 @@ func (e *Engine) outcome(d delivery.PendingDelivery, endpoint *Endpoint, result 
 		Number: d.Attempts + 1, Started: result.Started, Duration: result.Duration, StatusCode: result.StatusCode, Reason: result.Reason,
 	}}
 	o.State, o.Due = endpoint.Retry.After(d, result, e.Now(), e.Jitter())
-	if result.StatusCode == statusGone {
+	if result.StatusCode == statusGone && !result.Delivered() {
 		o.Gone = endpoint.Generation
 	}
 	return o
@@ -215,13 +238,27 @@ func (l *lane) saw(r egress.Result, o delivery.Outcome, now time.Time, patience 
 	l.hold = l.hold.saw(r, now, longest)
 }
 
+// drop lets go of a delivery that the store has ended already: its outcome is there, and was counted.
+func (e *Engine) drop(f *flight) {
+	l, d := f.lane, f.delivery
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.land(f)
+	l.release(d.ID.Event)
+	if l.loading && l.settled != nil { // what the load found may be older
+		l.settled[d.ID.Event] = struct{}{}
+	}
+	e.arrange(l)
+	e.calmed()
+}
+
 // putBack leaves the delivery pending as it was: the engine stopped before an answer came, or the store could not give
 // the event.
 func (e *Engine) putBack(f *flight, cause error) {
 	l, d := f.lane, f.delivery
 	d.Event = nil
 	if cause != nil && e.attempts.Err() == nil {
-		e.Logger.Error(cause, "Reading an event failed; its delivery waits", "delivery", d.ID)
+		e.Logger.Error(cause, "The store failed; a delivery waits", "delivery", d.ID)
 		if endpoint := f.endpoint; !e.Now().Before(endpoint.Retry.Expires(d)) {
 			e.finish(f, delivery.Outcome{Delivery: d, State: delivery.Failed}, egress.Result{})
 			return

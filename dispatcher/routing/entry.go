@@ -14,6 +14,7 @@ import (
 	"github.com/clinikapi/eventflow/api/signature"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 	"github.com/clinikapi/eventflow/dispatcher/engine"
+	"github.com/clinikapi/eventflow/dispatcher/payload"
 )
 
 // Entry is a compiled subscription as it is written down: plain data with every Secret resolved. It is never logged.
@@ -141,6 +142,9 @@ func (e *Entry) Route() (*Route, error) {
 	if err == nil {
 		route.Patterns, err = e.parsePatterns()
 	}
+	if err == nil {
+		route.Endpoint.Recipe, err = payload.NewRecipe(payload.Spec{Namespace: e.Namespace, Thin: e.Thin})
+	}
 	if err == nil && e.Waiting == "" {
 		route.Endpoint.Target, err = e.target()
 	}
@@ -211,7 +215,7 @@ func (e *Entry) target() (*egress.Target, error) {
 		return nil, err
 	}
 	return &egress.Target{
-		URL: e.URL, Header: e.Header, Keys: keys, Timeout: e.Timeout, Thin: e.Thin, Roots: roots, Rules: e.rules(),
+		URL: e.URL, Header: e.Header, Keys: keys, Timeout: e.Timeout, Roots: roots, Rules: e.rules(),
 	}, nil
 }
 

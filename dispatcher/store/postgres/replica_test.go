@@ -15,6 +15,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 	"github.com/clinikapi/eventflow/dispatcher/engine"
+	"github.com/clinikapi/eventflow/dispatcher/payload"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 	"github.com/clinikapi/eventflow/dispatcher/store/postgres"
 )
@@ -48,7 +49,7 @@ type sender struct {
 }
 
 // Send answers 200, unless it is to fail.
-func (s sender) Send(ctx context.Context, request egress.Request) egress.Result {
+func (s sender) Send(ctx context.Context, request payload.Request) egress.Result {
 	start := time.Now()
 	s.mu.Lock()
 	s.attempts = append(s.attempts, sent{request.Delivery, s.replica, start})

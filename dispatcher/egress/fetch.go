@@ -1,0 +1,157 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+)
+
+// MaxDocument is how long a document may be that Fetch reads, in bytes. The caller has charged as many for it.
+const MaxDocument = 1 << 20
+
+// Document is what Fetch reads.
+type Document struct {
+	// URL is absolute, http or https. It is never logged.
+	URL string
+	// Target is the subscription's: its timeout, its rules and what it trusts hold here as well.
+	Target *Target
+	Tenant string
+	// Authorized sends the target's Authorization.
+	Authorized bool
+	// Begun is when the attempt began: the timeout counts from then.
+	Begun time.Time
+}
+
+// Fetch reads a document with GET, guarded as a delivery is. It follows no redirect. Reason is empty if the answer was
+// 2xx and came as a whole; ReasonResponseInvalid stands also for one that is longer than MaxDocument. The document's
+// bytes are the endpoint's, whatever they are.
+func (c *Client) Fetch(ctx context.Context, d Document) ([]byte, Result) {
+	result := Result{Started: time.Now()}
+	target, err := d.Target.prepare()
+	var at *preparedTarget
+	var u *url.URL
+	if err == nil {
+		u, err = parseURL(d.URL)
+	}
+	if err == nil {
+		at, err = c.preparedFor(u, target)
+	}
+	if err != nil {
+		result.Reason = delivery.ReasonRequestInvalid
+		var known *failure
+		if errors.As(err, &known) {
+			result.Reason = known.reason
+		}
+		return nil, result
+	}
+	r := Request{Target: d.Target, Tenant: d.Tenant, Begun: d.Begun}
+	var body []byte
+	for repeats := 0; ; repeats++ {
+		result.StatusCode, result.Reason = 0, ""
+		body = c.fetch(ctx, &r, d, at, u, &result)
+		refused := result.StatusCode == http.StatusUnauthorized && r.token != "" && c.tokens.refuse(r.Tenant, target, r.token)
+		if repeats == 2 || !refused && result.Reason != delivery.ReasonStale {
+			break
+		}
+		r.Fresh = true
+	}
+	if result.Reason == delivery.ReasonStale {
+		result.Reason = delivery.ReasonConnectionReset
+	}
+	result.Duration = time.Since(d.Begun)
+	return body, result
+}
+
+// fetch makes one request for a document.
+func (c *Client) fetch(ctx context.Context, r *Request, d Document, at *preparedTarget, u *url.URL, result *Result) (body []byte) {
+	deadline := d.Begun.Add(at.timeout)
+	header := make(http.Header)
+	if d.Authorized {
+		if err := d.Target.Authorization.addTo(header); err != nil {
+			result.Reason = delivery.ReasonRequestInvalid
+			return nil
+		}
+		if target, err := d.Target.prepare(); err == nil && target.tokens != nil {
+			if r.token, result.Reason = c.tokenFor(ctx, r, target, deadline); result.Reason != "" {
+				return nil
+			}
+			header.Set(headerAuthorization, "Bearer "+r.token)
+		}
+	}
+	used, err := c.connection(ctx, r, at, deadline)
+	if err != nil {
+		result.Reason = exchangeReason(ctx, err, false)
+		return nil
+	}
+	used.release = context.AfterFunc(ctx, used.cut)
+	underWay, failed := used.write(c.composeGet(u, header))
+	body, again := used.document(ctx, underWay, failed, result)
+	used.letGo()
+	if used.release() && again {
+		c.pool.put(used)
+	} else {
+		_ = used.Close()
+	}
+	return body
+}
+
+// document reads the answer to a GET, and reports whether the connection can be used again.
+func (c *conn) document(ctx context.Context, underWay *writing, failed error, result *Result) (body []byte, again bool) {
+	err := c.begin()
+	var response *http.Response
+	if err == nil {
+		response, err = c.response() //nolint:bodyclose // drain closes it
+	}
+	if err == nil {
+		result.take(response)
+		if result.Delivered() {
+			body, err = c.whole(response)
+		}
+	}
+	if ended := underWay.end(c); failed == nil {
+		failed = ended
+	}
+	if err != nil {
+		if failed != nil && !isTimeout(err) {
+			err = failed
+		}
+		result.Reason = lostReason(ctx, c, err)
+		return nil, false
+	}
+	return body, failed == nil && c.drain(response)
+}
+
+// whole reads the body of an answer.
+func (c *conn) whole(response *http.Response) ([]byte, error) {
+	if response.ContentLength > MaxDocument {
+		return nil, &failure{reason: delivery.ReasonResponseInvalid, err: errTooLong}
+	}
+	c.budget = 2*MaxDocument + maxResponseHeader // chunks and trailers count, too
+	body, err := io.ReadAll(io.LimitReader(response.Body, MaxDocument+1))
+	c.budget = 0
+	if err == nil && len(body) > MaxDocument {
+		err = &failure{reason: delivery.ReasonResponseInvalid, err: errTooLong}
+	}
+	return body, err
+}
+
+// composeGet makes the request for a document. Nothing in it can end a line: package url and addTo have seen to that.
+func (c *Client) composeGet(u *url.URL, header http.Header) outgoing {
+	buffer := c.requests.Get().(*[]byte)
+	b := append((*buffer)[:0], "GET "+requestTarget(u)+" HTTP/1.1"+crlf...)
+	b = appendHeader(b, "Host", hostOf(u))
+	b = appendHeader(b, headerUserAgent, c.userAgent)
+	b = appendHeader(b, "Accept", contentTypeJSON)
+	for name, values := range header {
+		for _, value := range values {
+			b = appendHeader(b, name, value)
+		}
+	}
+	*buffer = append(b, crlf...)
+	return outgoing{buffer: buffer, home: &c.requests}
+}
