@@ -201,7 +201,7 @@ func (d *dispatcher) open(ctx context.Context) error {
 	if err := d.trackUse(d.cluster); err != nil {
 		return errors.Join(err, d.store.Close())
 	}
-	sender, err := payload.New(payload.Options{Client: d.sender, Memory: d.memory, Registerer: d.registry, Now: d.store.Now})
+	sender, err := payload.New(payload.Options{Client: d.sender, Memory: d.memory, Registerer: d.registry, Now: d.store.Now, Failed: d.requestFailed})
 	if err != nil {
 		return errors.Join(fmt.Errorf("set the making of requests up: %w", err), d.store.Close())
 	}
@@ -333,6 +333,13 @@ func (d *dispatcher) filterFailed(key event.SubscriptionKey, err *expression.Err
 func (d *dispatcher) scheduleFailed(key event.SubscriptionKey, err *expression.Error) {
 	if d.status != nil {
 		d.status.ScheduleFailed(key, string(err.Reason), err.Error())
+	}
+}
+
+// requestFailed passes on that a request of a subscription could not be made, or its answer not read.
+func (d *dispatcher) requestFailed(key event.SubscriptionKey, failure payload.Failure) {
+	if d.status != nil {
+		d.status.RequestFailed(key, failure.Reason, failure.Use+": "+failure.Message)
 	}
 }
 

@@ -1,7 +1,7 @@
 package v1alpha1
 
 // The condition types. controllers/subscription and controllers/dispatcher decide each of them in one pure function, but
-// for EndpointHealthy, FilterHealthy and ScheduleHealthy, which the dispatcher's process decides. docs/states.md shows all states.
+// for EndpointHealthy, FilterHealthy, ScheduleHealthy and TransformHealthy, which the dispatcher's process decides. docs/states.md shows all states.
 const (
 	// ConditionAccepted is True if the spec is valid and every Secret it names was found.
 	ConditionAccepted = "Accepted"
@@ -13,6 +13,9 @@ const (
 	// ConditionScheduleHealthy is False if the schedule failed for an event within the last minutes; it is there if there is a
 	// schedule.
 	ConditionScheduleHealthy = "ScheduleHealthy"
+	// ConditionTransformHealthy is False if a request could not be made, or its answer not read, within the last minutes: by
+	// recheck, lookup, redact, transform or outcome. It is there if there is one of them.
+	ConditionTransformHealthy = "TransformHealthy"
 	// ConditionEndpointHealthy says how the endpoint answers: Unknown before the first attempt.
 	ConditionEndpointHealthy = "EndpointHealthy"
 	// ConditionReady of a WebhookSubscription is True if an event published now would be delivered. That of a

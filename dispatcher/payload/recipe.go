@@ -86,6 +86,16 @@ func NewRecipe(spec Spec) (*Recipe, error) {
 	}, nil
 }
 
+// Evaluates reports whether the recipe has an expression, or redacts: what may fail with an event.
+func (r *Recipe) Evaluates() bool {
+	if r == nil {
+		return false
+	}
+	s := &r.spec
+	return r.redact != nil || s.Recheck.set() || s.LookupURL.set() || s.Body.set() || s.URLSuffix.set() || len(s.Headers) > 0 ||
+		s.Success.set() || s.GiveUp.set()
+}
+
 // literalOrigin is the scheme and host of the URL that an expression begins with as a literal, such as
 // 'https://example.com/patients/' + event.data.id; empty if data may decide on them.
 func literalOrigin(text string) string {

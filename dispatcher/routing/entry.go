@@ -14,7 +14,6 @@ import (
 	"github.com/clinikapi/eventflow/api/signature"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 	"github.com/clinikapi/eventflow/dispatcher/engine"
-	"github.com/clinikapi/eventflow/dispatcher/payload"
 )
 
 // Entry is a compiled subscription as it is written down: plain data with every Secret resolved. It is never logged.
@@ -143,7 +142,7 @@ func (e *Entry) Route() (*Route, error) {
 		route.Patterns, err = e.parsePatterns()
 	}
 	if err == nil {
-		route.Endpoint.Recipe, err = payload.NewRecipe(payload.Spec{Namespace: e.Namespace, Thin: e.Thin})
+		route.Endpoint.Recipe, err = e.recipe()
 	}
 	if err == nil && e.Waiting == "" {
 		route.Endpoint.Target, err = e.target()
@@ -216,6 +215,7 @@ func (e *Entry) target() (*egress.Target, error) {
 	}
 	return &egress.Target{
 		URL: e.URL, Header: e.Header, Keys: keys, Timeout: e.Timeout, Roots: roots, Rules: e.rules(),
+		Authorization: e.Auth.authorization(),
 	}, nil
 }
 

@@ -82,6 +82,11 @@ func (w *Writer) ScheduleFailed(key event.SubscriptionKey, reason, message strin
 	w.evaluationFailed(failing{key, v1alpha1.ConditionScheduleHealthy}, reason, message)
 }
 
+// RequestFailed is FilterFailed of what is evaluated at an attempt: recheck, lookup, redact, transform, outcome.
+func (w *Writer) RequestFailed(key event.SubscriptionKey, reason, message string) {
+	w.evaluationFailed(failing{key, v1alpha1.ConditionTransformHealthy}, reason, message)
+}
+
 func (w *Writer) evaluationFailed(of failing, reason, message string) {
 	if w.filters.note(of, filterFailure{reason, message, time.Now()}) {
 		w.Changed(of.key)
@@ -98,6 +103,10 @@ func (w *Writer) rulesHealthy(route *routing.Route) (all []metav1.Condition) {
 	if route.Rules.HasSchedule() {
 		all = append(all, w.evaluated(route, v1alpha1.ConditionScheduleHealthy,
 			"The schedule failed for an event within the last %d minutes: %s; a delivery that could not be planned is Failed with reason ScheduleFailed, and what could not be cancelled is not"))
+	}
+	if route.Endpoint.Recipe.Evaluates() {
+		all = append(all, w.evaluated(route, v1alpha1.ConditionTransformHealthy,
+			"Making a request, or reading its answer, failed for a delivery within the last %d minutes: %s; a delivery whose request cannot be made is retried"))
 	}
 	return all
 }

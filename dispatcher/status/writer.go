@@ -447,7 +447,9 @@ func (w *Writer) conditions(route *routing.Route, counts delivery.Counts) []meta
 func seconds(t time.Time) metav1.Time { return metav1.NewTime(t.Truncate(time.Second).Local()) }
 
 // written are the types of the conditions that this package writes.
-var written = []string{v1alpha1.ConditionEndpointHealthy, v1alpha1.ConditionFilterHealthy, v1alpha1.ConditionScheduleHealthy}
+var written = []string{
+	v1alpha1.ConditionEndpointHealthy, v1alpha1.ConditionFilterHealthy, v1alpha1.ConditionScheduleHealthy, v1alpha1.ConditionTransformHealthy,
+}
 
 // ours is the part of a status that this package writes.
 func ours(s v1alpha1.WebhookSubscriptionStatus) v1alpha1.WebhookSubscriptionStatus {
