@@ -1,0 +1,113 @@
+package test
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestAutomation walks a reminder's life: it is planned, moved, cancelled, sent as the provider expects it, and not sent again
+// once the provider says that it never will be taken.
+func TestAutomation(t *testing.T) {
+	t.Parallel()
+	n, r := newTenant(t), newReceiver(t, always(http.StatusCreated))
+	n.secret("twilio", map[string]string{"username": "AC1", "password": "secret"})
+	n.subscribe("reminder", r.URL+"/2010-04-01/Accounts/AC1/Messages.json", `"appointment.created", "appointment.updated"`,
+		`filter: event.data.phone != null && !(event.data.status in ['cancelled'])`,
+		`schedule:`,
+		`  at: timestamp(event.data.start) - duration('24h')`,
+		`  key: event.data.id`,
+		`  cancelOn:`,
+		`  - {events: [appointment.deleted]}`,
+		`  - {events: [appointment.updated], filter: "event.data.status == 'cancelled'"}`,
+		`  recheck: now < timestamp(event.data.start)`,
+		`auth: {basic: {secretRef: {name: twilio}}}`,
+		`transform:`,
+		`  contentType: application/x-www-form-urlencoded`,
+		`  body: "{'To': event.data.phone, 'From': '+15550100000', 'Body': 'Tomorrow at ' + formatTime(event.data.start, 'UTC', '15:04')}"`,
+		`outcome: {giveUp: response.status == 400}`)
+	n.ready("reminder")
+	event := func(typ, id, phone, status string, start time.Time) int {
+		t.Helper()
+		_, deliveries := n.publish(fmt.Sprintf(`{"type":"appointment.%s","data":{"id":%q,"phone":%q,"status":%q,"start":%q}}`,
+			typ, id, phone, status, start.UTC().Format(time.RFC3339Nano)))
+		return deliveries
+	}
+	now := time.Now()
+	soon, late := now.Add(24*time.Hour+3*time.Second), now.Add(72*time.Hour)
+
+	for id, status := range map[string]string{"sent": "booked", "moved-away": "booked", "cancelled": "booked", "deleted": "booked"} {
+		if got := event("created", id, "+15550100001", status, soon); got != 1 {
+			t.Errorf("%s plans %d deliveries, want 1", id, got)
+		}
+	}
+	event("created", "moved-near", "+15550100002", "booked", late)
+	event("created", "past", "+15550100001", "booked", now.Add(23*time.Hour))
+	event("updated", "moved-away", "+15550100001", "booked", late)
+	event("updated", "moved-near", "+15550100003", "booked", soon)
+	event("updated", "cancelled", "+15550100001", "cancelled", soon)
+	event("deleted", "deleted", "+15550100001", "booked", soon)
+
+	want := map[string]bool{"+15550100001": true, "+15550100003": true}
+	for _, got := range n.waitFor(r, len(want)) {
+		form, err := url.ParseQuery(got.body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !want[form.Get("To")] || form.Get("Body") != "Tomorrow at "+soon.UTC().Format("15:04") {
+			t.Errorf("the provider got %v", form)
+		}
+		delete(want, form.Get("To"))
+		if auth := "Basic " + base64.StdEncoding.EncodeToString([]byte("AC1:secret")); got.header.Get("Authorization") != auth {
+			t.Errorf("Authorization is %q, want %q", got.header.Get("Authorization"), auth)
+		}
+		if got.header.Get("Content-Type") != "application/x-www-form-urlencoded" || got.header.Get("X-Clinik-Signature") != hexSignature([]byte(signingKey), got.body) {
+			t.Errorf("the headers are %v", got.header)
+		}
+		if planned := soon.Add(-24 * time.Hour); got.at.Before(planned.Add(-time.Second)) {
+			t.Errorf("it came at %s, planned for %s", got.at, planned)
+		}
+	}
+	n.listed("reminder", "Scheduled", 1)
+	n.listed("reminder", "Cancelled", 5) // replaced twice, cancelled twice, past once
+
+	r.answer(always(http.StatusBadRequest)) // Twilio's answer to a number that does not exist
+	event("created", "no-number", "+15550100009", "booked", time.Now().Add(24*time.Hour+time.Second))
+	n.listed("reminder", "Failed", 1)
+}
+
+// listed waits until the API lists as many deliveries of a subscription in a state.
+func (n *tenant) listed(subscription, state string, want int) {
+	n.Helper()
+	n.eventually(func() error {
+		code, _, body := n.request(http.MethodGet, "/deliveries?subscription="+subscription+"&state="+state, "", "")
+		if got := strings.Count(body, `"state"`); code != http.StatusOK || got != want {
+			return fmt.Errorf("%d %s deliveries (%d), want %d: %s", got, state, code, want, body)
+		}
+		return nil
+	})
+}
+
+// TestTransformThatFails: a request that cannot be made is not sent raw; mending the spec delivers it. What an API answers
+// decides.
+func TestTransformThatFails(t *testing.T) {
+	t.Parallel()
+	n, r := newTenant(t), newReceiver(t, always(http.StatusOK))
+	n.subscribe("alert", r.URL, `"observation.created"`, `retry: {initialDelay: 1s, maxDelay: 1s}`,
+		`transform: {body: "{'text': 'value ' + event.data.value}"}`)
+	n.ready("alert")
+	n.condition("alert", "TransformHealthy", "True", "Evaluated")
+	n.publish(`{"type":"observation.created","data":{"value":7}}`)
+	n.condition("alert", "TransformHealthy", "False", "WrongType")
+	if got := r.all(); len(got) != 0 {
+		t.Errorf("%d requests arrived, want none: %v", len(got), got)
+	}
+	n.kube("patch", "webhooksubscription", "alert", "--type=merge", "-p", `{"spec":{"transform":{"body":"{'text': 'value ' + toString(event.data.value)}"}}}`)
+	if got := n.waitFor(r, 1)[0].body; got != `{"text":"value 7"}` {
+		t.Errorf("the body is %s", got)
+	}
+}
