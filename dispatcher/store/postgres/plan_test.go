@@ -20,9 +20,22 @@ import (
 type noter struct {
 	mu      sync.Mutex
 	notices map[event.SubscriptionKey][]time.Time
+	epochs  [delivery.Shards]int64
 }
 
-func (n *noter) Take(delivery.Lease)          {}
+// Take notes the epoch.
+func (n *noter) Take(lease delivery.Lease) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.epochs[lease.Shard] = lease.Epoch
+}
+
+func (n *noter) epoch(sub event.SubscriptionKey) int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.epochs[delivery.ShardOf(sub)]
+}
+
 func (n *noter) Lose(int)                     {}
 func (n *noter) Release(context.Context, int) {}
 
@@ -197,6 +210,7 @@ func TestPlansRace(t *testing.T) {
 	for id, key := range r.planned {
 		r.startOne(id, key)
 	}
+	r.audit()
 	if r.starts.Load() == 0 {
 		t.Error("nothing started: the test shows nothing")
 	}
@@ -289,6 +303,44 @@ func (r *planRace) startOne(id event.DeliveryID, key string) {
 		}
 		if started && cancelled {
 			r.Errorf("%s started after its cancel was acknowledged", id)
+		}
+		if started {
+			r.retry(owner, id)
+		}
+	}
+}
+
+// retry records that an attempt failed, which moves the delivery to another place.
+func (r *planRace) retry(owner *planStore, id event.DeliveryID) {
+	now := owner.Now()
+	d := delivery.PendingDelivery{ID: id, Due: now, Planned: now}
+	err := owner.Record(r.Context(), []delivery.Outcome{{
+		Delivery: d, State: delivery.Pending, Due: now.Add(time.Millisecond), Epoch: owner.noter.epoch(id.Subscription),
+		Attempt: &delivery.Attempt{Number: 1, Started: now, StatusCode: 503, Reason: delivery.ReasonStatusCode},
+	}})
+	if err != nil {
+		r.Error(err)
+	}
+}
+
+// audit expects nothing to be pending, and everything that is stored to have ended for one of the keys' reasons.
+func (r *planRace) audit() {
+	r.Helper()
+	s := r.stores[0]
+	for _, sub := range r.subs {
+		found, _, _, err := s.Due(r.Context(), sub.Key, delivery.Position{}, s.Now().Add(time.Hour), 1000, nil)
+		if err != nil || len(found) > 0 {
+			r.Errorf("%d are pending, although all were cancelled; %v", len(found), err)
+		}
+		counts, err := s.Counts(r.Context(), sub.Key)
+		records, listErr := s.List(r.Context(), store.Query{Tenant: namespace, Subscription: sub.Name, Limit: 10_000})
+		if err != nil || listErr != nil || counts.Cancelled != int64(len(records)) || counts.Retrying != 0 {
+			r.Errorf("counts %+v of %d deliveries; %v, %v", counts, len(records), err, listErr)
+		}
+		for i := range records {
+			if reason := records[i].Reason; reason != delivery.ReasonReplaced && reason != delivery.ReasonCancelledByEvent {
+				r.Errorf("%s is %s for %q", records[i].ID, records[i].State, reason)
+			}
 		}
 	}
 }
