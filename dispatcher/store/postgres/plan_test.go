@@ -215,7 +215,18 @@ func TestPlansRace(t *testing.T) {
 		t.Error("nothing started: the test shows nothing")
 	}
 	t.Logf("%d planned, %d Starts were true", len(r.planned), r.starts.Load())
+	second.stop()
+	for _, s := range []*planStore{a, b, first, second} { // a server process reports what it saw when it ends
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 	var deadlocks int64
+	c.eventually("all connections have ended", patience, func() bool {
+		var open int
+		queryURL(t, own.URL("postgres"), &open, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'eventflow'")
+		return open == 0
+	})
 	queryURL(t, own.URL("postgres"), &deadlocks, "SELECT deadlocks FROM pg_stat_database WHERE datname = 'postgres'")
 	if deadlocks > 0 {
 		t.Errorf("the server resolved %d deadlocks", deadlocks)
