@@ -9,6 +9,10 @@
 //	failed_<day>          failed and cancelled deliveries, in the day they finished
 //	failed_events_<day>   the events of these
 //	ids_<day>             (namespace, id) of accepted events
+//	planned_events_<day>  events whose deliveries are planned, in the day they are planned for
+//	details_<day>         planned time, key and reason of finished deliveries, in the day they finished
+//
+// The last two are made once there is something to file in them. Programs that do not know them pass over them.
 //
 // What is on its way is in one table, pending, whose primary key (subscription, due, event) is the order in which the
 // engine reads it. A delivery that succeeds at once costs a row in pending that is written once and deleted once, a row
@@ -22,6 +26,17 @@
 // the transaction without failing the others. When a connection is cut while it commits, nobody knows what became of the
 // transaction: the batch is appended again, and what it finds of its own was accepted. Outcomes are written the same
 // way, many at a time; they do not wait for the disk.
+//
+// # Schedules
+//
+// A planned delivery is a row of pending whose column planned is set. plan_keys has a row for each key of a subscription.
+// Append takes those of its transaction in sorted order, then the pending rows of these keys, and decides. Start marks a
+// pending row that may be attempted, under the same fence as Record. All lock keys first, then pending rows by
+// subscription and event, then counts; what deadlocks all the same is tried again. A delivery that is cancelled while an
+// attempt is in flight is filed with an open mark in its details: Record turns it into a delivered one.
+//
+// A planned event does not move from hour to hour: its table is dropped once its day is over. It counts the deliveries
+// that need it, and the last of them that ends deletes it.
 //
 // # Time
 //

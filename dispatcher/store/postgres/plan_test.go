@@ -85,7 +85,9 @@ func (p *planStore) own() *planStore {
 	go func() { done <- p.Store.Own(ctx, &p.noter) }()
 	p.stop = sync.OnceFunc(func() {
 		cancel()
-		<-done
+		if err := <-done; err != nil {
+			p.Errorf("Own: %v", err)
+		}
 	})
 	p.Cleanup(p.stop)
 	return p
