@@ -11,6 +11,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/plan"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
@@ -37,13 +38,17 @@ type deliveryView struct {
 		ID   string     `json:"id"`
 		Type event.Type `json:"type"`
 	} `json:"event"`
-	Subscription    string        `json:"subscription"`
-	State           string        `json:"state"`
-	AttemptCount    int           `json:"attemptCount"`
-	CreatedTime     string        `json:"createdTime"`
-	NextAttemptTime string        `json:"nextAttemptTime,omitempty"`
-	ReplayOf        string        `json:"replayOf,omitempty"`
-	Attempts        []attemptView `json:"attempts,omitzero"` // left out of lists, [] before the first
+	Subscription    string `json:"subscription"`
+	State           string `json:"state"`
+	AttemptCount    int    `json:"attemptCount"`
+	CreatedTime     string `json:"createdTime"`
+	NextAttemptTime string `json:"nextAttemptTime,omitempty"`
+	// PlannedTime is when a schedule planned it for; left out without one.
+	PlannedTime string `json:"plannedTime,omitempty"`
+	// Reason is one CamelCase word, of a delivery that ended without an attempt.
+	Reason   string        `json:"reason,omitempty"`
+	ReplayOf string        `json:"replayOf,omitempty"`
+	Attempts []attemptView `json:"attempts,omitzero"` // left out of lists, [] before the first
 }
 
 // attemptView is an attempt as the API shows it.
@@ -57,7 +62,10 @@ type attemptView struct {
 	Error string `json:"error,omitempty"`
 }
 
-func viewOf(r *store.Record) deliveryView {
+// stateScheduled is a view of Pending: the delivery waits for its planned time.
+const stateScheduled = "Scheduled"
+
+func viewOf(r *store.Record, now time.Time) deliveryView {
 	v := deliveryView{
 		ID:           r.ID.String(),
 		Subscription: r.Subscription,
@@ -69,6 +77,13 @@ func viewOf(r *store.Record) deliveryView {
 	if r.State == delivery.Pending && !r.Due.IsZero() {
 		v.NextAttemptTime = wireTime(r.Due)
 	}
+	if !r.Planned.IsZero() {
+		v.PlannedTime = wireTime(r.Planned)
+		if r.State == delivery.Pending && r.AttemptCount == 0 && r.Due.Equal(r.Planned) && r.Planned.After(now) {
+			v.State = stateScheduled
+		}
+	}
+	v.Reason = string(r.Reason)
 	if r.ReplayOf != (event.DeliveryID{}) {
 		v.ReplayOf = r.ReplayOf.String()
 	}
@@ -76,8 +91,8 @@ func viewOf(r *store.Record) deliveryView {
 }
 
 // fullViewOf is viewOf with the attempts.
-func fullViewOf(r *store.Record) deliveryView {
-	v := viewOf(r)
+func fullViewOf(r *store.Record, now time.Time) deliveryView {
+	v := viewOf(r, now)
 	v.Attempts = make([]attemptView, 0, len(r.Attempts))
 	for _, a := range r.Attempts {
 		v.Attempts = append(v.Attempts, attemptView{
@@ -110,7 +125,7 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request, c call) (status i
 			answer.Continue = continueToken("list", &query, records[i-1].ID)
 			break
 		}
-		answer.Items = append(answer.Items, viewOf(&records[i]))
+		answer.Items = append(answer.Items, viewOf(&records[i], h.options.Now()))
 	}
 	return http.StatusOK, h.answer(w, http.StatusOK, answer)
 }
@@ -125,7 +140,7 @@ func (h *Handler) get(w http.ResponseWriter, r *http.Request, c call) (status in
 	if err != nil {
 		return 0, h.storeProblem(err, false)
 	}
-	return http.StatusOK, h.answer(w, http.StatusOK, fullViewOf(&record))
+	return http.StatusOK, h.answer(w, http.StatusOK, fullViewOf(&record, h.options.Now()))
 }
 
 func deliveryNotFound() *problem {
@@ -143,7 +158,7 @@ func (h *Handler) answer(w http.ResponseWriter, status int, value any) error {
 }
 
 // queryParameters are what a list can be selected by.
-var queryParameters = []string{"subscription", "state", "since", "until", "limit", "continue"}
+var queryParameters = []string{"subscription", "state", "key", "since", "until", "limit", "continue"}
 
 // parseQuery reads a list's parameters.
 func parseQuery(raw, tenant string) (store.Query, int, error) {
@@ -161,6 +176,9 @@ func parseQuery(raw, tenant string) (store.Query, int, error) {
 		}
 	}
 	if err := setQuery(&query, values.Get("subscription"), values.Get("state"), values.Get("since"), values.Get("until")); err != nil {
+		return query, 0, err
+	}
+	if err := setKey(&query, values.Get("key")); err != nil {
 		return query, 0, err
 	}
 	limit := defaultLimit
@@ -183,6 +201,9 @@ func setQuery(query *store.Query, subscription, state, since, until string) (err
 		return newProblem(malformed, "subscription must be a subscription's name")
 	}
 	query.Subscription = subscription
+	if strings.EqualFold(state, stateScheduled) {
+		query.Scheduled, state = true, delivery.Pending.String()
+	}
 	if state != "" {
 		if query.State, err = parseState(state); err != nil {
 			return err
@@ -195,13 +216,27 @@ func setQuery(query *store.Query, subscription, state, since, until string) (err
 	return err
 }
 
+// setKey sets the key of a schedule by which deliveries are selected, if there is one. Errors do not show it.
+func setKey(query *store.Query, text string) (err error) {
+	if text == "" {
+		return nil
+	}
+	if query.Subscription == "" {
+		return newProblem(malformed, "key is the key of one subscription's schedule: name the subscription, too")
+	}
+	if query.Key, err = plan.NewKey(text); err != nil {
+		return newProblem(malformed, "%v", err)
+	}
+	return nil
+}
+
 func parseState(text string) (delivery.State, error) {
 	for _, state := range []delivery.State{delivery.Pending, delivery.Delivered, delivery.Failed, delivery.Cancelled} {
 		if strings.EqualFold(text, state.String()) {
 			return state, nil
 		}
 	}
-	return 0, newProblem(malformed, "state must be Pending, Delivered, Failed or Cancelled")
+	return 0, newProblem(malformed, "state must be Pending, Scheduled, Delivered, Failed or Cancelled")
 }
 
 func parseTime(name, text string) (time.Time, error) {

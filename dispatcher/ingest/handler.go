@@ -140,6 +140,8 @@ const (
 	opGet        operation = "get"
 	opReplay     operation = "replay"
 	opReplayMany operation = "replay-many"
+	opCancel     operation = "cancel"
+	opSendNow    operation = "sendnow"
 	opNone       operation = "none"
 )
 
@@ -150,6 +152,8 @@ var access = map[operation]Access{
 	opGet:        {Verb: "get", Resource: ResourceDeliveries},
 	opReplay:     {Verb: "update", Resource: ResourceDeliveries},
 	opReplayMany: {Verb: "update", Resource: ResourceDeliveries},
+	opCancel:     {Verb: "update", Resource: ResourceDeliveries},
+	opSendNow:    {Verb: "update", Resource: ResourceDeliveries},
 }
 
 // call is a request that was understood: what to do, and where.
@@ -157,7 +161,7 @@ type call struct {
 	operation operation
 	namespace string
 	tenant    string // that the namespace is
-	delivery  string // the id as text, for opGet and opReplay
+	delivery  string // the id as text, where the operation is on one
 }
 
 // ServeHTTP answers one request.
@@ -199,6 +203,10 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c call) (status 
 		return h.get(w, r, c)
 	case opReplay:
 		return h.replay(w, r, c)
+	case opCancel:
+		return h.cancel(w, r, c)
+	case opSendNow:
+		return h.sendNow(w, r, c)
 	default:
 		return h.replayMany(w, r, c)
 	}
@@ -225,10 +233,8 @@ func route(r *http.Request) (call, error) {
 		c.operation, method = opList, http.MethodGet
 	case rest == "deliveries/replay":
 		c.operation = opReplayMany
-	case isDelivery && strings.HasSuffix(id, "/replay"):
-		c.operation, c.delivery = opReplay, strings.TrimSuffix(id, "/replay")
 	case isDelivery && id != "":
-		c.operation, c.delivery, method = opGet, id, http.MethodGet
+		c.operation, c.delivery, method = onDelivery(id)
 	}
 	if c.operation == opNone || strings.Contains(c.delivery, "/") {
 		return call{operation: opNone}, pathNotFound()
@@ -240,6 +246,16 @@ func route(r *http.Request) (call, error) {
 		return c, newProblem(namespaceNotFound, "the path names no valid namespace: want at most 63 lower-case letters, digits and inner dashes")
 	}
 	return c, nil
+}
+
+// onDelivery is what is done to one delivery, by what follows "deliveries/" in the path.
+func onDelivery(rest string) (op operation, id, method string) {
+	for _, op := range []operation{opReplay, opCancel, opSendNow} {
+		if id, found := strings.CutSuffix(rest, "/"+string(op)); found {
+			return op, id, http.MethodPost
+		}
+	}
+	return opGet, rest, http.MethodGet
 }
 
 // isLabel reports whether s is a label as RFC 1123 has it, and Kubernetes for the names of namespaces. The check of

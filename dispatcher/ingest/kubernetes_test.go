@@ -225,6 +225,8 @@ func TestAuthorization(t *testing.T) {
 		"list":        {"GET /deliveries", Access{"list", ResourceDeliveries, "clinic-a"}},
 		"get":         {"GET " + delivery, Access{"get", ResourceDeliveries, "clinic-a"}},
 		"replay":      {"POST " + delivery + "/replay", Access{"update", ResourceDeliveries, "clinic-a"}},
+		"cancel":      {"POST " + delivery + "/cancel", Access{"update", ResourceDeliveries, "clinic-a"}},
+		"send now":    {"POST " + delivery + "/sendnow", Access{"update", ResourceDeliveries, "clinic-a"}},
 		"replay many": {"POST /deliveries/replay", Access{"update", ResourceDeliveries, "clinic-a"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -140,6 +140,8 @@ func (h *Handler) storeProblem(err error, batch bool) error {
 		return deliveryNotFound()
 	case errors.Is(err, store.ErrStillPending):
 		return newProblem(stillPending, "the delivery is on its way already; replay it once it is Delivered, Failed or Cancelled")
+	case errors.Is(err, store.ErrNotPending):
+		return newProblem(notPending, "the delivery is Delivered, Failed or Cancelled already; a replay delivers it again")
 	case errors.Is(err, store.ErrFull):
 		return newProblem(unavailable, "the store has too little space left to accept more; send the request again later").retry(10 * time.Second)
 	case errors.Is(err, store.ErrReadOnly):

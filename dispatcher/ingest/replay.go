@@ -38,7 +38,7 @@ func (h *Handler) replay(w http.ResponseWriter, r *http.Request, c call) (status
 	if err != nil {
 		return 0, h.storeProblem(err, false)
 	}
-	return http.StatusAccepted, h.answer(w, http.StatusAccepted, fullViewOf(&record))
+	return http.StatusAccepted, h.answer(w, http.StatusAccepted, fullViewOf(&record, h.options.Now()))
 }
 
 // replayAnswer says what became of a replay of many deliveries.
@@ -154,7 +154,7 @@ func (h *Handler) parseReplay(w http.ResponseWriter, r *http.Request, tenant str
 	if err != nil {
 		return query, err
 	}
-	if query.State == delivery.Pending {
+	if query.State == delivery.Pending { // or scheduled
 		return query, newProblem(malformed, "state must be Failed, Delivered or Cancelled: a pending delivery is on its way already")
 	}
 	if token := *fields["continue"]; token != "" {

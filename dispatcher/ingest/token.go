@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"strconv"
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/store"
@@ -57,6 +58,10 @@ func appendChecksum(token []byte, purpose string, query *store.Query) []byte {
 	}
 	text = query.Since.UTC().AppendFormat(text, "2006-01-02T15:04:05.999999999Z/")
 	text = query.Until.UTC().AppendFormat(text, "2006-01-02T15:04:05.999999999Z/")
+	if query.Scheduled || !query.Key.IsZero() { // so that the tokens of other questions are those of earlier versions
+		text = append(append(text, "scheduled/"...), query.Key[:]...)
+		text = strconv.AppendBool(text, query.Scheduled)
+	}
 	sum := sha256.Sum256(append(text, token...))
 	return append(token, sum[:tokenChecksum]...)
 }
