@@ -33,7 +33,7 @@ func TestOperationsNamesEverything(t *testing.T) {
 	for _, source := range []struct{ text, pattern string }{
 		{string(metrics), `(?m)^# TYPE (eventflow_\w+) `},
 		{sources(t, "dispatcher", "controllers"), `Name: +"(eventflow_\w+[a-z])"`}, // also those that have no labels yet
-		{read(t, "dispatcher/delivery/reason.go"), `Reason = "(\w+)"`},
+		{read(t, "dispatcher/delivery/reason.go"), `Reason += "(\w+)"`},
 		{read(t, "api/v1alpha1/conditions.go"), `(?m)^\s+Reason\w+ += "(\w+)"`},
 	} {
 		found := regexp.MustCompile(source.pattern).FindAllStringSubmatch(source.text, -1)
