@@ -39,13 +39,17 @@ type memoryStore struct {
 	// recordTime is how long Record takes for each outcome.
 	recordTime time.Duration
 	last       time.Time
+	reasons    map[event.DeliveryID]delivery.Reason // of those that ended without an attempt
+	starts     []started                            // answers of Start to come
+	asked      int                                  // calls of Start
 }
 
 func newMemoryStore() *memoryStore {
 	return &memoryStore{
 		events: map[event.Key]*delivery.Event{}, pending: map[event.DeliveryID]delivery.PendingDelivery{}, finished: map[event.DeliveryID]delivery.State{},
 		attempts: map[event.DeliveryID][]delivery.Attempt{}, counts: map[event.SubscriptionKey]delivery.Counts{},
-		epochs: map[int]int64{}, owned: make(chan delivery.Owner, 1000),
+		reasons: map[event.DeliveryID]delivery.Reason{},
+		epochs:  map[int]int64{}, owned: make(chan delivery.Owner, 1000),
 	}
 }
 
@@ -231,6 +235,7 @@ func (s *memoryStore) Record(_ context.Context, outcomes []delivery.Outcome) err
 		}
 		delete(s.pending, d.ID)
 		s.finished[d.ID] = o.State
+		s.reasons[d.ID] = o.Reason
 	}
 	return nil
 }
@@ -436,5 +441,26 @@ func advance(d time.Duration) {
 	synctest.Wait()
 }
 
-// Start lets every planned delivery go.
-func (s *memoryStore) Start(context.Context, event.DeliveryID) (bool, error) { return true, nil }
+// started is what one call of Start answers.
+type started struct {
+	ok  bool
+	err error
+}
+
+var errStore = errors.New("the store failed")
+
+// Start answers as starts says; without, it lets every planned delivery go. One that does not start has ended.
+func (s *memoryStore) Start(_ context.Context, id event.DeliveryID) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked++
+	if len(s.starts) == 0 {
+		return true, nil
+	}
+	answer := s.starts[0]
+	s.starts = s.starts[1:]
+	if !answer.ok && answer.err == nil {
+		delete(s.pending, id)
+	}
+	return answer.ok, answer.err
+}
