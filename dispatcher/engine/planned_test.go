@@ -104,3 +104,33 @@ func TestReasons(t *testing.T) {
 		})
 	}
 }
+
+// TestRepeats: one attempt is repeated for a closed connection and for an access token, and no more often.
+func TestRepeats(t *testing.T) {
+	t.Parallel()
+	for stale, want := range map[int]delivery.State{0: delivery.Delivered, 1: delivery.Delivered, 2: delivery.Delivered, 3: delivery.Pending} {
+		synctest.Test(t, func(t *testing.T) {
+			s, to := newMemoryStore(), newEndpoints()
+			calls := 0
+			sub := to.add("a", func(_ context.Context, r payload.Request) egress.Result {
+				if calls++; calls <= stale {
+					return egress.Result{StatusCode: 401, Reason: delivery.ReasonStale}
+				}
+				if r.Fresh != (stale > 0) {
+					t.Errorf("fresh %t after %d", r.Fresh, stale)
+				}
+				return egress.Result{StatusCode: 200}
+			})
+			e, stop := start(t, s, to, Options{})
+			defer stop()
+			fanouts := s.append("evt-1", sub)
+			e.Accept(fanouts)
+			advance(time.Second)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if id := idOf(fanouts); len(s.attempts[id]) != 1 || s.attempts[id][0].Reason == delivery.ReasonStale || (s.finished[id] == delivery.Delivered) != (want == delivery.Delivered) {
+				t.Errorf("%d stale: %s, %d attempts", stale, s.finished[id], len(s.attempts[id]))
+			}
+		})
+	}
+}

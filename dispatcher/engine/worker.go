@@ -184,7 +184,11 @@ func (e *Engine) send(f *flight) (result egress.Result, err error) {
 			Target: f.endpoint.Target, Recipe: f.endpoint.Recipe, Event: ev, Delivery: f.delivery.ID, Number: f.delivery.Attempts + 1,
 			Planned: f.delivery.Planned, Tenant: f.endpoint.Tenant, Fresh: repeats > 0, Written: written,
 		})
-		if result.Reason != delivery.ReasonStale || repeats == maxRepeats {
+		switch {
+		case result.Reason != delivery.ReasonStale:
+			return result, nil
+		case repeats == maxRepeats: // no connection is stale that is new: it is the access token again
+			result.Reason = delivery.ReasonStatusCode
 			return result, nil
 		}
 	}

@@ -43,6 +43,9 @@ func open(body []byte) (envelope, error) {
 		end := int(decoder.InputOffset())
 		switch key {
 		case "data":
+			if e.data != nil {
+				return e, errEnvelope // which of the two is sent would be the reader's choice
+			}
 			e.begin, e.data, e.end = body[:end-len(value)], body[end-len(value):end:end], body[end:]
 		case "timestamp":
 			if e.timestamp, err = time.Parse(time.RFC3339Nano, strings.Trim(string(value), `"`)); err != nil {

@@ -236,6 +236,24 @@ func TestOutcome(t *testing.T) {
 	}
 }
 
+func TestOpen(t *testing.T) {
+	t.Parallel()
+	for body, want := range map[string]bool{
+		`{"id":"a","timestamp":"2026-01-15T09:15:00.000Z","data":{"a":1}}`:       true,
+		`{"timestamp":"2026-01-15T09:15:00.000Z","data":{"secret":1},"data":{}}`: false,
+		`{"timestamp":"2026-01-15T09:15:00.000Z","data":{}}{}`:                   false,
+		`{"timestamp":"2026-01-15T09:15:00.000Z"}`:                               false,
+		`{"data":{}}`:                                       false,
+		`{"timestamp":"yesterday","data":{}}`:               false,
+		`{"timestamp":"2026-01-15T09:15:00.000Z","data":{}`: false,
+		`[]`: false,
+	} {
+		if _, err := open([]byte(body)); (err == nil) != want {
+			t.Errorf("%s: %v, want ok %t", body, err, want)
+		}
+	}
+}
+
 // silent answers without keeping anything.
 type silent struct{}
 
