@@ -143,7 +143,8 @@ func (c *conn) whole(response *http.Response) ([]byte, error) {
 // composeGet makes the request for a document. Nothing in it can end a line: package url and addTo have seen to that.
 func (c *Client) composeGet(u *url.URL, header http.Header) outgoing {
 	buffer := c.requests.Get().(*[]byte)
-	b := append((*buffer)[:0], "GET "+requestTarget(u)+" HTTP/1.1"+crlf...)
+	b := (*buffer)[:0]
+	b = append(b, "GET "+requestTarget(u)+" HTTP/1.1"+crlf...)
 	b = appendHeader(b, "Host", hostOf(u))
 	b = appendHeader(b, headerUserAgent, c.userAgent)
 	b = appendHeader(b, "Accept", contentTypeJSON)
@@ -152,6 +153,7 @@ func (c *Client) composeGet(u *url.URL, header http.Header) outgoing {
 			b = appendHeader(b, name, value)
 		}
 	}
-	*buffer = append(b, crlf...)
+	b = append(b, crlf...)
+	*buffer = b
 	return outgoing{buffer: buffer, home: &c.requests}
 }

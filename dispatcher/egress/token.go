@@ -3,8 +3,8 @@ package egress
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -83,7 +83,8 @@ func (t *tokens) close() {
 
 func keyOf(tenant string, target *preparedTarget) tokenKey {
 	sum := sha256.New()
-	_ = json.NewEncoder(sum).Encode(target.tokens) // texts and a hash: neither fails
+	c := target.tokens
+	_, _ = fmt.Fprintf(sum, "%q%q%q%q%q%t", c.TokenURL, c.ClientID, c.ClientSecret, c.Audience, c.Scopes, c.InBody) // a hash fails never
 	sum.Write([]byte(fingerprint(target.roots, target.rules)))
 	return tokenKey{tenant, [sha256.Size]byte(sum.Sum(nil))}
 }

@@ -1,6 +1,7 @@
 package payload
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -65,7 +66,7 @@ func FuzzOpen(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if string(e.with(e.data)) != string(body) {
+		if !bytes.Equal(e.with(e.data), body) {
 			t.Fatalf("%q became %q", body, e.with(e.data))
 		}
 	})

@@ -2,6 +2,7 @@ package payload
 
 import (
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 
@@ -71,7 +72,7 @@ type Recipe struct {
 // that is none.
 func NewRecipe(spec Spec) (*Recipe, error) {
 	plain := !spec.Recheck.set() && !spec.LookupURL.set() && !spec.Thin && len(spec.Redact) == 0 && spec.Format == Standard &&
-		!spec.Body.set() && (spec.Method == "" || spec.Method == "POST") && !spec.URLSuffix.set() && len(spec.Headers) == 0 &&
+		!spec.Body.set() && (spec.Method == "" || spec.Method == http.MethodPost) && !spec.URLSuffix.set() && len(spec.Headers) == 0 &&
 		!spec.Success.set() && !spec.GiveUp.set()
 	if plain {
 		return nil, nil
