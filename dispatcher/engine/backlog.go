@@ -143,7 +143,7 @@ func (e *Engine) openLane(l *lane) error {
 // tenantOf returns the tenant of the subscription's oldest pending delivery; "" if none is pending, or its event cannot be
 // read.
 func (e *Engine) tenantOf(key event.SubscriptionKey) (string, error) {
-	found, err := e.Store.Aged(e.attempts, key, e.Now(), 1, nil)
+	found, err := e.Store.Aged(e.attempts, key, e.Now().Add(farthest), 1, nil)
 	if err != nil || len(found) == 0 {
 		return "", err
 	}

@@ -26,10 +26,10 @@ type Endpoint struct {
 	MaxInFlight int
 	// Ordered deliveries about one resource go one at a time, in the order in which their events were accepted.
 	Ordered bool
-	// RequestsPerSecond bounds the rate of attempts; 0 for no bound.
-	RequestsPerSecond int
 	// Suspended deliveries wait, and age.
 	Suspended bool
+	// RequestsPerSecond bounds the rate of attempts; 0 for no bound.
+	RequestsPerSecond int
 	// Generation of the spec: a change of it resumes an endpoint that answered 410.
 	Generation int64
 	// TenantInFlight bounds the attempts under way to all endpoints of the tenant; 0 for no bound but the engine's, and

@@ -105,6 +105,37 @@ func TestReasons(t *testing.T) {
 	}
 }
 
+// TestDeletedWhilePlanned: what is planned for next year ends with its subscription.
+func TestDeletedWhilePlanned(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, to := newMemoryStore(), newEndpoints()
+		sub := to.add("a", status(200))
+		e, stop := start(t, s, to, Options{})
+		defer stop()
+		fanouts := s.append("evt-1", sub)
+		id := idOf(fanouts)
+		s.mu.Lock()
+		d := s.pending[id]
+		d.Due = d.Due.Add(365 * 24 * time.Hour)
+		d.Planned, d.Since = d.Due, d.Due
+		s.pending[id] = d
+		s.mu.Unlock()
+		e.Notice(delivery.Backlog{Subscription: sub, Due: d.Due})
+		advance(time.Second)
+		to.mu.Lock()
+		delete(to.table, sub)
+		to.mu.Unlock()
+		e.Use(to, true)
+		advance(time.Minute)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.finished[id] != delivery.Cancelled || s.reasons[id] != delivery.ReasonSubscriptionDeleted {
+			t.Errorf("it is %s, %q, want Cancelled, SubscriptionDeleted", s.finished[id], s.reasons[id])
+		}
+	})
+}
+
 // TestRepeats: one attempt is repeated for a closed connection and for an access token, and no more often.
 func TestRepeats(t *testing.T) {
 	t.Parallel()

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/plan"
 )
 
 const (
@@ -14,6 +15,8 @@ const (
 	// probeSlack is how late a failing endpoint's delivery may come to its last attempt before it is given up
 	// without: probes go one at a time, and a backlog that hangs must not outlive its age for ever.
 	probeSlack = time.Minute
+	// farthest is beyond the age of all that is pending: what is planned has its age from its planned time on.
+	farthest = plan.MaxAhead + 24*time.Hour
 	// sweepBatch is how many deliveries one search finishes.
 	sweepBatch = 256
 )
@@ -99,7 +102,7 @@ func (e *Engine) sweepLanes() {
 // sweep finishes deliveries of a lane that does not deliver them: cancelled if the subscription is gone, failed if they
 // are past their age. It reports whether there are any: then the lane is being swept until they are recorded.
 func (e *Engine) sweep(l *lane, now time.Time) (sent bool, err error) {
-	state, reason, since, removed := delivery.Cancelled, delivery.ReasonSubscriptionDeleted, now, l.removed
+	state, reason, since, removed := delivery.Cancelled, delivery.ReasonSubscriptionDeleted, now.Add(farthest), l.removed
 	if l.endpoint != nil {
 		state, reason, since = delivery.Failed, "", now.Add(-l.endpoint.Retry.MaxAge)
 		if l.open() {
