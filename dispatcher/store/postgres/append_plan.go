@@ -45,6 +45,7 @@ type keyState struct {
 	known   bool
 	stamp   int64
 	changed bool
+	newest  event.Key // the event of the newest delivery; zero for none
 	pending []*planned
 }
 
@@ -79,15 +80,15 @@ const (
 	lockKeys = `INSERT INTO eventflow.plan_keys AS o (sub, key, kept)
 SELECT sub, key, $3 FROM unnest($1::bytea[], $2::bytea[]) AS u (sub, key) ORDER BY sub, key
 ON CONFLICT (sub, key) DO UPDATE SET kept = greatest(o.kept, excluded.kept)
-RETURNING sub, key, stamp`
+RETURNING sub, key, stamp, event`
 
 	// lockPlanned comes after lockKeys: nobody else plans for these keys, but Start and Record may be at work.
 	lockPlanned = `SELECT p.sub, p.due, p.event, p.since, p.attempts, p.before, p.ord, p.size, p.tenant, p.history, p.log, p.replay_of, coalesce(p.planned, 0), p.plan_key, coalesce(p.started, false)
 FROM unnest($1::bytea[], $2::bytea[]) AS u (sub, key), eventflow.pending AS p
 WHERE p.sub = u.sub AND p.plan_key = u.key AND p.plan_key IS NOT NULL ORDER BY p.sub, p.event FOR UPDATE OF p`
 
-	saveKeys = `UPDATE eventflow.plan_keys AS k SET stamp = u.stamp, kept = u.kept
-FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[]) AS u (sub, key, stamp, kept) WHERE k.sub = u.sub AND k.key = u.key`
+	saveKeys = `UPDATE eventflow.plan_keys AS k SET stamp = u.stamp, kept = u.kept, event = u.event
+FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bytea[]) AS u (sub, key, stamp, kept, event) WHERE k.sub = u.sub AND k.key = u.key`
 
 	endPlanned = `DELETE FROM eventflow.pending AS p USING unnest($1::bytea[], $2::bigint[], $3::bytea[]) AS u (sub, due, event)
 WHERE p.sub = u.sub AND p.due = u.due AND p.event = u.event`
@@ -174,15 +175,16 @@ func (p *planning) readKeys(results pgx.BatchResults) error {
 	if err != nil {
 		return err
 	}
-	var sub, key []byte
+	var sub, key, newest []byte
 	var stamp *int64
-	_, err = pgx.ForEachRow(rows, []any{&sub, &key, &stamp}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&sub, &key, &stamp, &newest}, func() error {
 		of, err := decodeSubscription(sub)
 		if err != nil || len(key) != len(plan.Key{}) {
 			return errDamaged
 		}
 		if state := p.keys[plannedKey{of, plan.Key(key)}]; state != nil && stamp != nil {
 			state.known, state.stamp = true, *stamp
+			copy(state.newest[:], newest)
 		}
 		return nil
 	})
@@ -208,11 +210,13 @@ func (k *keyState) latest() *plan.Latest {
 	}
 	latest := &plan.Latest{State: plan.Ended, Timestamp: moment(k.stamp)}
 	for _, d := range k.pending {
-		if d.waits() {
+		switch {
+		case d.ID.Event != k.newest: // a replay of one before
+		case d.waits():
 			latest.State = plan.Waiting
-			break
+		default:
+			latest.State = plan.Started
 		}
-		latest.State = plan.Started
 	}
 	return latest
 }
@@ -230,13 +234,11 @@ func (p *planning) decide(e *entry) {
 			continue
 		}
 		stamp := moment(nanos(c.Timestamp))
-		verdict := plan.Cancel(k.latest(), stamp)
-		if verdict.Ignore {
+		if plan.Cancel(k.latest(), stamp).Ignore {
 			continue
 		}
-		if verdict.End != "" {
-			p.end(k, c.Subscription, delivery.Reason(verdict.End), func(*planned) bool { return true })
-		}
+		// Also what began before the newest was planned, or was replayed.
+		p.end(k, c.Subscription, delivery.ReasonCancelledByEvent, func(*planned) bool { return true })
 		k.set(nanos(stamp))
 	}
 	for i := range ev.Plans {
@@ -273,9 +275,10 @@ func (p *planning) decidePlan(e *entry, pl *store.Plan) {
 		return
 	}
 	if verdict.End != "" {
-		p.end(k, pl.Subscription, delivery.Reason(verdict.End), (*planned).waits)
+		p.end(k, pl.Subscription, delivery.Reason(verdict.End), func(d *planned) bool { return d.ID.Event == k.newest && d.waits() })
 	}
 	if k != nil {
+		k.newest = e.key
 		k.set(nanos(stamp))
 	}
 	if !pl.Decision.Planned() {

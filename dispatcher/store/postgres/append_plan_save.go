@@ -125,7 +125,7 @@ func (p *planning) queueMade(parts *parts) error {
 }
 
 func (p *planning) queueKeys(b *pgx.Batch) {
-	var subs, keys [][]byte
+	var subs, keys, newest [][]byte
 	var stamps, kept []int64
 	for _, of := range p.sorted() {
 		if k := p.keys[of]; k.changed {
@@ -135,10 +135,15 @@ func (p *planning) queueKeys(b *pgx.Batch) {
 			}
 			subs, keys = append(subs, of.sub[:]), append(keys, of.key[:])
 			stamps, kept = append(stamps, k.stamp), append(kept, until)
+			var of []byte
+			if k.newest != (event.Key{}) {
+				of = k.newest[:]
+			}
+			newest = append(newest, of)
 		}
 	}
 	if len(subs) > 0 {
-		b.Queue(p.store.sql(saveKeys), subs, keys, stamps, kept)
+		b.Queue(p.store.sql(saveKeys), subs, keys, stamps, kept, newest)
 	}
 }
 

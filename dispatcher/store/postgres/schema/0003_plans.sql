@@ -11,6 +11,7 @@ CREATE TABLE eventflow.plan_keys (
     sub   bytea  NOT NULL,
     key   bytea  NOT NULL,
     stamp bigint,
+    event bytea, -- of the newest delivery: only that may be replaced
     kept  bigint NOT NULL,
     PRIMARY KEY (sub, key)
 ) WITH (
