@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -123,7 +124,7 @@ spec:
 	if s := got.Spec.Schedule; s.IfPast != v1alpha1.IfPastSkip || s.Window.Outside != v1alpha1.OutsideLater {
 		t.Errorf("schedule is %+v, window %+v", s, s.Window)
 	}
-	if tr := got.Spec.Transform; tr.ContentType != v1alpha1.ContentTypeJSON || tr.Method != "POST" {
+	if tr := got.Spec.Transform; tr.ContentType != v1alpha1.ContentTypeJSON || tr.Method != http.MethodPost {
 		t.Errorf("transform is %+v", tr)
 	}
 	if a := got.Spec.Auth.OAuth2ClientCredentials; a.CredentialsIn != v1alpha1.CredentialsInHeader {

@@ -230,7 +230,7 @@ func TestEachEventCausesOneThing(t *testing.T) {
 		})
 		typ := choose("appointment.created", "appointment.deleted", "lab.created", "lab.deleted")
 		value, at := choose("1", "2", `"x"`), choose("soon", "2026-01-15T13:00:00Z", "2026-01-14T13:00:00Z")
-		if w := f.publish(fmt.Sprintf(`{"type":"%s","data":{"resourceId":"a","n":%s,"at":"%s"}}`, typ, value, at)); w.Code != http.StatusAccepted {
+		if w := f.publish(fmt.Sprintf(`{"type":%q,"data":{"resourceId":"a","n":%s,"at":%q}}`, typ, value, at)); w.Code != http.StatusAccepted {
 			t.Fatalf("got %d %s", w.Code, w.Body)
 		}
 		e := f.store.stored()[0]

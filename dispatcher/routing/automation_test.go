@@ -2,6 +2,7 @@ package routing
 
 import (
 	"errors"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -113,7 +114,7 @@ auth: {oauth2ClientCredentials: {tokenURL: "https://id.example.com/token", secre
 		t.Fatal(rejection, err)
 	}
 	s, tr, oauth := entry.Schedule, entry.Transform, entry.Auth.OAuth2
-	if s.IfPast != plan.SkipPast || s.Window.Outside != plan.Later || tr.ContentType != "application/json" || tr.Method != "POST" || entry.Format != "" || entry.Labels != nil {
+	if s.IfPast != plan.SkipPast || s.Window.Outside != plan.Later || tr.ContentType != "application/json" || tr.Method != http.MethodPost || entry.Format != "" || entry.Labels != nil {
 		t.Errorf("schedule %+v, window %+v, transform %+v, format %q, labels %v", s, s.Window, tr, entry.Format, entry.Labels)
 	}
 	want := &OAuth2{TokenURL: "https://id.example.com/token", ClientID: "id", ClientSecret: canary}

@@ -214,7 +214,7 @@ func (f formulaProgram) time(variables *expression.Variables) (time.Time, error)
 
 // planKey evaluates a key; without an expression, it is the resource.
 func (f formulaProgram) planKey(p Published) (plan.Key, error) {
-	text := ""
+	var text string
 	switch {
 	case f.unknown != nil:
 		return plan.Key{}, f.unknown

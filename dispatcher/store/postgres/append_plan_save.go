@@ -128,19 +128,21 @@ func (p *planning) queueKeys(b *pgx.Batch) {
 	var subs, keys, newest [][]byte
 	var stamps, kept []int64
 	for _, of := range p.sorted() {
-		if k := p.keys[of]; k.changed {
-			until := p.filed
-			for _, d := range k.pending {
-				until = max(until, nanos(d.Planned))
-			}
-			subs, keys = append(subs, of.sub[:]), append(keys, of.key[:])
-			stamps, kept = append(stamps, k.stamp), append(kept, until)
-			var of []byte
-			if k.newest != (event.Key{}) {
-				of = k.newest[:]
-			}
-			newest = append(newest, of)
+		k := p.keys[of]
+		if !k.changed {
+			continue
 		}
+		until := p.filed
+		for _, d := range k.pending {
+			until = max(until, nanos(d.Planned))
+		}
+		subs, keys = append(subs, of.sub[:]), append(keys, of.key[:])
+		stamps, kept = append(stamps, k.stamp), append(kept, until)
+		var latest []byte
+		if k.newest != (event.Key{}) {
+			latest = k.newest[:]
+		}
+		newest = append(newest, latest)
 	}
 	if len(subs) > 0 {
 		b.Queue(p.store.sql(saveKeys), subs, keys, stamps, kept, newest)

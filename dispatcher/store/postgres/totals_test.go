@@ -31,7 +31,16 @@ type totalsFixture struct {
 func newTotals(t *testing.T) *totalsFixture {
 	t.Helper()
 	f := &totalsFixture{T: t, schema: newSchema()}
-	s, err := postgres.Open(t.Context(), postgres.Options{URL: server.URL("postgres") + "&pool_max_conns=4", Schema: f.schema, Timeout: totalsTestTimeout})
+	options := postgres.Options{URL: server.URL("postgres") + "&pool_max_conns=4", Schema: f.schema}
+	migrated, err := postgres.Open(t.Context(), options) // what follows is too short for that
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := migrated.Close(); err != nil {
+		t.Fatal(err)
+	}
+	options.Timeout = totalsTestTimeout
+	s, err := postgres.Open(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
 	}
