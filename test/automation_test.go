@@ -3,7 +3,9 @@ package test
 import (
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -109,5 +111,46 @@ func TestTransformThatFails(t *testing.T) {
 	n.kube("patch", "webhooksubscription", "alert", "--type=merge", "-p", `{"spec":{"transform":{"body":"{'text': 'value ' + toString(event.data.value)}"}}}`)
 	if got := n.waitFor(r, 1)[0].body; got != `{"text":"value 7"}` {
 		t.Errorf("the body is %s", got)
+	}
+}
+
+// TestLookup: the encounter is read with credentials of its own just before the claim is made of it; what either API gets are
+// its own credentials alone.
+func TestLookup(t *testing.T) {
+	t.Parallel()
+	n, r := newTenant(t), newReceiver(t, always(http.StatusOK))
+	n.secret("clinikapi", map[string]string{"token": "read-token"})
+	n.secret("billing", map[string]string{"key": "billing-key"})
+	asked := make(chan http.Header, 16)
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		asked <- q.Header.Clone()
+		if q.Method != http.MethodGet || q.URL.RequestURI() != "/v1/encounters/enc_1?include=Observation" {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		_, _ = io.WriteString(w, `{"data":{"patientId":"pt_1","observations":[{"code":"99213"},{"code":"85025"}]}}`)
+	}))
+	t.Cleanup(api.Close)
+	n.subscribe("claim", r.URL, `"encounter.updated"`,
+		`filter: "event.data.status == 'finished' && event.previous.status != 'finished'"`,
+		`lookup:`,
+		`  url: "'`+api.URL+`/v1/encounters/' + urlEscape(event.data.id) + '?include=Observation'"`,
+		`  auth: {bearer: {secretKeyRef: {name: clinikapi, key: token}}}`,
+		`auth: {apiKey: {header: X-Api-Key, secretKeyRef: {name: billing, key: key}}}`,
+		`transform:`,
+		`  headers: [{name: Idempotency-Key, value: delivery.id}]`,
+		`  body: "{'patient': lookup.data.patientId, 'codes': lookup.data.observations.map(o, o.code)}"`)
+	n.ready("claim")
+	n.publish(`{"type":"encounter.updated","data":{"id":"enc_1","status":"finished"},"previous":{"status":"open"}}`)
+	got := n.waitFor(r, 1)[0]
+	if want := `{"codes":["99213","85025"],"patient":"pt_1"}`; got.body != want {
+		t.Errorf("the claim is %s, want %s", got.body, want)
+	}
+	if got.header.Get("X-Api-Key") != "billing-key" || got.header.Get("Authorization") != "" || got.header.Get("Idempotency-Key") != got.id() {
+		t.Errorf("the claim's headers are %v", got.header)
+	}
+	header := <-asked
+	if header.Get("Authorization") != "Bearer read-token" || header.Get("X-Api-Key") != "" {
+		t.Errorf("the lookup's headers are %v", header)
 	}
 }

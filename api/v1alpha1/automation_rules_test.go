@@ -52,6 +52,9 @@ var automationRules = func() map[string]rule {
 	} {
 		rules[field] = textRule(field, patch, 4096, nil)
 	}
+	for _, name := range []string{"auth", "basic", "bearer", "apiKey", "apiKey.header", "oauth2", "oauth2's Secret"} {
+		rules["lookup: "+name] = ofLookup(rules[name])
+	}
 	rules["spec.transform.body"] = textRule("spec.transform.body", "spec: {transform: {body: %s}}", 16384, nil)
 	return rules
 }()
@@ -194,6 +197,23 @@ var transformHeadersRule = func() rule {
 		},
 	}
 }()
+
+// ofLookup makes of a rule of spec.auth that of spec.lookup.auth, but for what concerns spec.headers.
+func ofLookup(of rule) rule {
+	const from, to = "spec: {auth: ", `spec: {lookup: {url: "'https://a.example/'", auth: `
+	moved := rule{bad: map[string]string{}}
+	for _, patch := range of.good {
+		if strings.HasPrefix(patch, from) && !strings.Contains(patch, ", headers:") {
+			moved.good = append(moved.good, to+strings.TrimPrefix(patch, from)+"}")
+		}
+	}
+	for patch, want := range of.bad {
+		if strings.HasPrefix(patch, from) && !strings.Contains(patch, ", headers:") {
+			moved.bad[to+strings.TrimPrefix(patch, from)+"}"] = strings.ReplaceAll(want, "spec.auth", "spec.lookup.auth")
+		}
+	}
+	return moved
+}
 
 var authRule = rule{
 	good: []string{

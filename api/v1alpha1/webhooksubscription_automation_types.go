@@ -134,13 +134,17 @@ type CancelRule struct {
 
 // Lookup reads a document before each attempt.
 type Lookup struct {
-	// url is a CEL expression over event and subscription that results in an absolute https URL. It is read with GET and
-	// spec.auth. Its answer, JSON of at most 1 MiB, is the variable lookup of the transform. A lookup that fails is a failed
-	// attempt.
+	// url is a CEL expression over event and subscription that results in an absolute https URL. It is read with GET. Its
+	// answer, JSON of at most 1 MiB, is the variable lookup of the transform. A lookup that fails is a failed attempt.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=4096
 	URL string `json:"url,omitempty"`
+
+	// auth authenticates the lookup; without, spec.auth does. Credentials go only to a host that stands in url itself, before
+	// anything that comes from the event, and those of spec.auth also to the host of the subscription's URL.
+	// +optional
+	Auth *Auth `json:"auth,omitempty"`
 }
 
 // Transform makes a request. Its expressions are CEL over event, subscription, lookup and delivery (id, attempt, planned).

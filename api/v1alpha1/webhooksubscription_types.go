@@ -69,7 +69,7 @@ type WebhookSubscriptionSpec struct {
 	// +optional
 	Transform *Transform `json:"transform,omitempty"`
 
-	// auth authenticates deliveries, and the lookup, to the endpoint.
+	// auth authenticates deliveries to the endpoint, and the lookup unless that has its own.
 	// +optional
 	Auth *Auth `json:"auth,omitempty"`
 

@@ -122,10 +122,13 @@ func (a *attempt) lookUp(ctx context.Context, url string) ([]byte, error) {
 	if err := a.memory.hold(ctx, egress.MaxDocument); err != nil {
 		return nil, err
 	}
-	origin := originOf(url)
+	origin, target := originOf(url), a.target
+	authorized := origin != "" && (origin == a.recipe.origin || origin == originOf(target.URL))
+	if own := a.recipe.spec.Lookup; own != nil { // its credentials are not the endpoint's
+		target, authorized = own, origin != "" && origin == a.recipe.origin
+	}
 	document, result := a.sender.options.Client.Fetch(ctx, egress.Document{
-		URL: url, Target: a.target, Tenant: a.memory.tenant, Begun: a.begun,
-		Authorized: origin != "" && (origin == a.recipe.origin || origin == originOf(a.target.URL)),
+		URL: url, Target: target, Tenant: a.memory.tenant, Begun: a.begun, Authorized: authorized,
 	})
 	message := ""
 	switch {

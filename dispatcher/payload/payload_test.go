@@ -194,6 +194,28 @@ func TestLookupAuthorized(t *testing.T) {
 	}
 }
 
+// TestLookupHasItsOwn: a lookup with credentials of its own never carries the endpoint's, and its own go only to the host that
+// its expression names.
+func TestLookupHasItsOwn(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		`'https://api.example.com/v1/' + event.id`: true,
+		`event.data.base + '/v1'`:                  false, // the subscription's own host
+		`event.data.other`:                         false,
+	} {
+		t.Run(text, func(t *testing.T) {
+			t.Parallel()
+			own := &egress.Target{URL: "https://example.com"}
+			c := &fakeClient{result: egress.Result{StatusCode: 200}, document: `{}`}
+			run(t, c, newRequest(t, Spec{LookupURL: compile(t, expression.LookupURL, text), Lookup: own},
+				`{"base":"https://example.com","other":"https://evil.example/"}`))
+			if len(c.fetched) != 1 || c.fetched[0].Target != own || c.fetched[0].Authorized != want {
+				t.Errorf("%+v, want authorized %t by its own target", c.fetched, want)
+			}
+		})
+	}
+}
+
 func TestOutcome(t *testing.T) {
 	t.Parallel()
 	refused := egress.Result{StatusCode: 400, Reason: delivery.ReasonStatusCode}

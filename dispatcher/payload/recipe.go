@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/clinikapi/eventflow/dispatcher/egress"
 	"github.com/clinikapi/eventflow/dispatcher/expression"
 )
 
@@ -45,6 +46,8 @@ type Spec struct {
 	// SkipErrors is set if a recheck that fails cancels the delivery (spec.filterErrors: Skip).
 	SkipErrors bool
 	LookupURL  Expression
+	// Lookup has the authorization of the lookup, and what else holds of its request, where that is not the target's.
+	Lookup *egress.Target
 
 	Thin   bool
 	Redact []string

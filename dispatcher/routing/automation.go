@@ -175,37 +175,43 @@ const (
 	clientSecretKey = "clientSecret"
 )
 
-// compileAuth resolves the Secrets of spec.auth.
+// compileAuth resolves the Secrets of spec.auth and of spec.lookup.auth.
 func (c *compiler) compileAuth() (err error) {
-	auth := c.spec.Auth
+	if c.entry.Auth, err = c.auth("spec.auth", c.spec.Auth); err != nil || c.spec.Lookup == nil {
+		return err
+	}
+	c.entry.LookupAuth, err = c.auth("spec.lookup.auth", c.spec.Lookup.Auth)
+	return err
+}
+
+// auth resolves the Secrets of the field where.
+func (c *compiler) auth(where string, auth *v1alpha1.Auth) (_ *Auth, err error) {
 	if auth == nil {
-		return nil
+		return nil, nil
 	}
 	resolved := &Auth{Header: "Authorization"}
 	switch {
 	case auth.Basic != nil:
-		resolved.Value, err = c.basic(auth.Basic)
+		resolved.Value, err = c.basic(where+".basic.secretRef", auth.Basic)
 	case auth.Bearer != nil:
-		resolved.Value, err = c.credential("spec.auth.bearer.secretKeyRef", auth.Bearer.SecretKeyRef)
+		resolved.Value, err = c.credential(where+".bearer.secretKeyRef", auth.Bearer.SecretKeyRef)
 		resolved.Value = "Bearer " + resolved.Value
 	case auth.APIKey != nil:
 		resolved.Header = shared(http.CanonicalHeaderKey(auth.APIKey.Header))
-		resolved.Value, err = c.credential("spec.auth.apiKey.secretKeyRef", auth.APIKey.SecretKeyRef)
+		resolved.Value, err = c.credential(where+".apiKey.secretKeyRef", auth.APIKey.SecretKeyRef)
 	default:
 		resolved.Header = ""
-		resolved.OAuth2, err = c.oauth2(auth.OAuth2ClientCredentials)
+		resolved.OAuth2, err = c.oauth2(where+".oauth2ClientCredentials", auth.OAuth2ClientCredentials)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resolved.Value = shared(resolved.Value)
-	c.entry.Auth = resolved
-	return nil
+	return resolved, nil
 }
 
 // basic is the header of a user name and a password (RFC 7617).
-func (c *compiler) basic(auth *v1alpha1.BasicAuth) (string, error) {
-	const where = "spec.auth.basic.secretRef"
+func (c *compiler) basic(where string, auth *v1alpha1.BasicAuth) (string, error) {
 	user, err := c.credential(where, v1alpha1.SecretKeyReference{Name: auth.SecretRef.Name, Key: usernameKey})
 	if err != nil {
 		return "", err
@@ -222,8 +228,7 @@ func (c *compiler) basic(auth *v1alpha1.BasicAuth) (string, error) {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password)), nil
 }
 
-func (c *compiler) oauth2(auth *v1alpha1.OAuth2ClientCredentials) (*OAuth2, error) {
-	const where = "spec.auth.oauth2ClientCredentials"
+func (c *compiler) oauth2(where string, auth *v1alpha1.OAuth2ClientCredentials) (*OAuth2, error) {
 	if err := checkURL(auth.TokenURL, where+".tokenURL", false, c.policy.AllowHTTP); err != nil {
 		return nil, reject(v1alpha1.ReasonInvalidAuth, "%v", err)
 	}
@@ -295,7 +300,7 @@ func (e *Entry) automationCost() int {
 	if o := e.Outcome; o != nil {
 		cost += 4*itemCost + len(o.Success) + len(o.GiveUp)
 	}
-	return cost + e.Auth.cost()
+	return cost + e.Auth.cost() + e.LookupAuth.cost()
 }
 
 func (a *Auth) cost() int {

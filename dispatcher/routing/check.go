@@ -72,8 +72,14 @@ func withDefaults(spec v1alpha1.WebhookSubscriptionSpec) v1alpha1.WebhookSubscri
 		setDefault(&t.ContentType, v1alpha1.ContentTypeJSON)
 		setDefault(&t.Method, v1alpha1.Method(http.MethodPost))
 	}
-	if a := spec.Auth; a != nil && a.OAuth2ClientCredentials != nil {
-		setDefault(&a.OAuth2ClientCredentials.CredentialsIn, v1alpha1.CredentialsInHeader)
+	auths := []*v1alpha1.Auth{spec.Auth}
+	if spec.Lookup = spec.Lookup.DeepCopy(); spec.Lookup != nil {
+		auths = append(auths, spec.Lookup.Auth)
+	}
+	for _, a := range auths {
+		if a != nil && a.OAuth2ClientCredentials != nil {
+			setDefault(&a.OAuth2ClientCredentials.CredentialsIn, v1alpha1.CredentialsInHeader)
+		}
 	}
 	return spec
 }

@@ -78,10 +78,13 @@ func checkWindow(w *v1alpha1.Window) error {
 }
 
 func checkLookup(spec v1alpha1.WebhookSubscriptionSpec) error {
-	if spec.Lookup != nil && spec.Lookup.URL == "" {
+	if spec.Lookup == nil {
+		return nil
+	}
+	if spec.Lookup.URL == "" {
 		return reject(v1alpha1.ReasonInvalidLookup, "spec.lookup.url: write an expression that results in an https URL")
 	}
-	return nil
+	return checkAuthAt("spec.lookup.auth", spec.Lookup.Auth, nil)
 }
 
 // checkPayload checks what spec.payload says beside the mode.
@@ -144,12 +147,16 @@ func checkTransform(spec v1alpha1.WebhookSubscriptionSpec) error {
 
 // checkAuth checks the shape of spec.auth, before any of its Secrets is read.
 func checkAuth(spec v1alpha1.WebhookSubscriptionSpec) error {
-	auth := spec.Auth
+	return checkAuthAt("spec.auth", spec.Auth, spec.Headers)
+}
+
+// checkAuthAt checks the authentication in the field where, of requests that have the headers.
+func checkAuthAt(where string, auth *v1alpha1.Auth, headers []v1alpha1.Header) error {
 	if auth == nil {
 		return nil
 	}
 	invalid := func(format string, args ...any) error {
-		return reject(v1alpha1.ReasonInvalidAuth, "spec.auth"+format, args...)
+		return reject(v1alpha1.ReasonInvalidAuth, where+format, args...)
 	}
 	set := 0
 	for _, is := range []bool{auth.Basic != nil, auth.Bearer != nil, auth.APIKey != nil, auth.OAuth2ClientCredentials != nil} {
@@ -157,18 +164,18 @@ func checkAuth(spec v1alpha1.WebhookSubscriptionSpec) error {
 			set++
 		}
 	}
-	named := slices.ContainsFunc(spec.Headers, func(h v1alpha1.Header) bool { return strings.EqualFold(h.Name, "Authorization") })
+	named := slices.ContainsFunc(headers, func(h v1alpha1.Header) bool { return strings.EqualFold(h.Name, "Authorization") })
 	switch {
 	case set != 1:
 		return invalid(": set exactly one of basic, bearer, apiKey and oauth2ClientCredentials")
 	case named && auth.APIKey == nil:
 		return invalid(" and a header Authorization in spec.headers exclude each other: remove one")
 	case auth.Basic != nil:
-		return checkSecretName(auth.Basic.SecretRef, "spec.auth.basic.secretRef")
+		return checkSecretName(auth.Basic.SecretRef, where+".basic.secretRef")
 	case auth.Bearer != nil:
-		return checkReference("spec.auth.bearer.secretKeyRef", auth.Bearer.SecretKeyRef)
+		return checkReference(where+".bearer.secretKeyRef", auth.Bearer.SecretKeyRef)
 	case auth.OAuth2ClientCredentials != nil:
-		return checkOAuth2(auth.OAuth2ClientCredentials)
+		return checkOAuth2(where+".oauth2ClientCredentials", auth.OAuth2ClientCredentials)
 	}
 	header := auth.APIKey.Header
 	switch {
@@ -176,14 +183,13 @@ func checkAuth(spec v1alpha1.WebhookSubscriptionSpec) error {
 		return invalid(".apiKey.header: want an HTTP header name of at most %d letters, digits and dashes", maxHeaderName)
 	case reservedHeader(header):
 		return invalid(".apiKey.header: %s is set by Event Flow or by HTTP itself: name another", header)
-	case slices.ContainsFunc(spec.Headers, func(h v1alpha1.Header) bool { return strings.EqualFold(h.Name, header) }):
+	case slices.ContainsFunc(headers, func(h v1alpha1.Header) bool { return strings.EqualFold(h.Name, header) }):
 		return invalid(".apiKey.header: %s stands in spec.headers, too: remove it there", header)
 	}
-	return checkReference("spec.auth.apiKey.secretKeyRef", auth.APIKey.SecretKeyRef)
+	return checkReference(where+".apiKey.secretKeyRef", auth.APIKey.SecretKeyRef)
 }
 
-func checkOAuth2(auth *v1alpha1.OAuth2ClientCredentials) error {
-	const where = "spec.auth.oauth2ClientCredentials"
+func checkOAuth2(where string, auth *v1alpha1.OAuth2ClientCredentials) error {
 	invalid := func(format string, args ...any) error {
 		return reject(v1alpha1.ReasonInvalidAuth, where+format, args...)
 	}

@@ -100,7 +100,7 @@ func Hold(previous *Entry, generation int64, reason string) *Entry {
 	held.Generation = generation
 	held.Waiting = reason
 	held.Room = previous.Cost()
-	held.URL, held.Header, held.Keys, held.CA, held.Auth = "", nil, nil, "", nil
+	held.URL, held.Header, held.Keys, held.CA, held.Auth, held.LookupAuth = "", nil, nil, "", nil, nil
 	held.Sources = SourcesDigest{}
 	return &held
 }
@@ -138,11 +138,14 @@ func SecretNames(sub *v1alpha1.WebhookSubscription) []string {
 		}
 	}
 	names = append(names, authSecretNames(sub.Spec.Auth)...)
+	if lookup := sub.Spec.Lookup; lookup != nil {
+		names = append(names, authSecretNames(lookup.Auth)...)
+	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }
 
-// authSecretNames are those of SecretNames that spec.auth names.
+// authSecretNames are those of SecretNames that an authentication names.
 func authSecretNames(auth *v1alpha1.Auth) []string {
 	name := ""
 	switch {
@@ -353,8 +356,9 @@ func (c *compiler) fingerprint() error {
 		Keys       [][]byte
 		CA         string
 		Auth       *Auth             `json:",omitempty"`
+		LookupAuth *Auth             `json:",omitempty"`
 		Labels     map[string]string `json:",omitempty"`
-	}{e.Generation, e.URL, e.Header, e.Keys, e.CA, e.Auth, e.requestLabels()}) // a map's keys are sorted
+	}{e.Generation, e.URL, e.Header, e.Keys, e.CA, e.Auth, e.LookupAuth, e.requestLabels()}) // a map's keys are sorted
 	if err != nil {
 		return fmt.Errorf("fingerprint what an attempt depends on: %w", err)
 	}

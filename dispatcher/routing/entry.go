@@ -53,13 +53,15 @@ type Entry struct {
 	// alone.
 	CA string `json:"ca,omitempty"`
 	// Redact, Format ("" for Standard), Lookup (the text of spec.lookup.url) and Transform say how a request is made, Outcome
-	// what its answer means, and Auth how it is authenticated.
+	// what its answer means, Auth how it is authenticated, and LookupAuth how the lookup is; nil for by Auth.
 	Redact    []string   `json:"redact,omitempty"`
 	Format    string     `json:"format,omitempty"`
 	Lookup    string     `json:"lookup,omitempty"`
 	Transform *Transform `json:"transform,omitempty"`
 	Outcome   *Outcome   `json:"outcome,omitempty"`
 	Auth      *Auth      `json:"auth,omitempty"`
+
+	LookupAuth *Auth `json:"lookupAuth,omitempty"`
 	// Quota is what the tenant may use of the dispatcher, where that is not what the dispatcher's flags say.
 	Quota *Quota `json:"quota,omitempty"`
 	// Egress are the address ranges that the tenant's deliveries may reach although they are private or special.
@@ -141,11 +143,15 @@ func (e *Entry) Route() (*Route, error) {
 	if err == nil {
 		route.Patterns, err = e.parsePatterns()
 	}
-	if err == nil {
-		route.Endpoint.Recipe, err = e.recipe()
-	}
+	var lookup *egress.Target
 	if err == nil && e.Waiting == "" {
-		route.Endpoint.Target, err = e.target()
+		route.Endpoint.Target, err = e.target(e.Auth)
+		if err == nil && e.LookupAuth != nil {
+			lookup, err = e.target(e.LookupAuth)
+		}
+	}
+	if err == nil {
+		route.Endpoint.Recipe, err = e.recipe(lookup)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("build the route of %s/%s: %w", e.Namespace, e.Name, err)
@@ -196,8 +202,8 @@ func (e *Entry) parsePatterns() ([]event.Pattern, error) {
 	return uncovered(e.Patterns), nil
 }
 
-// target is where deliveries go; nil if they wait, because a signing key is one that is not accepted any more.
-func (e *Entry) target() (*egress.Target, error) {
+// target is where deliveries go, and how they authenticate; nil if they wait, because a signing key is one that is not accepted any more.
+func (e *Entry) target(auth *Auth) (*egress.Target, error) {
 	if e.URL == "" || e.Timeout <= 0 || len(e.Keys) == 0 {
 		return nil, errors.New("an accepted subscription needs a URL, a timeout and a signing key")
 	}
@@ -215,7 +221,7 @@ func (e *Entry) target() (*egress.Target, error) {
 	}
 	return &egress.Target{
 		URL: e.URL, Header: e.Header, Keys: keys, Timeout: e.Timeout, Roots: roots, Rules: e.rules(),
-		Authorization: e.Auth.authorization(),
+		Authorization: auth.authorization(),
 	}, nil
 }
 

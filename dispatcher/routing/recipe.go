@@ -7,13 +7,15 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/payload"
 )
 
-// recipe returns how the entry's requests are made; nil if events go as they are stored.
-func (e *Entry) recipe() (*payload.Recipe, error) {
+// recipe returns how the entry's requests are made; nil if events go as they are stored. lookup has the authorization of the
+// lookup, where that has its own.
+func (e *Entry) recipe(lookup *egress.Target) (*payload.Recipe, error) {
 	spec := payload.Spec{
 		Subscription: expression.NewSubscription(e.Name, e.Namespace, e.Labels),
 		Namespace:    e.Namespace,
 		SkipErrors:   e.SkipFilterErrors,
 		LookupURL:    expressionOf(expression.LookupURL, e.Lookup),
+		Lookup:       lookup,
 		Thin:         e.Thin,
 		Redact:       e.Redact,
 		Format:       formats[e.Format],
