@@ -260,7 +260,7 @@ func (a *attempt) evaluate(ctx context.Context, bytes int64, f func() error) err
 	}
 	defer a.sender.turns.Release(tenant)
 	account := account{budget: a.memory.budget, tenant: tenant}
-	if err := account.hold(ctx, bytes+evaluationBytes); err != nil {
+	if err := account.holdOver(ctx, bytes+evaluationBytes); err != nil {
 		return err
 	}
 	defer account.dropAll()

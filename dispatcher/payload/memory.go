@@ -13,8 +13,9 @@ const (
 	parsedBytes = 75
 	// evaluationBytes is what one evaluation may hold beside what it reads: texts, by its cost, and its result twice.
 	evaluationBytes = 16*expression.CostLimit + 2*expression.MaxOutput
-	// memoryPause is the wait between two looks for memory.
-	memoryPause = 10 * time.Millisecond
+	// minMemoryPause and maxMemoryPause bound the wait between two looks for memory; it doubles, so that a tenant whose attempts
+	// all wait costs no processor.
+	minMemoryPause, maxMemoryPause = 10 * time.Millisecond, time.Second
 	// maxWaiters is how many attempts may wait for a place. There are fewer attempts than that.
 	maxWaiters = 1 << 20
 )
@@ -29,14 +30,24 @@ type account struct {
 	held   int64
 }
 
-// hold charges n bytes, and waits for them as long as ctx lasts. A tenant gets them beyond its share while there are
-// any: an attempt that has begun must not wait for those that did not.
+// hold charges n bytes within the tenant's share, and waits for them as long as ctx lasts. What is held may be held for as long
+// as an endpoint hangs, so no tenant may have of it what others need.
 func (a *account) hold(ctx context.Context, n int64) error {
+	return a.wait(ctx, n, func() bool { return a.budget.Take(a.tenant, n) })
+}
+
+// holdOver is hold beyond the tenant's share. It is for evaluations alone: they are few at once, end soon, and others wait for
+// their places.
+func (a *account) holdOver(ctx context.Context, n int64) error {
+	return a.wait(ctx, n, func() bool { return a.budget.Take(a.tenant, n) || a.budget.TakeOver(a.tenant, n) })
+}
+
+func (a *account) wait(ctx context.Context, n int64, take func() bool) error {
 	if a.budget == nil {
 		return ctx.Err()
 	}
-	for !a.budget.Take(a.tenant, n) && !a.budget.TakeOver(a.tenant, n) {
-		timer := time.NewTimer(memoryPause)
+	for pause := minMemoryPause; !take(); pause = min(2*pause, maxMemoryPause) {
+		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
