@@ -309,7 +309,7 @@ func (d *dispatcher) openAPI() error {
 	}
 	d.api, err = ingest.New(ingest.Options{
 		Store: accepting, Routes: d.routes, Accept: d.engine.Accept, Resume: d.engine.Resume, Memory: d.memory, Catalog: d.start.catalog, Authorizer: authorizer,
-		Tenant: d.tenant, Quota: d.quotas, Hosts: d.hosts(), Terms: d.terms, FilterFailed: d.filterFailed, ScheduleFailed: d.scheduleFailed, Notice: d.engine.Notice, Now: d.store.Now,
+		Tenant: d.tenant, Quota: d.quotas, Hosts: d.hosts(), Terms: d.terms, FilterFailed: d.filterFailed, ScheduleFailed: d.scheduleFailed, Now: d.store.Now,
 		Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
 	})
 	return err

@@ -57,8 +57,6 @@ type Options struct {
 	FilterFailed func(sub event.SubscriptionKey, err *expression.Error)
 	// ScheduleFailed hears the same of schedules, also of a filter or a key of cancelOn.
 	ScheduleFailed func(sub event.SubscriptionKey, err *expression.Error)
-	// Notice hears when a delivery that was planned is due; nil for nobody. It must not block for long.
-	Notice func(delivery.Backlog)
 	// Now is the time by the store's clock, by which schedules decide; nil for time.Now.
 	Now func() time.Time
 	// Quota admits what publishes cause; nil admits all.

@@ -120,7 +120,6 @@ func (h *Handler) appendEvents(ctx context.Context, s *scratch, batch bool) ([]s
 	if len(fanouts) > 0 {
 		h.options.Accept(fanouts)
 	}
-	h.noticePlanned(events, accepted)
 	return accepted, nil
 }
 

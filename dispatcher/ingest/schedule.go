@@ -214,20 +214,3 @@ func planned(plans []store.Plan) (n int64) {
 	}
 	return n
 }
-
-// noticePlanned tells when the planned deliveries of new events are due.
-func (h *Handler) noticePlanned(events []store.NewEvent, accepted []store.Accepted) {
-	if h.options.Notice == nil {
-		return
-	}
-	for i := range accepted {
-		if accepted[i].Repeated {
-			continue
-		}
-		for _, p := range events[i].Plans {
-			if !p.Failed && p.Decision.Planned() {
-				h.options.Notice(delivery.Backlog{Subscription: p.Subscription.Key, Due: p.Decision.At})
-			}
-		}
-	}
-}

@@ -13,7 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/clinikapi/eventflow/api/event"
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/expression"
 	"github.com/clinikapi/eventflow/dispatcher/plan"
 	"github.com/clinikapi/eventflow/dispatcher/quota"
@@ -96,20 +95,19 @@ func TestPublishSchedules(t *testing.T) {
 		want           []string
 		wantFailures   int
 		wantDeliveries int
-		wantNoticed    int
 	}{
-		"planned":           {entries: []routing.Entry{{Schedule: at(routing.Schedule{})}}, data: `{"resourceId":"a","at":"2026-01-15T13:00:00Z"}`, want: []string{"sub-0 plans 'a' 1h0m0s"}, wantDeliveries: 1, wantNoticed: 1},
-		"a FHIR resource":   {entries: []routing.Entry{{Schedule: at(routing.Schedule{})}}, data: `{"resourceType":"Appointment","id":"b","at":"2026-01-15T13:00:00Z"}`, want: []string{"sub-0 plans 'b' 1h0m0s"}, wantDeliveries: 1, wantNoticed: 1},
-		"without a key":     {entries: []routing.Entry{{Schedule: at(routing.Schedule{})}}, data: `{"at":"2026-01-15T13:00:00Z"}`, want: []string{"sub-0 plans '' 1h0m0s"}, wantDeliveries: 1, wantNoticed: 1},
+		"planned":           {entries: []routing.Entry{{Schedule: at(routing.Schedule{})}}, data: `{"resourceId":"a","at":"2026-01-15T13:00:00Z"}`, want: []string{"sub-0 plans 'a' 1h0m0s"}, wantDeliveries: 1},
+		"a FHIR resource":   {entries: []routing.Entry{{Schedule: at(routing.Schedule{})}}, data: `{"resourceType":"Appointment","id":"b","at":"2026-01-15T13:00:00Z"}`, want: []string{"sub-0 plans 'b' 1h0m0s"}, wantDeliveries: 1},
+		"without a key":     {entries: []routing.Entry{{Schedule: at(routing.Schedule{})}}, data: `{"at":"2026-01-15T13:00:00Z"}`, want: []string{"sub-0 plans '' 1h0m0s"}, wantDeliveries: 1},
 		"past":              {entries: []routing.Entry{{Schedule: at(routing.Schedule{})}}, data: `{"resourceId":"a","at":"2026-01-15T11:00:00Z"}`, want: []string{"sub-0 plans 'a' Past"}, wantDeliveries: 1},
 		"fails":             {entries: []routing.Entry{{Schedule: at(routing.Schedule{})}}, data: `{"resourceId":"a"}`, want: []string{"sub-0 fails"}, wantDeliveries: 1, wantFailures: 1},
-		"beside a plain":    {entries: []routing.Entry{{}, {Schedule: at(routing.Schedule{})}}, data: `{"resourceId":"a","at":"2026-01-15T13:00:00Z"}`, want: []string{"sub-0 delivers", "sub-1 plans 'a' 1h0m0s"}, wantDeliveries: 2, wantNoticed: 1},
+		"beside a plain":    {entries: []routing.Entry{{}, {Schedule: at(routing.Schedule{})}}, data: `{"resourceId":"a","at":"2026-01-15T13:00:00Z"}`, want: []string{"sub-0 delivers", "sub-1 plans 'a' 1h0m0s"}, wantDeliveries: 2},
 		"filtered":          {entries: []routing.Entry{{Filter: "event.data.n == 1", Schedule: at(routing.Schedule{})}}, data: `{"resourceId":"a","n":2,"at":"2026-01-15T13:00:00Z"}`},
 		"plain alone":       {entries: []routing.Entry{{}}, data: `{"resourceId":"a"}`, want: []string{"sub-0 delivers"}, wantDeliveries: 1},
 		"cancels":           {entries: []routing.Entry{{Patterns: []event.Pattern{"lab.created"}, Schedule: at(routing.Schedule{CancelOn: []routing.CancelRule{{Patterns: []event.Pattern{"appointment.deleted"}}}})}}, typ: "deleted", data: `{"resourceId":"a"}`, want: []string{"sub-0 cancels 'a'"}},
 		"cancels only":      {entries: []routing.Entry{{Schedule: at(routing.Schedule{CancelOn: []routing.CancelRule{{Patterns: []event.Pattern{"*"}, Filter: "event.data.n == 1"}}})}}, data: `{"resourceId":"a","n":1,"at":"2026-01-15T13:00:00Z"}`, want: []string{"sub-0 cancels 'a'"}},
-		"does not cancel":   {entries: []routing.Entry{{Schedule: at(routing.Schedule{CancelOn: []routing.CancelRule{{Patterns: []event.Pattern{"*"}, Filter: "event.data.n == 1"}}})}}, data: `{"resourceId":"a","n":2,"at":"2026-01-15T13:00:00Z"}`, want: []string{"sub-0 plans 'a' 1h0m0s"}, wantDeliveries: 1, wantNoticed: 1},
-		"a failing cancel":  {entries: []routing.Entry{{Schedule: at(routing.Schedule{CancelOn: []routing.CancelRule{{Patterns: []event.Pattern{"*"}, Filter: "event.data.n > 1"}}})}}, data: `{"resourceId":"a","n":"x","at":"2026-01-15T13:00:00Z"}`, want: []string{"sub-0 plans 'a' 1h0m0s"}, wantDeliveries: 1, wantFailures: 1, wantNoticed: 1},
+		"does not cancel":   {entries: []routing.Entry{{Schedule: at(routing.Schedule{CancelOn: []routing.CancelRule{{Patterns: []event.Pattern{"*"}, Filter: "event.data.n == 1"}}})}}, data: `{"resourceId":"a","n":2,"at":"2026-01-15T13:00:00Z"}`, want: []string{"sub-0 plans 'a' 1h0m0s"}, wantDeliveries: 1},
+		"a failing cancel":  {entries: []routing.Entry{{Schedule: at(routing.Schedule{CancelOn: []routing.CancelRule{{Patterns: []event.Pattern{"*"}, Filter: "event.data.n > 1"}}})}}, data: `{"resourceId":"a","n":"x","at":"2026-01-15T13:00:00Z"}`, want: []string{"sub-0 plans 'a' 1h0m0s"}, wantDeliveries: 1, wantFailures: 1},
 		"a cancel's key":    {entries: []routing.Entry{{Schedule: at(routing.Schedule{Key: "event.data.other", CancelOn: []routing.CancelRule{{Patterns: []event.Pattern{"*"}}, {Patterns: []event.Pattern{"*"}, Key: "event.data.third"}}})}}, data: `{"resourceId":"a","other":"b","third":"c"}`, want: []string{"sub-0 cancels 'b'", "sub-0 cancels 'c'"}},
 		"no key to cancel":  {entries: []routing.Entry{{Schedule: at(routing.Schedule{CancelOn: []routing.CancelRule{{Patterns: []event.Pattern{"*"}}}})}}, data: `{"at":"2026-01-15T13:00:00Z"}`},
 		"cancels, delivers": {entries: []routing.Entry{{}, {Schedule: at(routing.Schedule{CancelOn: []routing.CancelRule{{Patterns: []event.Pattern{"*"}}}})}}, data: `{"resourceId":"a"}`, want: []string{"sub-0 delivers", "sub-1 cancels 'a'"}, wantDeliveries: 1},
@@ -117,12 +115,10 @@ func TestPublishSchedules(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			table, failures := scheduledTable(t, test.entries...), 0
-			var noticed []delivery.Backlog
 			f := newFixture(t, func(o *Options) {
 				o.Routes = func() *routing.Table { return table }
 				o.Now = func() time.Time { return noon }
 				o.ScheduleFailed = func(event.SubscriptionKey, *expression.Error) { failures++ }
-				o.Notice = func(b delivery.Backlog) { noticed = append(noticed, b) }
 			})
 			typ := test.typ
 			if typ == "" {
@@ -137,8 +133,8 @@ func TestPublishSchedules(t *testing.T) {
 			if got := causes(t, &e); !slices.Equal(got, test.want) {
 				t.Errorf("it causes %q, want %q", got, test.want)
 			}
-			if answer.Deliveries != test.wantDeliveries || failures != test.wantFailures || len(noticed) != test.wantNoticed {
-				t.Errorf("%d deliveries, %d failures, %d noticed", answer.Deliveries, failures, len(noticed))
+			if answer.Deliveries != test.wantDeliveries || failures != test.wantFailures {
+				t.Errorf("%d deliveries, %d failures", answer.Deliveries, failures)
 			}
 			for _, p := range e.Plans {
 				if !p.Timestamp.Equal(noon.Add(-time.Hour)) {
