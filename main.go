@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
 	"github.com/clinikapi/eventflow/controllers"
+	"github.com/clinikapi/eventflow/demo"
 	"github.com/clinikapi/eventflow/dispatcher"
 )
 
@@ -60,7 +61,7 @@ func rootCommand() *cobra.Command {
 		},
 	}
 	root.SetVersionTemplate("eventflow {{.Version}}\n")
-	root.AddCommand(dispatcherCommand(), managerCommand())
+	root.AddCommand(dispatcherCommand(), managerCommand(), demo.Command(buildVersion()))
 	return root
 }
 

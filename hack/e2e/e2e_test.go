@@ -14,7 +14,6 @@ const (
 	namespace = "e2e"
 	// eventflowImage is the one of config/default.
 	eventflowImage = "eventflow:dev"
-	demoImage      = "eventflow-demo:dev"
 )
 
 // tenant is a receiver behind a Service, its subscription, a producer that may publish and one that may not.
@@ -39,9 +38,9 @@ spec:
     spec:
       containers:
       - name: receiver
-        image: ` + demoImage + `
+        image: ` + eventflowImage + `
         imagePullPolicy: IfNotPresent
-        args: [--listen=:9400, --output=json]
+        args: [demo, receive, --listen=:9400, --output=json]
         env: [{name: DEMO_KEY, valueFrom: {secretKeyRef: {name: keys, key: current}}}]
         readinessProbe: {httpGet: {path: /healthz, port: 9400}, periodSeconds: 1}
 ---
@@ -79,9 +78,10 @@ spec:
   restartPolicy: Never
   containers:
   - name: publisher
-    image: ` + demoImage + `
+    image: ` + eventflowImage + `
     imagePullPolicy: IfNotPresent
     args:
+    - demo
     - publish
     - --to=http://eventflow-dispatcher-default.eventflow-system.svc
     - --namespace=e2e
@@ -109,7 +109,6 @@ func TestEndToEnd(t *testing.T) {
 	c := &cluster{t: t, root: root}
 	t.Cleanup(func() { c.explain(namespace) })
 	c.load(eventflowImage, ".")
-	c.load(demoImage, "./hack/demo")
 
 	for _, part := range []struct {
 		name string

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"embed"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,35 +12,22 @@ import (
 	"time"
 )
 
-// events holds an event of each automation in config/samples.
-//
-//go:embed events/*.json
-var events embed.FS
-
 // arrival is how long the sample events may take to arrive; longer if they are refused first.
 const arrival = 3 * time.Minute
 
 // demonstrate publishes the sample events and shows what became of them.
 func (s *session) demonstrate(ctx context.Context) error {
-	files, err := events.ReadDir("events")
-	if err != nil {
-		return err
-	}
 	token, err := s.kube(ctx, "--namespace="+sampleNamespace, "create", "token", "ehr")
 	if err != nil {
 		return err
 	}
 	s.say("• publish an event of each automation in the Event Flow guide, as the ServiceAccount ehr")
-	for _, file := range files {
-		text, err := events.ReadFile("events/" + file.Name())
-		if err != nil {
-			return err
-		}
-		if err := s.publish(ctx, strings.TrimSpace(string(token)), text); err != nil {
-			return fmt.Errorf("publish events/%s: %w", file.Name(), err)
+	for _, event := range s.samples.Events {
+		if err := s.publish(ctx, strings.TrimSpace(string(token)), event); err != nil {
+			return fmt.Errorf("publish %s: %w", event, err)
 		}
 	}
-	if err := s.awaitArrival(ctx, len(files)); err != nil {
+	if err := s.awaitArrival(ctx, len(s.samples.Events)); err != nil {
 		s.showLogs()
 		return err
 	}

@@ -56,7 +56,7 @@ func (s *session) startManager(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.manager, err = s.start("manager", nil, filepath.Join(s.dir, "eventflow"), "manager", "--kubeconfig="+config,
+	s.manager, err = s.start("manager", nil, s.binary(), "manager", "--kubeconfig="+config,
 		"--metrics-bind-address=0", "--health-probe-bind-address=0", "--create-default-dispatcher=false", "--dispatcher-image=eventflow:dev")
 	return err
 }
@@ -93,7 +93,7 @@ func (s *session) startDispatcher(ctx context.Context) error {
 			listening <- entry.API
 		}
 	}
-	if s.dispatcher, err = s.start("dispatcher", watch, filepath.Join(s.dir, "eventflow"), args...); err != nil {
+	if s.dispatcher, err = s.start("dispatcher", watch, s.binary(), args...); err != nil {
 		return err
 	}
 	s.api, err = s.hear(ctx, listening)
@@ -122,12 +122,8 @@ func (s *session) hear(ctx context.Context, said <-chan string) (string, error) 
 
 // startReceiver starts the demo receiver with the samples' keys.
 func (s *session) startReceiver(ctx context.Context) error {
-	samples, err := s.samples(ctx)
-	if err != nil {
-		return err
-	}
-	args := []string{"--listen=127.0.0.1:0", fmt.Sprintf("--fail-first=%d", s.failFirst)}
-	for _, key := range samples.keys {
+	args := []string{"demo", "receive", "--listen=127.0.0.1:0", fmt.Sprintf("--fail-first=%d", s.failFirst)}
+	for _, key := range s.samples.Keys {
 		args = append(args, "--key="+key)
 	}
 	listening := make(chan string, 1)
@@ -142,7 +138,8 @@ func (s *session) startReceiver(ctx context.Context) error {
 		default: // nobody counts any more
 		}
 	}
-	if s.receiver, err = s.start("receiver", watch, filepath.Join(s.dir, "demo"), args...); err != nil {
+	var err error
+	if s.receiver, err = s.start("receiver", watch, s.binary(), args...); err != nil {
 		return err
 	}
 	s.endpoint, err = s.hear(ctx, listening)

@@ -26,6 +26,11 @@ const (
 // ownGroup keeps Ctrl-C of the terminal from children: they are stopped in order.
 func ownGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
+// environment is this process's, without what would tell the children something else than their arguments.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "EVENTFLOW_") || strings.HasPrefix(v, "KUBECONFIG=") })
+}
+
 // process is a child that runs until it is stopped.
 type process struct {
 	name   string
@@ -41,7 +46,7 @@ type process struct {
 func (s *session) start(name string, watch func(line string), program string, args ...string) (*process, error) {
 	p := &process{name: name, cmd: exec.Command(program, args...), exited: make(chan struct{})} //nolint:noctx // stop ends it, in order
 	p.cmd.Dir, p.cmd.SysProcAttr = s.dir, ownGroup()
-	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "EVENTFLOW_") || strings.HasPrefix(v, "KUBECONFIG=") })
+	p.cmd.Env = environment()
 	log, err := os.Create(filepath.Join(s.dir, name+".log"))
 	if err != nil {
 		return nil, err

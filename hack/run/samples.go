@@ -7,19 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	sigsyaml "sigs.k8s.io/yaml"
 )
-
-// sampleSet is config/samples.
-type sampleSet struct {
-	objects       []*unstructured.Unstructured
-	subscriptions []*unstructured.Unstructured // of objects
-	keys          []string                     // the signing keys of subscriptions
-}
 
 // kustomize builds a folder's manifests.
 func (s *session) kustomize(ctx context.Context, folder string) ([]*unstructured.Unstructured, error) {
@@ -60,45 +52,9 @@ func encode(objects []*unstructured.Unstructured) ([]byte, error) {
 	return text.Bytes(), nil
 }
 
-func (s *session) samples(ctx context.Context) (*sampleSet, error) {
-	objects, err := s.kustomize(ctx, filepath.Join("config", "samples"))
-	if err != nil {
-		return nil, err
-	}
-	set := &sampleSet{objects: objects}
-	secrets := make(map[string]map[string]string)
-	for _, o := range objects {
-		switch o.GetKind() {
-		case "Secret":
-			secrets[o.GetName()], _, _ = unstructured.NestedStringMap(o.Object, "stringData")
-		case "WebhookSubscription":
-			set.subscriptions = append(set.subscriptions, o)
-		}
-	}
-	for _, o := range set.subscriptions {
-		ref, _, _ := unstructured.NestedStringMap(o.Object, "spec", "signing", "secretRef")
-		key, ok := secrets[ref["name"]][ref["key"]]
-		if !ok {
-			return nil, fmt.Errorf("config/samples: the signing key of %s is not among them", o.GetName())
-		}
-		set.keys = append(set.keys, key)
-	}
-	return set, nil
-}
-
 // applySamples applies config/samples with the receiver's URL in place of their own.
 func (s *session) applySamples(ctx context.Context) error {
-	set, err := s.samples(ctx)
-	if err != nil {
-		return err
-	}
-	for _, o := range set.subscriptions {
-		unstructured.RemoveNestedField(o.Object, "spec", "urlFrom")
-		if err := unstructured.SetNestedField(o.Object, s.endpoint+"/"+o.GetName(), "spec", "url"); err != nil {
-			return err
-		}
-	}
-	text, err := encode(set.objects)
+	text, err := s.samples.Manifests(s.endpoint)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/clinikapi/eventflow/config/samples"
 )
 
 const (
@@ -31,6 +34,7 @@ type session struct {
 	kubectl    string
 	kubeconfig string // of the administrator
 	manifests  []byte // of what was installed
+	samples    *samples.Set
 
 	mu       sync.Mutex // of out
 	cleanups []func(context.Context) error
@@ -56,6 +60,9 @@ func run(ctx context.Context, o options) (err error) {
 	if o.cluster != "" && o.cluster != current {
 		return fmt.Errorf("there is no cluster %q: leave it out for a control plane on this machine, or say %q", o.cluster, current)
 	}
+	if s.samples, err = samples.Read(); err != nil {
+		return err
+	}
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
@@ -63,7 +70,8 @@ func run(ctx context.Context, o options) (err error) {
 		name string
 		do   func(context.Context) error
 	}{
-		{"build eventflow and the demo receiver", s.build},
+		{"build eventflow (the first time, the libraries too)", s.build},
+		{"without a cluster: eventflow demo", s.demo},
 		{"start the control plane", s.startControlPlane},
 		{"install the resource definitions and the RBAC rules", s.install},
 		{"start the manager", s.startManager},
@@ -96,11 +104,32 @@ func (s *session) prepare(ctx context.Context) error {
 }
 
 func (s *session) build(ctx context.Context) error {
-	for target, output := range map[string]string{".": "eventflow", "./hack/demo": "demo"} {
-		if _, err := s.command(ctx, nil, "go", "build", "-o", filepath.Join(s.dir, output), target); err != nil {
-			return err
-		}
+	_, err := s.command(ctx, nil, "go", "build", "-o", s.binary(), ".")
+	return err
+}
+
+func (s *session) binary() string { return filepath.Join(s.dir, "eventflow") }
+
+// demo shows the samples' events delivered by the binary alone, and then says that the rest needs a control plane.
+func (s *session) demo(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, s.binary(), "demo", "--once", fmt.Sprintf("--fail-first=%d", s.failFirst))
+	cmd.Env, cmd.SysProcAttr = environment(), ownGroup()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
 	}
+	cmd.Stderr = s.progress
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	shown := bufio.NewScanner(out)
+	for shown.Scan() {
+		s.say("  %s", shown.Text())
+	}
+	if err := errors.Join(shown.Err(), cmd.Wait()); err != nil {
+		return err
+	}
+	s.say("  The binary alone does this. Next is the same with Kubernetes, through kubectl.")
 	return nil
 }
 

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"encoding/json"
@@ -67,7 +67,7 @@ type receiver struct {
 	keys        signature.Keys
 	failFirst   int
 	failPercent int
-	print       func(attempt)
+	report      func(attempt)
 
 	mu    sync.Mutex // also keeps lines apart
 	seen  map[string]struct{}
@@ -136,7 +136,7 @@ func (r *receiver) decide(a *attempt) {
 		a.Status = http.StatusOK
 		a.Duplicate = !r.remember(a.DeliveryID)
 	}
-	r.print(*a)
+	r.report(*a)
 }
 
 // remember reports whether the delivery is new.

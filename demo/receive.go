@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"context"
@@ -8,9 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,28 +19,19 @@ import (
 // keyVariable holds one more key, for pods that take it from a Secret.
 const keyVariable = "DEMO_KEY"
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	command := receiveCommand()
-	command.AddCommand(publishCommand())
-	if err := command.ExecuteContext(ctx); err != nil {
-		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
-		stop()
-		os.Exit(1) //nolint:gocritic // stop, which is deferred, was called
-	}
-}
+// stopTimeout is how long requests that have begun may take to end.
+const stopTimeout = 5 * time.Second
 
 func receiveCommand() *cobra.Command {
 	var listen, output string
 	var keys []string
 	r := &receiver{}
 	command := &cobra.Command{
-		Use:           "demo",
-		Short:         "Receive webhooks: verify their signatures, deduplicate and print them",
-		Args:          cobra.NoArgs,
-		SilenceUsage:  true,
-		SilenceErrors: true,
+		Use:   "receive",
+		Short: "Receive webhooks: verify their signatures, deduplicate and print them",
+		Example: "  # as the endpoint http://127.0.0.1:9400 of a subscription\n" +
+			"  eventflow demo receive --key=\"$(cat signing-key)\" --fail-first=2",
+		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			if key := os.Getenv(keyVariable); key != "" {
 				keys = append(keys, key)
@@ -51,7 +40,7 @@ func receiveCommand() *cobra.Command {
 			if r.keys, err = parseKeys(keys); err != nil {
 				return err
 			}
-			if r.print, err = printer(output, command.OutOrStdout()); err != nil {
+			if r.report, err = printer(output, command.OutOrStdout()); err != nil {
 				return err
 			}
 			if r.failFirst < 0 || r.failPercent < 0 || r.failPercent > 100 {
@@ -95,9 +84,9 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 	var stopping sync.WaitGroup
 	stopping.Go(func() {
 		<-ctx.Done()
-		deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()
-		_ = server.Shutdown(deadline) // whoever was cut off tries again
+		_ = server.Shutdown(deadline) // what is cut off is tried again
 	})
 	err := server.Serve(listener)
 	if errors.Is(err, http.ErrServerClosed) {

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"context"
@@ -30,7 +30,7 @@ func publishCommand() *cobra.Command {
 	p := publisher{client: &http.Client{Timeout: 30 * time.Second}}
 	command := &cobra.Command{
 		Use:   "publish",
-		Short: "Publish an event; again while the dispatcher is away",
+		Short: "Publish an event; again while the dispatcher is unavailable",
 		Args:  cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			p.out = command.OutOrStdout()
@@ -43,7 +43,7 @@ func publishCommand() *cobra.Command {
 	flags.StringVar(&p.tokenFile, "token-file", "", "file with the token to send")
 	flags.StringVar(&p.event, "event", `{"type":"patient.created","data":{}}`, "the event; # stands for its number")
 	flags.IntVar(&p.count, "count", 1, "how many")
-	flags.DurationVar(&p.patience, "retry-for", 0, "how long to try again if the dispatcher is away or busy")
+	flags.DurationVar(&p.patience, "retry-for", 0, "how long to try again if the dispatcher is unavailable or busy")
 	return command
 }
 

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"context"
@@ -63,7 +63,7 @@ func TestReceive(t *testing.T) {
 			}
 			r.keys, _ = parseKeys([]string{"another key of plain text", "a signing key of plain text"})
 			var printed []string
-			r.print = func(a attempt) { printed = append(printed, a.String()) }
+			r.report = func(a attempt) { printed = append(printed, a.String()) }
 			var status []int
 			for _, attempt := range tc.requests {
 				request := delivery(t, "dlv_1", attempt)
