@@ -7,4 +7,7 @@
 // address where a client was authorized may have a sixteenth of all connections at the cost of strangers elsewhere, even if
 // its share is smaller: a flood from many addresses makes all shares small. A connection with an
 // authorized request under way is never closed for another. What finds no place is closed at once, and counted.
+//
+// An address whose requests are not authorized is answered at once, and then at a pace: its connections wait before they
+// are read again.
 package listener

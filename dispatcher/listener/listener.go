@@ -8,7 +8,9 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -48,6 +50,8 @@ type holder struct {
 	count int64
 	// strangers carried no authorized request yet, or none the last time; idle ones wait for the next. The oldest is first.
 	strangers, idle list.List
+	// paid is when the refusals so far would have been answered at the pace of refusalInterval.
+	paid time.Time
 }
 
 // conn is a connection that is counted.
@@ -55,9 +59,12 @@ type conn struct {
 	net.Conn
 	listener *Listener
 	source   string
+	pause    atomic.Int64  // a time.Duration that the next Read waits
+	gone     chan struct{} // closed with the connection
 
 	// All of this is guarded by the listener's mu.
 	trusted, active, closed bool
+	refused                 bool       // the last request was not authorized
 	in                      *list.List // of its holder; nil for one that must not be closed for another
 	element                 *list.Element
 	since                   uint64 // what is less is longer in its class
@@ -109,6 +116,7 @@ func Trust(ctx context.Context, trusted bool) {
 	}
 	c.listener.mu.Lock()
 	defer c.listener.mu.Unlock()
+	c.refused = !trusted
 	if c.trusted != trusted {
 		c.trusted = trusted
 		c.listener.place(c)
@@ -165,7 +173,8 @@ func (l *Listener) admit(inner net.Conn) (c, victim *conn) {
 		h = &holder{}
 		l.holders[source] = h
 	}
-	c = &conn{Conn: inner, listener: l, source: source}
+	c = &conn{Conn: inner, listener: l, source: source, gone: make(chan struct{})}
+	c.pauseFor(min(h.owes(time.Now()), newPause))
 	h.count++
 	l.total++
 	l.place(c)
@@ -260,8 +269,14 @@ func (l *Listener) changed(c *conn, state http.ConnState) {
 	switch state {
 	case http.StateActive:
 		c.active = true
-	case http.StateNew, http.StateIdle:
+	case http.StateNew:
 		c.active = false
+	case http.StateIdle:
+		c.active = false
+		if c.refused && !c.closed { // it has its answer
+			c.refused = false
+			c.pauseFor(l.holders[c.source].bill(time.Now()))
+		}
 	case http.StateHijacked, http.StateClosed:
 		return
 	}
@@ -296,6 +311,7 @@ func (l *Listener) forget(c *conn) {
 		return
 	}
 	c.closed = true
+	close(c.gone)
 	h := l.holders[c.source]
 	if c.in != nil {
 		c.in.Remove(c.element)

@@ -63,6 +63,7 @@ type fixture struct {
 	t        *testing.T
 	pipes    *pipes
 	registry *prometheus.Registry
+	server   *http.Server
 	release  chan struct{} // requests to /hold wait for it
 }
 
@@ -84,6 +85,7 @@ func newFixture(t *testing.T, connections int) *fixture {
 		}
 	})}
 	l.Bind(server)
+	f.server = server
 	var served sync.WaitGroup
 	served.Go(func() { _ = server.Serve(l) })
 	t.Cleanup(func() {

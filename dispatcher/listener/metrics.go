@@ -8,7 +8,7 @@ import (
 
 // metrics are what a listener counts. No label holds anything of a client.
 type metrics struct {
-	refused, strangers, idle, starved prometheus.Counter
+	refused, strangers, idle, starved, paused prometheus.Counter
 }
 
 func newMetrics(options Options, open func() float64) (*metrics, error) {
@@ -30,6 +30,9 @@ func newMetrics(options Options, open func() float64) (*metrics, error) {
 			Name: "eventflow_accept_failures_total", Help: "Connections that could not be accepted for want of a file descriptor.", ConstLabels: labels,
 		}),
 	}
+	m.paused = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "eventflow_connections_paused_total", Help: "Times that a client had to wait because requests from its address were not authorized.", ConstLabels: labels,
+	})
 	if options.Registerer == nil {
 		return m, nil
 	}
@@ -41,7 +44,7 @@ func newMetrics(options Options, open func() float64) (*metrics, error) {
 	})
 	limit.Set(float64(options.Connections))
 	var errs []error
-	for _, collector := range []prometheus.Collector{m.strangers, m.idle, m.refused, m.starved, gauge, limit} {
+	for _, collector := range []prometheus.Collector{m.strangers, m.idle, m.refused, m.starved, m.paused, gauge, limit} {
 		errs = append(errs, options.Registerer.Register(collector))
 	}
 	return m, errors.Join(errs...)
