@@ -19,6 +19,9 @@ const fewValues = `[dyn(null), 'a', -1, 9223372036854775807, [], event.data.list
 // TestNoFunctionPanics calls all functions and operators with values of all types: each is a value or an error.
 func TestNoFunctionPanics(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("has no concurrency, and runs without the race detector: make test")
+	}
 	all, err := environments()
 	if err != nil {
 		t.Fatal(err)

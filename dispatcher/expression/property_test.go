@@ -290,6 +290,9 @@ func randomObject(r *rand.Rand, depth int) map[string]any {
 // TestFilterAgreesWithModel: over random documents, random filters answer as the truth table says.
 func TestFilterAgreesWithModel(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("has no concurrency, and runs without the race detector: make test")
+	}
 	r := rand.New(rand.NewPCG(5, 6))
 	counts := map[string]int{}
 	for range 6000 {

@@ -17,6 +17,9 @@ func numbered(n int) identity { return identityOf("clinic", fmt.Sprint(n)) }
 
 func TestIDFilter(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("has no concurrency, and runs without the race detector: make test")
+	}
 	var s idFilter
 	if id := numbered(0); !s.has(&id) {
 		t.Error("it denies an id before it has read those in the store")

@@ -44,6 +44,7 @@ type volume struct {
 // newVolume mounts a tmpfs of the given size.
 func newVolume(t testing.TB, size int) *volume {
 	t.Helper()
+	unraced(t)
 	if os.Geteuid() != 0 {
 		t.Skip("mounting a small volume takes root")
 	}
@@ -236,9 +237,6 @@ func sample(deliveries []delivery.PendingDelivery, n int) []delivery.PendingDeli
 func TestFullVolumeCancels(t *testing.T) {
 	t.Parallel()
 	n := *cancelled
-	if testing.Short() {
-		n = min(n, 10_000)
-	}
 	v := newVolume(t, 128<<20+n*512)
 	v.open()
 	failed, err := v.publish(1, 256)

@@ -16,9 +16,6 @@ var histories = flag.Int("histories", 3, "random histories in which the server i
 // TestCrashes kills all processes of a store's own server in the middle of what it does, again and again.
 func TestCrashes(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("starts a server for each history")
-	}
 	storetest.RunCrashes(t, killable, 1, *histories)
 }
 
