@@ -31,7 +31,7 @@ help: ## Show this list
 .PHONY: generate
 generate: ## Generate deepcopy functions, CRDs, RBAC, docs/api-reference.md and docs/states.md
 	$(tool) controller-gen object paths=./api/...
-	$(tool) controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
+	$(tool) controller-gen crd paths=./api/v1alpha1/... output:crd:dir=config/crd/bases
 	$(tool) controller-gen rbac:roleName=eventflow-manager paths=./controllers/... output:rbac:dir=config/rbac
 	$(tool) crd-ref-docs --log-level=ERROR --source-path=api/v1alpha1 --config=hack/tools/api-reference/config.yaml \
 	  --templates-dir=hack/tools/api-reference --renderer=markdown --output-path=docs/api-reference.md
