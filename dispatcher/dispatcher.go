@@ -21,6 +21,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
 	"github.com/clinikapi/eventflow/dispatcher/limits"
 	"github.com/clinikapi/eventflow/dispatcher/payload"
+	"github.com/clinikapi/eventflow/dispatcher/query"
 	"github.com/clinikapi/eventflow/dispatcher/quota"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/settings"
@@ -56,6 +57,7 @@ type dispatcher struct {
 	clients     kubernetes.Interface // nil without Kubernetes
 	engine      *engine.Engine
 	api         *ingest.Handler
+	deliveries  *query.Deliveries
 	source      routing.Source
 	namespaces  *namespaces
 	quotas      *quota.Keeper
@@ -307,8 +309,12 @@ func (d *dispatcher) openAPI() error {
 	if d.firstUse != nil {
 		accepting = d.firstUse
 	}
+	d.deliveries, err = query.New(query.Options{Store: accepting, Resume: d.engine.Resume, Quota: d.quotas, Now: d.store.Now})
+	if err != nil {
+		return err
+	}
 	d.api, err = ingest.New(ingest.Options{
-		Store: accepting, Routes: d.routes, Accept: d.engine.Accept, Resume: d.engine.Resume, Memory: d.memory, Catalog: d.start.catalog, Authorizer: authorizer,
+		Store: accepting, Routes: d.routes, Accept: d.engine.Accept, Deliveries: d.deliveries, Memory: d.memory, Catalog: d.start.catalog, Authorizer: authorizer,
 		Tenant: d.tenant, Quota: d.quotas, Hosts: d.hosts(), Terms: d.terms, FilterFailed: d.filterFailed, ScheduleFailed: d.scheduleFailed, Now: d.store.Now,
 		Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
 	})

@@ -47,15 +47,3 @@ func (h *Handler) settle(s *scratch, accepted []store.Accepted, fanouts []delive
 	}
 	h.options.Quota.Add(s.body.account.tenant, -deliveries, -bytes)
 }
-
-// resume hands deliveries that were replayed to the engine. Quotas count them, and do not refuse them.
-func (h *Handler) resume(tenant string, pending []delivery.PendingDelivery) {
-	if h.options.Quota != nil {
-		bytes := int64(0)
-		for i := range pending {
-			bytes += int64(pending[i].Size)
-		}
-		h.options.Quota.Add(tenant, int64(len(pending)), bytes)
-	}
-	h.options.Resume(pending)
-}

@@ -11,18 +11,12 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
-	"github.com/clinikapi/eventflow/dispatcher/plan"
+	"github.com/clinikapi/eventflow/dispatcher/query"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
-// How many deliveries a list holds.
-const (
-	defaultLimit = 100
-	maxLimit     = 1000
-)
-
-// maxNameLength is how long a subscription's name can be (RFC 1123 subdomain).
-const maxNameLength = 253
+// defaultLimit is how many deliveries a list holds.
+const defaultLimit = 100
 
 // deliveryList is the answer to a list.
 type deliveryList struct {
@@ -62,14 +56,11 @@ type attemptView struct {
 	Error string `json:"error,omitempty"`
 }
 
-// stateScheduled is a view of Pending: the delivery waits for its planned time.
-const stateScheduled = "Scheduled"
-
 func viewOf(r *store.Record, now time.Time) deliveryView {
 	v := deliveryView{
 		ID:           r.ID.String(),
 		Subscription: r.Subscription,
-		State:        r.State.String(),
+		State:        query.StateOf(r, now),
 		AttemptCount: r.AttemptCount,
 		CreatedTime:  wireTime(r.Created),
 	}
@@ -79,9 +70,6 @@ func viewOf(r *store.Record, now time.Time) deliveryView {
 	}
 	if !r.Planned.IsZero() {
 		v.PlannedTime = wireTime(r.Planned)
-		if r.State == delivery.Pending && r.AttemptCount == 0 && r.Due.Equal(r.Planned) && r.Planned.After(now) {
-			v.State = stateScheduled
-		}
 	}
 	v.Reason = string(r.Reason)
 	if r.ReplayOf != (event.DeliveryID{}) {
@@ -110,37 +98,51 @@ func wireTime(t time.Time) string { return t.UTC().Format(event.TimeFormat) }
 
 // list answers with the deliveries that the query selects, newest first.
 func (h *Handler) list(w http.ResponseWriter, r *http.Request, c call) (status int, err error) {
-	query, limit, err := parseQuery(r.URL.RawQuery, c.tenant)
+	selection, limit, err := parseQuery(r.URL.RawQuery, c.tenant)
 	if err != nil {
 		return 0, err
 	}
-	query.Limit = limit + 1 // one more reports whether there are more
-	records, err := h.options.Store.List(r.Context(), query)
+	page, err := h.options.Deliveries.List(r.Context(), selection, limit)
 	if err != nil {
 		return 0, h.storeProblem(err, false)
 	}
-	answer := deliveryList{Items: make([]deliveryView, 0, min(len(records), limit))}
-	for i := range records {
-		if i == limit {
-			answer.Continue = continueToken("list", &query, records[i-1].ID)
-			break
-		}
-		answer.Items = append(answer.Items, viewOf(&records[i], h.options.Now()))
+	answer := deliveryList{Items: make([]deliveryView, 0, len(page.Records)), Continue: page.Continue}
+	for i := range page.Records {
+		answer.Items = append(answer.Items, viewOf(&page.Records[i], h.options.Now()))
 	}
 	return http.StatusOK, h.answer(w, http.StatusOK, answer)
 }
 
 // get answers with one delivery.
 func (h *Handler) get(w http.ResponseWriter, r *http.Request, c call) (status int, err error) {
-	id, err := event.ParseDeliveryID(c.delivery)
-	if err != nil {
-		return 0, deliveryNotFound()
-	}
-	record, err := h.options.Store.Get(r.Context(), c.tenant, id)
+	record, err := h.options.Deliveries.Get(r.Context(), c.tenant, c.delivery)
+	return h.answerDelivery(w, http.StatusOK, &record, err)
+}
+
+// cancel ends one pending delivery, and answers with it.
+func (h *Handler) cancel(w http.ResponseWriter, r *http.Request, c call) (status int, err error) {
+	record, err := h.options.Deliveries.Cancel(r.Context(), c.tenant, c.delivery)
+	return h.answerDelivery(w, http.StatusOK, &record, err)
+}
+
+// sendNow makes one planned delivery due, and answers with it.
+func (h *Handler) sendNow(w http.ResponseWriter, r *http.Request, c call) (status int, err error) {
+	record, err := h.options.Deliveries.SendNow(r.Context(), c.tenant, c.delivery)
+	return h.answerDelivery(w, http.StatusAccepted, &record, err)
+}
+
+// replay delivers one delivery again, and answers with it.
+func (h *Handler) replay(w http.ResponseWriter, r *http.Request, c call) (status int, err error) {
+	record, err := h.options.Deliveries.Replay(r.Context(), c.tenant, c.delivery)
+	return h.answerDelivery(w, http.StatusAccepted, &record, err)
+}
+
+// answerDelivery answers with a delivery and its attempts, unless there is an error.
+func (h *Handler) answerDelivery(w http.ResponseWriter, status int, record *store.Record, err error) (int, error) {
 	if err != nil {
 		return 0, h.storeProblem(err, false)
 	}
-	return http.StatusOK, h.answer(w, http.StatusOK, fullViewOf(&record, h.options.Now()))
+	return status, h.answer(w, status, fullViewOf(record, h.options.Now()))
 }
 
 func deliveryNotFound() *problem {
@@ -161,82 +163,42 @@ func (h *Handler) answer(w http.ResponseWriter, status int, value any) error {
 var queryParameters = []string{"subscription", "state", "key", "since", "until", "limit", "continue"}
 
 // parseQuery reads a list's parameters.
-func parseQuery(raw, tenant string) (store.Query, int, error) {
-	query := store.Query{Tenant: tenant}
+func parseQuery(raw, tenant string) (selection query.Selection, limit int, err error) {
 	values, err := url.ParseQuery(raw)
 	if err != nil {
-		return query, 0, newProblem(malformed, "the query is not percent-encoded as a URL has it")
+		return selection, 0, newProblem(malformed, "the query is not percent-encoded as a URL has it")
 	}
 	for name, given := range values {
 		if !slices.Contains(queryParameters, name) {
-			return query, 0, newProblem(malformed, "there is no parameter %s; there are %s", quoted(name), strings.Join(queryParameters, ", "))
+			return selection, 0, newProblem(malformed, "there is no parameter %s; there are %s", quoted(name), strings.Join(queryParameters, ", "))
 		}
 		if len(given) > 1 {
-			return query, 0, newProblem(malformed, "parameter %s stands more than once", name)
+			return selection, 0, newProblem(malformed, "parameter %s stands more than once", name)
 		}
 	}
-	if err := setQuery(&query, values.Get("subscription"), values.Get("state"), values.Get("since"), values.Get("until")); err != nil {
-		return query, 0, err
+	selection = query.Selection{
+		Tenant: tenant, Subscription: values.Get("subscription"), State: values.Get("state"), Key: values.Get("key"),
+		Continue: values.Get("continue"),
 	}
-	if err := setKey(&query, values.Get("key")); err != nil {
-		return query, 0, err
+	if err := setSpan(&selection, values.Get("since"), values.Get("until")); err != nil {
+		return selection, 0, err
 	}
-	limit := defaultLimit
+	limit = defaultLimit
 	if text := values.Get("limit"); text != "" {
-		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > maxLimit {
-			return query, 0, newProblem(malformed, "limit must be between 1 and %d", maxLimit)
+		if limit, err = strconv.Atoi(text); err != nil { // List checks the bounds
+			return selection, 0, newProblem(malformed, "limit must be between 1 and %d", query.MaxLimit)
 		}
 	}
-	if token := values.Get("continue"); token != "" {
-		if query.Before, err = parseContinueToken("list", &query, token); err != nil {
-			return query, 0, err
-		}
-	}
-	return query, limit, nil
+	return selection, limit, nil
 }
 
-// setQuery sets what deliveries are selected by, each where it is not empty.
-func setQuery(query *store.Query, subscription, state, since, until string) (err error) {
-	if len(subscription) > maxNameLength {
-		return newProblem(malformed, "subscription must be a subscription's name")
-	}
-	query.Subscription = subscription
-	if strings.EqualFold(state, stateScheduled) {
-		query.Scheduled, state = true, delivery.Pending.String()
-	}
-	if state != "" {
-		if query.State, err = parseState(state); err != nil {
-			return err
-		}
-	}
-	if query.Since, err = parseTime("since", since); err != nil {
+// setSpan sets between which times deliveries are selected.
+func setSpan(selection *query.Selection, since, until string) (err error) {
+	if selection.Since, err = parseTime("since", since); err != nil {
 		return err
 	}
-	query.Until, err = parseTime("until", until)
+	selection.Until, err = parseTime("until", until)
 	return err
-}
-
-// setKey sets the key of a schedule by which deliveries are selected, if there is one. Errors do not show it.
-func setKey(query *store.Query, text string) (err error) {
-	if text == "" {
-		return nil
-	}
-	if query.Subscription == "" {
-		return newProblem(malformed, "key is the key of one subscription's schedule: name the subscription, too")
-	}
-	if query.Key, err = plan.NewKey(text); err != nil {
-		return newProblem(malformed, "%v", err)
-	}
-	return nil
-}
-
-func parseState(text string) (delivery.State, error) {
-	for _, state := range []delivery.State{delivery.Pending, delivery.Delivered, delivery.Failed, delivery.Cancelled} {
-		if strings.EqualFold(text, state.String()) {
-			return state, nil
-		}
-	}
-	return 0, newProblem(malformed, "state must be Pending, Scheduled, Delivered, Failed or Cancelled")
 }
 
 func parseTime(name, text string) (time.Time, error) {

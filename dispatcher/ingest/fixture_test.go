@@ -20,6 +20,7 @@ import (
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/engine"
+	"github.com/clinikapi/eventflow/dispatcher/query"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
@@ -215,14 +216,20 @@ func newFixture(t testing.TB, adjust ...func(*Options)) *fixture {
 				}
 			}
 		},
+	}
+	for _, change := range adjust {
+		change(&options)
+	}
+	options.Deliveries, err = query.New(query.Options{
+		Store: options.Store, Quota: options.Quota, Now: options.Now,
 		Resume: func(pending []delivery.PendingDelivery) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			f.accepted = append(f.accepted, pending...)
 		},
-	}
-	for _, change := range adjust {
-		change(&options)
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	if f.Handler, err = New(options); err != nil {
 		t.Fatal(err)

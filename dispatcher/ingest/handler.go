@@ -19,6 +19,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/expression"
 	"github.com/clinikapi/eventflow/dispatcher/listener"
+	"github.com/clinikapi/eventflow/dispatcher/query"
 	"github.com/clinikapi/eventflow/dispatcher/quota"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/store"
@@ -37,10 +38,11 @@ type Options struct {
 	Store store.Store
 	// Routes returns the current routing table. While it returns nil, publishes are refused with 503.
 	Routes func() *routing.Table
-	// Accept takes what became durable, and Resume the deliveries that a replay made pending again. Neither may block
-	// for long. What Accept keeps it has charged before it returns; ingest gives its own charge back then.
+	// Accept takes what became durable. It must not block for long. What it keeps it has charged before it returns; ingest
+	// gives its own charge back then.
 	Accept func([]delivery.Fanout)
-	Resume func([]delivery.PendingDelivery)
+	// Deliveries are those of Store: ingest lists and changes them on request.
+	Deliveries *query.Deliveries
 	// Catalog says which event types are known.
 	Catalog *event.Catalog
 	// Authorizer decides who may use the API.
@@ -95,8 +97,8 @@ type Handler struct {
 
 // New returns a Handler. It fails if an option is missing or the metrics are registered already.
 func New(options Options) (*Handler, error) {
-	if options.Store == nil || options.Routes == nil || options.Accept == nil || options.Resume == nil || options.Catalog == nil || options.Authorizer == nil {
-		return nil, errors.New("ingest needs a Store, Routes, Accept, Resume, a Catalog and an Authorizer")
+	if options.Store == nil || options.Routes == nil || options.Accept == nil || options.Deliveries == nil || options.Catalog == nil || options.Authorizer == nil {
+		return nil, errors.New("ingest needs a Store, Routes, Accept, Deliveries, a Catalog and an Authorizer")
 	}
 	if options.Now == nil {
 		options.Now = time.Now

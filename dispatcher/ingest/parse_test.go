@@ -13,7 +13,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/clinikapi/eventflow/api/event"
-	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
 func newParser(t testing.TB) *parser {
@@ -280,24 +279,6 @@ func FuzzParseCloudEvents(f *testing.F) {
 					t.Errorf("id is %q", events[i].id)
 				}
 			}
-		}
-	})
-}
-
-func FuzzContinueToken(f *testing.F) {
-	query := store.Query{Tenant: "clinic-a", Subscription: "labs"}
-	id := event.DeliveryID{Event: event.Key{1, 2, 3}, Subscription: event.SubscriptionKey{4}}
-	f.Add(continueToken("list", &query, id))
-	f.Add("")
-	f.Add("AQ")
-	f.Fuzz(func(t *testing.T, text string) {
-		got, err := parseContinueToken("list", &query, text)
-		if err != nil {
-			checkProblem(t, err)
-			return
-		}
-		if again := continueToken("list", &query, got); again != text {
-			t.Errorf("token %q is taken for %q", text, again)
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/clinikapi/eventflow/dispatcher/query"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
@@ -131,6 +132,9 @@ func (h *Handler) storeProblem(err error, batch bool) error {
 			return p.at(conflict.Index)
 		}
 		return p
+	}
+	if refused, ok := errors.AsType[*query.InvalidError](err); ok {
+		return newProblem(malformed, "%s", refused.Detail)
 	}
 	switch {
 	case errors.Is(err, store.ErrConflict):

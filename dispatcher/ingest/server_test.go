@@ -18,6 +18,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/query"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
@@ -359,9 +360,14 @@ func BenchmarkPublish(b *testing.B) {
 				b.Fatal(err)
 			}
 			answers := make([]store.Accepted, 100)
+			accepts := &accepting{answers: answers}
+			deliveries, err := query.New(query.Options{Store: accepts, Resume: func([]delivery.PendingDelivery) {}})
+			if err != nil {
+				b.Fatal(err)
+			}
 			h, err := New(Options{
-				Store: &accepting{answers: answers}, Routes: func() *routing.Table { return table },
-				Accept: func([]delivery.Fanout) {}, Resume: func([]delivery.PendingDelivery) {}, Catalog: catalog, Authorizer: None{},
+				Store: accepts, Routes: func() *routing.Table { return table },
+				Accept: func([]delivery.Fanout) {}, Deliveries: deliveries, Catalog: catalog, Authorizer: None{},
 			})
 			if err != nil {
 				b.Fatal(err)

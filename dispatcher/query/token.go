@@ -1,4 +1,4 @@
-package ingest
+package query
 
 import (
 	"bytes"
@@ -46,8 +46,8 @@ func parseContinueToken(purpose string, query *store.Query, text string) (event.
 	return event.DeliveryID{Event: event.Key(position[1:17]), Subscription: event.SubscriptionKey(position[17:])}, nil
 }
 
-func badToken() *problem {
-	return newProblem(malformed, "continue must be as the last answer gave it, with the same other parameters (limit may change)")
+func badToken() error {
+	return invalid("continue must be as the last answer gave it, with the same other parameters (limit may change)")
 }
 
 func appendChecksum(token []byte, purpose string, query *store.Query) []byte {
