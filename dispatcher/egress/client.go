@@ -85,7 +85,7 @@ func New(o Options) (*Client, error) {
 		pool:      newPool(maxIdle, orDefault(o.IdleConnTimeout, 50*time.Second), orDefault(o.MaxConnAge, time.Minute)),
 		requests:  sync.Pool{New: func() any { return new([]byte) }},
 		tokens:    newTokens(),
-		userAgent: "EventFlow/" + o.Version,
+		userAgent: userAgentOf(o.Version),
 		options:   o,
 	}
 	c.pool.allowed = c.dialer.allows

@@ -143,17 +143,19 @@ func (c *conn) whole(response *http.Response) ([]byte, error) {
 // composeGet makes the request for a document. Nothing in it can end a line: package url and addTo have seen to that.
 func (c *Client) composeGet(u *url.URL, header http.Header) outgoing {
 	buffer := c.requests.Get().(*[]byte)
-	b := (*buffer)[:0]
+	*buffer = appendGet((*buffer)[:0], u, header, c.userAgent)
+	return outgoing{buffer: buffer, home: &c.requests}
+}
+
+func appendGet(b []byte, u *url.URL, header http.Header, userAgent string) []byte {
 	b = append(b, "GET "+requestTarget(u)+" HTTP/1.1"+crlf...)
 	b = appendHeader(b, "Host", hostOf(u))
-	b = appendHeader(b, headerUserAgent, c.userAgent)
+	b = appendHeader(b, headerUserAgent, userAgent)
 	b = appendHeader(b, "Accept", contentTypeJSON)
 	for name, values := range header {
 		for _, value := range values {
 			b = appendHeader(b, name, value)
 		}
 	}
-	b = append(b, crlf...)
-	*buffer = b
-	return outgoing{buffer: buffer, home: &c.requests}
+	return append(b, crlf...)
 }

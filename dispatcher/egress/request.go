@@ -69,6 +69,10 @@ func hostOf(u *url.URL) string {
 
 // appendHead appends all of the request that comes before its body.
 func (c *Client) appendHead(b []byte, r *Request, target *preparedTarget, started time.Time) []byte {
+	return r.appendHead(b, target, started, c.userAgent)
+}
+
+func (r *Request) appendHead(b []byte, target *preparedTarget, started time.Time, userAgent string) []byte {
 	id := r.Delivery.String()
 	if r.Shape == nil {
 		b = append(b, target.head...)
@@ -79,7 +83,7 @@ func (c *Client) appendHead(b []byte, r *Request, target *preparedTarget, starte
 		b = appendHeader(b, headerAuthorization, "Bearer "+r.token)
 	}
 	if !target.named {
-		b = appendHeader(b, headerUserAgent, c.userAgent)
+		b = appendHeader(b, headerUserAgent, userAgent)
 	}
 	b = appendNumber(b, "Content-Length", int64(len(r.Body)))
 	b = appendHeader(b, headerEvent, string(r.Type))

@@ -117,52 +117,11 @@ func Identity(sub *v1alpha1.WebhookSubscription) string {
 // SecretNames returns the names of the Secrets that a subscription takes values from, each once, sorted.
 func SecretNames(sub *v1alpha1.WebhookSubscription) []string {
 	var names []string
-	add := func(ref *v1alpha1.SecretKeyReference) {
-		if ref.Name != "" {
-			names = append(names, ref.Name)
-		}
-	}
-	add(&sub.Spec.Signing.SecretRef)
-	if ref := sub.Spec.Signing.PreviousSecretRef; ref != nil {
-		add(ref)
-	}
-	if from := sub.Spec.URLFrom; from != nil {
-		add(&from.SecretKeyRef)
-	}
-	if ref := sub.Spec.TLS.CASecretRef; ref != nil {
-		add(ref)
-	}
-	for i := range sub.Spec.Headers {
-		if from := sub.Spec.Headers[i].ValueFrom; from != nil {
-			add(&from.SecretKeyRef)
-		}
-	}
-	names = append(names, authSecretNames(sub.Spec.Auth)...)
-	if lookup := sub.Spec.Lookup; lookup != nil {
-		names = append(names, authSecretNames(lookup.Auth)...)
+	for _, ref := range SecretReferences(sub) {
+		names = append(names, ref.Name)
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
-}
-
-// authSecretNames are those of SecretNames that an authentication names.
-func authSecretNames(auth *v1alpha1.Auth) []string {
-	name := ""
-	switch {
-	case auth == nil:
-	case auth.Basic != nil:
-		name = auth.Basic.SecretRef.Name
-	case auth.Bearer != nil:
-		name = auth.Bearer.SecretKeyRef.Name
-	case auth.APIKey != nil:
-		name = auth.APIKey.SecretKeyRef.Name
-	case auth.OAuth2ClientCredentials != nil:
-		name = auth.OAuth2ClientCredentials.SecretRef.Name
-	}
-	if name == "" {
-		return nil
-	}
-	return []string{name}
 }
 
 // compiler carries one subscription through the steps of Compile.

@@ -122,30 +122,47 @@ type Published struct {
 	Now time.Time
 }
 
-// Plan decides when an event is delivered, and which key it has. An error is an *expression.Error: then nothing is planned
-// and nothing is replaced. It is called only if HasSchedule.
-func (r *Rules) Plan(p Published) (plan.Key, plan.Decision, error) {
+// A Timing is what a schedule's expressions result in for an event.
+type Timing struct {
+	// Key of the delivery, the zero key if the event has none.
+	Key plan.Key
+	// At is the time that spec.schedule.at results in.
+	At time.Time
+	// Rules decide on At.
+	Rules plan.Rules
+}
+
+// Timing evaluates a schedule. An error is an *expression.Error: then nothing is planned and nothing is replaced. It is called
+// only if HasSchedule.
+func (r *Rules) Timing(p Published) (t Timing, err error) {
 	s := r.schedule
 	p.Subscription = s.subscription
-	at, err := s.at.time(p.Variables)
-	if err != nil {
-		return plan.Key{}, plan.Decision{}, err
+	if t.At, err = s.at.time(p.Variables); err != nil {
+		return Timing{}, err
 	}
-	key, err := s.key.planKey(p)
-	if err != nil {
-		return plan.Key{}, plan.Decision{}, err
+	if t.Key, err = s.key.planKey(p); err != nil {
+		return Timing{}, err
 	}
-	rules := s.rules
+	t.Rules = s.rules
 	if s.zone.isSet() {
 		zone, err := s.zone.location(p.Variables)
 		if err != nil {
-			return plan.Key{}, plan.Decision{}, err
+			return Timing{}, err
 		}
-		window := *rules.Window
+		window := *t.Rules.Window
 		window.Zone = zone
-		rules.Window = &window
+		t.Rules.Window = &window
 	}
-	return key, rules.Decide(at, p.Now), nil
+	return t, nil
+}
+
+// Plan decides when an event is delivered, and which key it has. An error is that of Timing. It is called only if HasSchedule.
+func (r *Rules) Plan(p Published) (plan.Key, plan.Decision, error) {
+	t, err := r.Timing(p)
+	if err != nil {
+		return plan.Key{}, plan.Decision{}, err
+	}
+	return t.Key, t.Rules.Decide(t.At, p.Now), nil
 }
 
 // Cancels appends to into the keys of which an event cancels what is planned, each once, and reports whether it cancels: an

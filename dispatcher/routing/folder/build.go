@@ -38,6 +38,18 @@ type build struct {
 	problems   []routing.Problem
 }
 
+func newBuild(policy routing.Policy, previous map[string]*routing.Entry) *build {
+	return &build{
+		policy:     policy,
+		previous:   previous,
+		secrets:    make(map[resource]map[string][]byte),
+		configMaps: make(map[resource]map[string][]byte),
+		tenants:    make(map[string]string),
+		declared:   make(map[any]bool),
+		entries:    make(map[string]*routing.Entry),
+	}
+}
+
 // incomplete reports whether a file may declare what nobody could read yet.
 func incomplete(files map[string]*file) bool {
 	for _, f := range files {
@@ -50,15 +62,7 @@ func incomplete(files map[string]*file) bool {
 
 // compile turns the files' content into entries, by identity, and says what is wrong with it.
 func compile(files map[string]*file, policy routing.Policy, previous map[string]*routing.Entry) (map[string]*routing.Entry, []routing.Problem) {
-	b := &build{
-		policy:     policy,
-		previous:   previous,
-		secrets:    make(map[resource]map[string][]byte),
-		configMaps: make(map[resource]map[string][]byte),
-		tenants:    make(map[string]string),
-		declared:   make(map[any]bool),
-		entries:    make(map[string]*routing.Entry),
-	}
+	b := newBuild(policy, previous)
 	names := slices.Sorted(maps.Keys(files))
 	for _, name := range names {
 		if err := files[name].err; err != nil {
@@ -125,15 +129,20 @@ func (b *build) addSubscriptions(source string, c *content) {
 		return
 	}
 	for _, sub := range c.subscriptions {
-		id := resource{sub.Namespace, sub.Name}
-		identity := routing.Identity(sub)
-		if b.declared[id] || b.declared[identity] {
-			b.report(source, id, ReasonDuplicate, "the WebhookSubscription, or its uid, is declared twice: the first is used; remove one")
-			continue
+		if b.declare(source, resource{sub.Namespace, sub.Name}, routing.Identity(sub)) {
+			b.addSubscription(source, sub)
 		}
-		b.declared[id], b.declared[identity] = true, true
-		b.addSubscription(source, sub)
 	}
+}
+
+// declare reports whether a subscription is declared for the first time.
+func (b *build) declare(source string, id resource, identity string) bool {
+	if b.declared[id] || b.declared[identity] {
+		b.report(source, id, ReasonDuplicate, "the WebhookSubscription, or its uid, is declared twice: the first is used; remove one")
+		return false
+	}
+	b.declared[id], b.declared[identity] = true, true
+	return true
 }
 
 // sources are the Secrets and ConfigMaps that files declare in a namespace.
