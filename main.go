@@ -22,6 +22,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/config"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
+	"github.com/clinikapi/eventflow/cli/exit"
+	"github.com/clinikapi/eventflow/cli/test"
 	"github.com/clinikapi/eventflow/controllers"
 	"github.com/clinikapi/eventflow/demo"
 	"github.com/clinikapi/eventflow/dispatcher"
@@ -43,7 +45,7 @@ func run(args []string) int {
 	root.SetArgs(args)
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "eventflow: %v\n", err)
-		return 1
+		return exit.Code(err)
 	}
 	return 0
 }
@@ -62,6 +64,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.SetVersionTemplate("eventflow {{.Version}}\n")
 	root.AddCommand(dispatcherCommand(), managerCommand(), demo.Command(buildVersion()))
+	root.AddCommand(test.Command(buildVersion()))
 	return root
 }
 

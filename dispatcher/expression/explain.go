@@ -21,6 +21,8 @@ type Term struct {
 	Value bool
 	// Err says why it has no result; it shows no data.
 	Err string
+	// Negated reports whether an odd number of ! stand before the term.
+	Negated bool
 	// Decides reports whether the condition's result follows from this term.
 	Decides bool
 	// Operands are the fields of the event and the subscription that the term reads.
@@ -59,6 +61,7 @@ func Explain(where Use, text string, variables *Variables) ([]Term, error) {
 	x := explanation{use: where, source: []rune(text), info: parsed.NativeRep().SourceInfo(), variables: variables}
 	root := x.condition(parsed.NativeRep().Expr())
 	root.decide()
+	root.negate(false)
 	return root.collect(nil), nil
 }
 
@@ -204,6 +207,14 @@ func (c *condition) decide() {
 		default:
 			part.decide()
 		}
+	}
+}
+
+// negate marks the terms that stand behind an odd number of !.
+func (c *condition) negate(negated bool) {
+	c.Negated = negated
+	for _, part := range c.parts {
+		part.negate(negated != (c.operator == operators.LogicalNot))
 	}
 }
 

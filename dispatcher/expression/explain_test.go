@@ -17,7 +17,7 @@ func TestExplain(t *testing.T) {
 		`event.data.n > 8 && event.data.status == 'booked'`: {
 			`1:1 false! event.data.n > 8 [event.data.n=7]`, `1:21 true event.data.status == "booked" [event.data.status="booked"]`},
 		"event.data.absent != null ||\n !(event.data.n in [7, 8])": {
-			`1:1 false! event.data.absent != null [event.data.absent=null]`, `2:4 true! event.data.n in [7, 8] [event.data.n=7]`},
+			`1:1 false! event.data.absent != null [event.data.absent=null]`, `2:4 not true! event.data.n in [7, 8] [event.data.n=7]`},
 		`true || event.data.n > 'x'`:    {`1:1 true! true`, `1:9 error event.data.n > "x" [event.data.n=7]`},
 		`event.data.n > 'x' && true`:    {`1:1 error! event.data.n > "x" [event.data.n=7]`, `1:23 true true`},
 		`event.data.n > 'x' && false`:   {`1:1 error event.data.n > "x" [event.data.n=7]`, `1:23 false! false`},
@@ -53,6 +53,9 @@ func shown(t Term) string {
 	value := fmt.Sprint(t.Value)
 	if t.Err != "" {
 		value = "error"
+	}
+	if t.Negated {
+		value = "not " + value
 	}
 	if t.Decides {
 		value += "!"
