@@ -77,7 +77,7 @@ func (r *Result) explainPlan(t routing.Timing, d plan.Decision, published time.T
 		r.explain("spec.schedule.at is %s, outside of the window, and outside is Skip: nothing is planned.", at)
 	case d.Reason == plan.Past:
 		r.explain("spec.schedule.at is %s%s. That is before the event is published, at %s, and ifPast is Skip: nothing is planned.", at, moved, clock(published, zone))
-	case r.Plan.Moved != nil && d.At.Equal(*r.Plan.Moved), r.Plan.Moved == nil && d.At.Equal(t.At):
+	case !t.At.Before(published) && (r.Plan.Moved == nil || d.At.Equal(*r.Plan.Moved)):
 		r.explain("spec.schedule.at is %s%s. The delivery is planned for then.", at, moved)
 	default:
 		r.explain("spec.schedule.at is %s%s. That has passed, and ifPast is Deliver: the delivery is planned for %s.", at, moved, clock(d.At, zone))

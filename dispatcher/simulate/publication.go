@@ -151,7 +151,7 @@ func (p *publication) plan(ctx context.Context, s *subscription, decided *store.
 	if err != nil {
 		return err // Decide has evaluated the same
 	}
-	result.Plan = planOf(timing, decided.Decision)
+	result.Plan = planOf(timing, decided.Decision, p.at)
 	replaced, later := p.store.plan(decided, d)
 	if later != 0 {
 		result.Outcome, result.Reason = Ignored, ReasonOlderEvent
@@ -173,8 +173,8 @@ func (p *publication) plan(ctx context.Context, s *subscription, decided *store.
 	return p.advance(ctx, p.at) // it may be due at once
 }
 
-// planOf describes how a schedule decides.
-func planOf(t routing.Timing, d plan.Decision) *Plan {
+// planOf describes how a schedule decides on an event that was published at a time.
+func planOf(t routing.Timing, d plan.Decision, published time.Time) *Plan {
 	described := &Plan{At: t.At.UTC(), HasKey: !t.Key.IsZero(), IfPast: string(t.Rules.IfPast)}
 	if d.Planned() {
 		at := d.At.UTC()
@@ -192,7 +192,7 @@ func planOf(t routing.Timing, d plan.Decision) *Plan {
 			}
 		}
 	}
-	if moved := movedTo(t); !moved.IsZero() && !moved.Equal(t.At) {
+	if moved := movedTo(t); !moved.IsZero() && !moved.Equal(t.At) && !t.At.Before(published) { // else ifPast decides first
 		moved = moved.UTC()
 		described.Moved = &moved
 	}
