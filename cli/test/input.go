@@ -39,7 +39,7 @@ func (in *input) file(flag, name string) ([]byte, error) {
 	}
 	text, err := folder.ReadFile(name)
 	if err != nil {
-		return nil, exit.Bad("%s=%s: %w", flag, name, reasonOf(err))
+		return nil, exit.Bad("%s: %w", flag, err)
 	}
 	return text, nil
 }

@@ -34,11 +34,22 @@ func (r *Result) explainNoMatch(s *subscription, e Event) {
 		return
 	}
 	r.Reason = ReasonFilter
-	if r.Filter != nil && r.Filter.Result == resultError {
+	if r.Filter == nil || r.Filter.Result == resultError {
 		r.explain("spec.filter has no result for this event, and spec.filterErrors is Skip.")
 		return
 	}
-	r.explain("spec.filter is false.")
+	r.explain("spec.filter is false, because %s.", r.Filter.because())
+}
+
+// because names the terms from which the result follows.
+func (c *Condition) because() string {
+	var terms []string
+	for _, t := range c.Terms {
+		if t.Decides {
+			terms = append(terms, t.Text+" is "+t.Result)
+		}
+	}
+	return strings.Join(terms, ", and ")
 }
 
 // explainCancel says what an event of cancelOn did.
@@ -115,7 +126,9 @@ func (r *run) unsent(d *planned, reason string) {
 		d.state = ended
 		result.Outcome, result.Reason, result.Sent = Cancelled, reason, nil
 		result.explain("spec.schedule.recheck is false when the delivery is due: nothing is sent.")
-		result.Recheck = r.recheck(d)
+		if result.Recheck = r.recheck(d); result.Recheck != nil && result.Recheck.Result == resultError {
+			result.explain("It has no result, and spec.filterErrors is Skip.")
+		}
 	default:
 		result.Sent = nil
 		result.fail(reason, fmt.Sprintf("Nothing is sent, and the attempt is repeated until spec.retry.maxAge is over: %s.", message))
