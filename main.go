@@ -24,6 +24,7 @@ import (
 
 	"github.com/clinikapi/eventflow/cli/exit"
 	"github.com/clinikapi/eventflow/cli/test"
+	"github.com/clinikapi/eventflow/cli/trigger"
 	"github.com/clinikapi/eventflow/controllers"
 	"github.com/clinikapi/eventflow/demo"
 	"github.com/clinikapi/eventflow/dispatcher"
@@ -64,7 +65,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.SetVersionTemplate("eventflow {{.Version}}\n")
 	root.AddCommand(dispatcherCommand(), managerCommand(), demo.Command(buildVersion()))
-	root.AddCommand(test.Command(buildVersion()))
+	root.AddCommand(test.Command(buildVersion()), trigger.Command(buildVersion()))
 	return root
 }
 

@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -43,13 +44,15 @@ type Event struct {
 	Previous json.RawMessage `json:"previous,omitempty"`
 }
 
-// New returns a sample of a type, at a time. It fails if the type's resource is a site's own: there are samples of the clinical
-// ones alone.
+// ErrNone is the error of a type that has no sample: its resource is a site's own.
+var ErrNone = errors.New("there is no sample of the type: give its data")
+
+// New returns a sample of a type, at a time. It fails with ErrNone if there is none.
 func New(t event.Type, at time.Time) (Event, error) {
 	e := Event{Type: t, Timestamp: at.UTC().Format(event.TimeFormat)}
 	text, err := fs.ReadFile(resources, "resources/"+t.Resource()+".json")
 	if err != nil {
-		return e, fmt.Errorf("there is no sample of %q: give its data", t)
+		return e, ErrNone
 	}
 	var f file
 	if err := json.Unmarshal(text, &f); err != nil {
@@ -59,13 +62,14 @@ func New(t event.Type, at time.Time) (Event, error) {
 	case event.Created:
 		e.Data, err = encode(t, at, f.Data)
 	case event.Updated:
-		if e.Previous, err = encode(t, at, f.Data); err == nil {
+		before := event.Type(t.Resource() + "." + string(event.Created))
+		if e.Previous, err = encode(before, at, f.Data); err == nil {
 			e.Data, err = encode(t, at, f.Data, f.Updated)
 		}
 	case event.Deleted:
 		e.Data, err = encode(t, at, f.Data, f.Deleted)
 	default:
-		err = fmt.Errorf("%q is no type", t)
+		err = errors.New("the type ends in none of created, updated and deleted")
 	}
 	return e, err
 }
@@ -108,7 +112,11 @@ func resolve(value any, at time.Time) any {
 	case string:
 		if after, ok := strings.CutPrefix(value, "@"); ok {
 			if d, err := time.ParseDuration(after); err == nil {
-				return at.Add(d).UTC().Truncate(time.Minute).Format(time.RFC3339)
+				step := time.Minute
+				if d > 0 { // people plan by the clock
+					step = 30 * time.Minute
+				}
+				return at.Add(d).UTC().Truncate(step).Format(time.RFC3339)
 			}
 		}
 	}

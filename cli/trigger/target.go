@@ -1,0 +1,228 @@
+package trigger
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/cli/exit"
+)
+
+// target is where the event goes, and as whom.
+type target struct {
+	server, token, tokenFile, serviceAccount string
+	kubeconfig, context, dispatcher          string
+	caFile                                   string
+	version                                  string
+}
+
+func (t *target) addFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&t.server, "server", "", "URL of the dispatcher's API, such as http://127.0.0.1:8080; found in the cluster unless set")
+	flags.StringVar(&t.token, "token", "", "bearer token; better in EVENTFLOW_TOKEN or --token-file, as others may see a command line")
+	flags.StringVar(&t.tokenFile, "token-file", "", "file with the bearer token")
+	flags.StringVar(&t.serviceAccount, "service-account", "", "ServiceAccount of the namespace for which to request a token")
+	flags.StringVar(&t.caFile, "ca-file", "", "certificates, in PEM, that the dispatcher's own may be signed by")
+	flags.StringVar(&t.kubeconfig, "kubeconfig", "", "kubeconfig file; without, $KUBECONFIG or the usual place")
+	flags.StringVar(&t.context, "context", "", "context of the kubeconfig")
+	flags.StringVar(&t.dispatcher, "dispatcher", "", "NAMESPACE/NAME of the WebhookDispatcher; that of the subscription, or default, unless set")
+}
+
+// connect finds the dispatcher and the credentials.
+func (t *target) connect(ctx context.Context, namespace, subscription string) (*api, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = t.kubeconfig
+	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: t.context})
+	cluster, clusterErr := loader.ClientConfig()
+	if t.kubeconfig != "" && clusterErr != nil {
+		return nil, exit.Bad("--kubeconfig=%s: %w", t.kubeconfig, clusterErr)
+	}
+	if namespace == "" {
+		namespace = metav1.NamespaceDefault
+		if of, _, err := loader.Namespace(); err == nil && clusterErr == nil {
+			namespace = of
+		}
+	}
+	a := &api{namespace: namespace, userAgent: "eventflow/" + t.version}
+	var kube client.Client
+	if clusterErr == nil && (t.server == "" || t.serviceAccount != "") {
+		var err error
+		if kube, err = newClient(cluster); err != nil {
+			return nil, fmt.Errorf("connect to the cluster: %w", err)
+		}
+	}
+	switch {
+	case t.server != "":
+		a.base = strings.TrimRight(t.server, "/")
+	case kube == nil:
+		return nil, exit.Bad("there is no cluster (%w): name the dispatcher with --server, or a kubeconfig with --kubeconfig", clusterErr)
+	default:
+		found, err := t.find(ctx, kube, namespace, subscription)
+		if err != nil {
+			return nil, err
+		}
+		a.base, a.found = found.Status.PublishURL, found
+	}
+	if u, err := url.Parse(a.base); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return nil, exit.Bad("--server: want a URL such as http://127.0.0.1:8080")
+	}
+	transport, err := t.transport()
+	if err != nil {
+		return nil, err
+	}
+	if clusterErr != nil {
+		cluster = nil
+	}
+	authorized, err := t.authorize(ctx, transport, a, cluster, kube)
+	if err != nil {
+		return nil, err
+	}
+	a.client = &http.Client{
+		Transport: authorized, Timeout: 30 * time.Second,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // a token goes nowhere else
+	}
+	return a, nil
+}
+
+func newClient(cluster *rest.Config) (client.Client, error) {
+	scheme := runtime.NewScheme()
+	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return nil, err
+	}
+	return client.New(cluster, client.Options{Scheme: scheme})
+}
+
+// transport is that of requests to the dispatcher.
+func (t *target) transport() (*http.Transport, error) {
+	transport := &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 5 * time.Second,
+		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
+		Proxy:               http.ProxyFromEnvironment,
+	}
+	if t.caFile == "" {
+		return transport, nil
+	}
+	text, err := os.ReadFile(t.caFile)
+	if err != nil {
+		return nil, exit.Bad("--ca-file: %w", err)
+	}
+	transport.TLSClientConfig.RootCAs = x509.NewCertPool()
+	if !transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(text) {
+		return nil, exit.Bad("--ca-file=%s: the file holds no certificate in PEM", t.caFile)
+	}
+	return transport, nil
+}
+
+// authorize adds the credentials. Those of the kubeconfig's user go to the cluster's own dispatcher, to this machine, and over
+// TLS; to another server the user names a token.
+func (t *target) authorize(ctx context.Context, transport http.RoundTripper, a *api, cluster *rest.Config, kube client.Client) (http.RoundTripper, error) {
+	token := t.token
+	switch {
+	case t.tokenFile != "":
+		text, err := os.ReadFile(t.tokenFile)
+		if err != nil {
+			return nil, exit.Bad("--token-file: %w", err)
+		}
+		token = strings.TrimSpace(string(text))
+	case t.serviceAccount != "":
+		if kube == nil {
+			return nil, exit.Bad("--service-account needs a cluster: name a kubeconfig with --kubeconfig")
+		}
+		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: t.serviceAccount, Namespace: a.namespace}}
+		request := &authenticationv1.TokenRequest{}
+		if err := kube.SubResource("token").Create(ctx, account, request); err != nil {
+			return nil, fmt.Errorf("request a token for ServiceAccount %s/%s: %w", a.namespace, t.serviceAccount, err)
+		}
+		token = request.Status.Token
+	}
+	if token != "" {
+		return bearer{token, transport}, nil
+	}
+	if cluster == nil || a.found == nil && !isSafe(a.base) {
+		return transport, nil
+	}
+	authorized, err := rest.HTTPWrappersForConfig(cluster, transport)
+	if err != nil {
+		return nil, fmt.Errorf("use the kubeconfig's user: %w", err)
+	}
+	return authorized, nil
+}
+
+// isSafe reports whether a token that was not made for a server may be sent to it.
+func isSafe(server string) bool {
+	u, err := url.Parse(server)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// bearer adds a token to each request.
+type bearer struct {
+	token string
+	next  http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+b.token)
+	return b.next.RoundTrip(r)
+}
+
+// find returns the WebhookDispatcher of a subscription, or the default one.
+func (t *target) find(ctx context.Context, kube client.Client, namespace, subscription string) (*v1alpha1.WebhookDispatcher, error) {
+	ref := v1alpha1.DispatcherReference{Name: "default"}
+	switch {
+	case t.dispatcher != "":
+		var ok bool
+		if ref.Namespace, ref.Name, ok = strings.Cut(t.dispatcher, "/"); !ok {
+			return nil, exit.Bad("--dispatcher=%q: want NAMESPACE/NAME", t.dispatcher)
+		}
+	case subscription != "":
+		sub := &v1alpha1.WebhookSubscription{}
+		if err := kube.Get(ctx, client.ObjectKey{Namespace: namespace, Name: subscription}, sub); err != nil {
+			return nil, fmt.Errorf("read the subscription: %w", err)
+		}
+		ref.Namespace, ref.Name = sub.Spec.DispatcherRef.Namespace, cmp.Or(sub.Spec.DispatcherRef.Name, ref.Name)
+	}
+	var all v1alpha1.WebhookDispatcherList
+	if err := kube.List(ctx, &all, client.InNamespace(ref.Namespace)); err != nil {
+		return nil, fmt.Errorf("look for the WebhookDispatcher: %w; or name its API with --server", err)
+	}
+	var found []*v1alpha1.WebhookDispatcher
+	for i := range all.Items {
+		if all.Items[i].Name == ref.Name {
+			found = append(found, &all.Items[i])
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return nil, fmt.Errorf("there is no WebhookDispatcher %s: name one with --dispatcher, or its API with --server", ref.Name)
+	case len(found) > 1:
+		return nil, fmt.Errorf("there are %d WebhookDispatchers with the name %s: choose one with --dispatcher", len(found), ref.Name)
+	case found[0].Status.PublishURL == "":
+		return nil, fmt.Errorf("WebhookDispatcher %s/%s has no status.publishURL yet: wait until it is Ready", found[0].Namespace, found[0].Name)
+	}
+	return found[0], nil
+}
