@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
@@ -107,7 +108,12 @@ func newClient(cluster *rest.Config) (client.Client, error) {
 	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, err
 	}
-	return client.New(cluster, client.Options{Scheme: scheme})
+	mapper := meta.NewDefaultRESTMapper(nil) // no discovery: these are all that is asked for
+	mapper.Add(corev1.SchemeGroupVersion.WithKind("ServiceAccount"), meta.RESTScopeNamespace)
+	for _, kind := range []string{"WebhookSubscription", "WebhookDispatcher"} {
+		mapper.Add(v1alpha1.GroupVersion.WithKind(kind), meta.RESTScopeNamespace)
+	}
+	return client.New(cluster, client.Options{Scheme: scheme, Mapper: mapper})
 }
 
 // transport is that of requests to the dispatcher.
