@@ -18,7 +18,7 @@ import (
 const root = "../.."
 
 // fenced finds the blocks of a page: the language, the name of a file behind it, and the text.
-var fenced = regexp.MustCompile("(?ms)^```([a-z]+)(?: ([\\w.-]+))?\n(.*?)^```$")
+var fenced = regexp.MustCompile("(?s)\n```([a-z]+)(?: ([\\w.-]+))?\n(.*?)```\n")
 
 type block struct{ language, file, text string }
 
@@ -209,7 +209,7 @@ func TestAutomations(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			automations := filepath.Join(root, "config/samples/automations")
+			automations := filepath.Join(root, "config", "samples", "automations")
 			report := reported(t, "-f", filepath.Join(automations, "secrets.yaml"), "-f", filepath.Join(automations, test.folder),
 				"-e", sampleFile(t, test.typ, nil), "--lookup", encounter)
 			for _, result := range report.Events[0].Results {

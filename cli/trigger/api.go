@@ -76,7 +76,8 @@ func (a *api) list(ctx context.Context, token string) (page []delivery, next str
 }
 
 func (a *api) get(ctx context.Context, id string) (d delivery, err error) {
-	return d, a.request(ctx, http.MethodGet, "deliveries/"+url.PathEscape(id), nil, &d)
+	err = a.request(ctx, http.MethodGet, "deliveries/"+url.PathEscape(id), nil, &d)
+	return d, err
 }
 
 // request makes one request below the namespace, and decodes its answer.

@@ -1,9 +1,11 @@
 package simulate
 
 import (
+	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -299,7 +301,7 @@ func TestRequest(t *testing.T) {
 		t.Fatalf("there is no request, or no lookup: %+v", result)
 	}
 	r := result.Request
-	if r.Method != "PUT" || r.URL != "https://hooks.example.com/***/claims?id=enc_1" || r.Body != `{"codes":["99213"],"name":"Ada","planned":null,"ssn":null}` {
+	if r.Method != http.MethodPut || r.URL != "https://hooks.example.com/***/claims?id=enc_1" || r.Body != `{"codes":["99213"],"name":"Ada","planned":null,"ssn":null}` {
 		t.Errorf("the request is %s %s %s", r.Method, r.URL, r.Body)
 	}
 	for name, want := range map[string]string{
@@ -311,7 +313,7 @@ func TestRequest(t *testing.T) {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
 	}
-	if l := result.Lookup; l.Method != "GET" || l.URL != "https://api.example.com/encounters/enc_1" || header(l, "Authorization") != "Basic *** (Secret reader)" {
+	if l := result.Lookup; l.Method != http.MethodGet || l.URL != "https://api.example.com/encounters/enc_1" || header(l, "Authorization") != "Basic *** (Secret reader)" {
 		t.Errorf("the lookup is %+v", l)
 	}
 	without := try(t, manifests, finished, Options{}).Events[0].Results[0]
@@ -375,7 +377,7 @@ func TestGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(got) != string(want) {
+	if !bytes.Equal(got, want) {
 		t.Errorf("the report is another than %s (write it anew with -update):\n%s", file, got)
 	}
 }
