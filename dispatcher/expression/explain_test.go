@@ -70,3 +70,27 @@ func shown(t Term) string {
 	}
 	return text
 }
+
+// FuzzExplain: no condition makes it panic, and one that compiles has terms, of which one decides.
+func FuzzExplain(f *testing.F) {
+	for _, text := range []string{"true", "!(event.data.n in [7, 8]) || event.data.a.b == 'x'", "event.data.list.exists(x, x == 'b')", "has(event.data.n) ? true : false", "a &&"} {
+		f.Add(text)
+	}
+	variables := &Variables{
+		Event:        NewEvent("evt_1", "lab.created", time.Unix(0, 0), []byte(`{"n":7,"list":["a","b"]}`), nil),
+		Subscription: NewSubscription("s", "clinic-a", nil),
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		terms, err := Explain(Filter, text, variables)
+		if err != nil {
+			return
+		}
+		decides := false
+		for _, term := range terms {
+			decides = decides || term.Decides
+		}
+		if !decides {
+			t.Errorf("no term of %q decides: %+v", text, terms)
+		}
+	})
+}

@@ -113,7 +113,7 @@ func clock(t time.Time, zone *time.Location) string {
 // unsent says why an attempt sent nothing.
 func (r *run) unsent(d *planned, reason string) {
 	result := d.result
-	message := ""
+	message := reason
 	for _, f := range result.Failures {
 		message = f.Message
 	}

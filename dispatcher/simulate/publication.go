@@ -42,6 +42,9 @@ func (p *publication) settle(ctx context.Context, s *subscription, result *Resul
 			return nil
 		}
 	}
+	if result.Filter != nil && result.Filter.Result == resultError && !s.entry.SkipFilterErrors {
+		result.explain("spec.filter has no result for this event, and spec.filterErrors is Deliver.")
+	}
 	d := &planned{
 		subscription: s, id: event.DeliveryID{Event: p.decided.Event.Key, Subscription: key}, event: p.decided.Event,
 		variable: expression.NewEvent(p.event.ID, string(p.event.Type), p.event.Timestamp, p.event.Data, nil),

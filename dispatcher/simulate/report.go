@@ -48,7 +48,7 @@ type Outcome string
 
 // The outcomes. Reason says more.
 const (
-	// NoMatch: the event causes nothing, by Pattern, Filter or NotAccepted.
+	// NoMatch: the event causes nothing, by Pattern, Filter, NotAccepted or Repeated.
 	NoMatch Outcome = "NoMatch"
 	// Delivered at once, or at its planned time before the end of the sequence.
 	Delivered Outcome = "Delivered"
@@ -73,6 +73,7 @@ const (
 	ReasonPattern      = "Pattern"      // spec.events does not name the type
 	ReasonFilter       = "Filter"       // spec.filter is false, or failed with filterErrors: Skip
 	ReasonNotAccepted  = "NotAccepted"  // the subscription is not accepted
+	ReasonRepeated     = "Repeated"     // the same event was published before, with the same id
 	ReasonOlderEvent   = "OlderEvent"   // a later event of the key has come
 	ReasonSuspended    = "Suspended"    // spec.suspend is set
 	ReasonLookupNeeded = "LookupNeeded" // the request cannot be shown without the lookup's answer

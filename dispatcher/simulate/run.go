@@ -66,14 +66,24 @@ type run struct {
 	tenant   string
 	table    *routing.Table
 	all      []*subscription
-	byKey    map[event.SubscriptionKey]*subscription
 	preview  *ingest.Preview
 	sender   *payload.Sender
 	recorder recorder
 	failures []failed // of what is evaluated now
 	now      time.Time
 	store    memory
+	ids      map[string]accepted
 }
+
+// accepted is an event that has an id.
+type accepted struct {
+	number int
+	at     time.Time
+	digest [16]byte
+}
+
+// rememberedFor is how long a dispatcher knows an id again; docs/publishing.md promises it.
+const rememberedFor = 24 * time.Hour
 
 // failed is a Failure of a subscription.
 type failed struct {
@@ -85,7 +95,7 @@ func newRun(namespace string, events []Event, o Options) (*run, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	r := &run{options: o, tenant: namespace, byKey: map[event.SubscriptionKey]*subscription{}, now: o.Start}
+	r := &run{options: o, tenant: namespace, ids: map[string]accepted{}, now: o.Start}
 	if r.now.IsZero() && len(events) > 0 {
 		r.now = events[0].Timestamp
 	}
@@ -134,7 +144,6 @@ func (r *run) compile(subscriptions []Subscription) error {
 		r.all = append(r.all, s)
 		if s.route != nil {
 			routes = append(routes, s.route)
-			r.byKey[s.route.Key] = s
 		}
 	}
 	table, err := routing.NewTable(routes)
@@ -170,13 +179,26 @@ func (r *run) publish(ctx context.Context, number int, e Event) error {
 	}
 	decided.Event.Key = event.NewKey(at, r.tenant, e.ID)
 	report := EventReport{Number: number, ID: e.ID, Type: string(e.Type), Timestamp: e.Timestamp.UTC(), Published: at}
+	before, known := r.ids[e.ID]
+	known = known && at.Sub(before.at) < rememberedFor
+	if known && before.digest != decided.Digest {
+		return fmt.Errorf("event %d has the id %s, too, and other content: give each event an id of its own, or none", before.number, e.ID)
+	}
 	p := publication{run: r, event: e, number: number, at: at, decided: &decided, failed: r.failures}
 	for _, s := range r.all {
 		result := &Result{Subscription: s.object.Name}
 		report.Results = append(report.Results, result)
+		if known {
+			result.Outcome, result.Reason = NoMatch, ReasonRepeated
+			result.explain("Event %d is the same, with the same id: it was accepted already, and nothing is added.", before.number)
+			continue
+		}
 		if err := p.settle(ctx, s, result); err != nil {
 			return err
 		}
+	}
+	if !known {
+		r.ids[e.ID] = accepted{number, at, decided.Digest}
 	}
 	if report.Results == nil {
 		report.Results = []*Result{}
