@@ -182,7 +182,9 @@ func secretManifest(t *testing.T, random *rand.Rand) (manifest string, hidden []
 		hidden = append(hidden, text)
 		return text
 	}
-	data := map[string]string{"url": "https://" + next() + "@hooks.example.com/" + next() + "?key=" + next()}
+	user := next()
+	hidden = append(hidden, base64.StdEncoding.EncodeToString([]byte(user+":")))
+	data := map[string]string{"url": "https://" + user + "@hooks.example.com/" + next() + "?key=" + next()}
 	for _, key := range []string{"current", "previous", "header", "token", "apikey", "username", "password", "clientID", "clientSecret"} {
 		data[key] = next()
 	}

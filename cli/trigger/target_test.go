@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
@@ -193,8 +194,10 @@ func TestTokenGoesNowhereElse(t *testing.T) {
 		"http://127.0.0.1:8080": true, "http://localhost:8080": true, "http://[::1]:1": true,
 		"http://example.com": false, "https://example.com": false, "http://127.0.0.1.example.com": false, "http://10.0.0.1": false,
 	} {
-		if got := isSafe(server); got != want {
-			t.Errorf("%s: %v, want %v", server, got, want)
+		plain := http.RoundTripper(&http.Transport{})
+		with, err := new(target).authorize(t.Context(), plain, &api{base: server}, &rest.Config{BearerToken: userToken}, nil)
+		if err != nil || (with != plain) != want {
+			t.Errorf("%s gets the token: %v, want %v: %v", server, with != plain, want, err)
 		}
 	}
 	reached := false
