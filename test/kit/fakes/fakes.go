@@ -134,3 +134,9 @@ func text(fields map[string]any, name string) string {
 	value, _ := fields[name].(string)
 	return value
 }
+
+// Object returns the body of a request as a JSON object; nil if it is none.
+func Object(r Request) map[string]any {
+	fields, _ := r.object()
+	return fields
+}
