@@ -34,7 +34,13 @@ const (
 	// ReasonStale is never recorded: a kept connection broke before a byte of an answer came, so the endpoint most likely
 	// closed it while it was idle. The caller sends the same request again, with Fresh.
 	ReasonStale Reason = "Stale"
+	// ReasonTokenRefused is never recorded either: the endpoint answered 401 to an access token that it took before. The
+	// caller sends the same request again, with Fresh, and it goes with the next token.
+	ReasonTokenRefused Reason = "TokenRefused"
 )
+
+// Repeats reports whether the same request is to be sent again at once, as a part of the same attempt.
+func (r Reason) Repeats() bool { return r == ReasonStale || r == ReasonTokenRefused }
 
 // The reasons of a delivery that ended otherwise than by an attempt's result: Cancelled, but for ScheduleFailed.
 const (

@@ -27,11 +27,11 @@ type Request struct {
 	Begun time.Time
 	// Tenant is the subscription's. Its connections and TLS sessions are used for no other.
 	Tenant string
-	// Fresh makes the attempt on a new connection: a kept one has just turned out to be closed.
+	// Fresh makes the attempt on a new connection, as the repetition of one whose Reason Repeats.
 	Fresh bool
 	// Written is called at most once, when the whole request was handed to the system and nothing reads Body any more;
 	// nil for nobody. From then on the attempt costs WaitingCost. It is never called after Send has returned, and not at
-	// all if the request was not written as a whole; with ReasonStale it may have been called. It must not block, and
+	// all if the request was not written as a whole; with a Reason that Repeats it may have been called. It must not block, and
 	// may be called by another goroutine than the caller's.
 	Written func()
 

@@ -19,6 +19,7 @@ import (
 // If a kept connection breaks before a byte of an answer came, the endpoint most likely closed it while it was idle.
 // Send then returns ReasonStale, and the caller repeats the request with Fresh, and the same number. The endpoint may
 // thus see an attempt twice, with the same id: that it took the first and broke down before answering looks the same.
+// An answer of 401 to an access token that the endpoint took before is ReasonTokenRefused, and repeated likewise.
 func (c *Client) Send(ctx context.Context, r Request) Result {
 	result := Result{Started: time.Now()}
 	if r.Begun.IsZero() {
@@ -61,7 +62,7 @@ func (c *Client) attempt(ctx context.Context, r *Request, target *preparedTarget
 	again := c.exchange(ctx, used, underWay, failed, r, result)
 	used.letGo()
 	if result.StatusCode == http.StatusUnauthorized && target.tokens != nil && c.tokens.refuse(r.Tenant, target, r.token) {
-		result.Reason = delivery.ReasonStale // with the next token
+		result.Reason = delivery.ReasonTokenRefused
 	}
 	if used.release() && again {
 		c.pool.put(used)

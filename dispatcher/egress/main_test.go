@@ -11,7 +11,6 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/api/signature"
-	"github.com/clinikapi/eventflow/dispatcher/delivery"
 )
 
 func TestMain(m *testing.M) {
@@ -76,10 +75,10 @@ func newRequest(t testing.TB, url string, change ...func(*Target)) Request {
 	}
 }
 
-// deliver sends as the engine does: once more, on a new connection, if a kept one has just turned out to be closed.
+// deliver sends as the engine does: once more if the reason says so.
 func deliver(ctx context.Context, c *Client, r Request) Result {
 	result := c.Send(ctx, r)
-	if result.Reason == delivery.ReasonStale {
+	if result.Reason.Repeats() {
 		r.Fresh = true
 		result = c.Send(ctx, r)
 	}

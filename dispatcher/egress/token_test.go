@@ -152,7 +152,7 @@ func TestTokenRefused(t *testing.T) {
 	c.Send(context.Background(), r)
 	s.minted.Add(1) // the API forgets the first
 	c.age(time.Minute)
-	if result := c.Send(context.Background(), r); result.Reason != delivery.ReasonStale {
+	if result := c.Send(context.Background(), r); result.Reason != delivery.ReasonTokenRefused {
 		t.Fatalf("%+v, want to be repeated", result)
 	}
 	r.Fresh = true

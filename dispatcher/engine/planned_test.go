@@ -145,7 +145,7 @@ func TestRepeats(t *testing.T) {
 			calls := 0
 			sub := to.add("a", func(_ context.Context, r payload.Request) egress.Result {
 				if calls++; calls <= stale {
-					return egress.Result{StatusCode: 401, Reason: delivery.ReasonStale}
+					return egress.Result{StatusCode: 401, Reason: delivery.ReasonTokenRefused}
 				}
 				if r.Fresh != (stale > 0) {
 					t.Errorf("fresh %t after %d", r.Fresh, stale)
@@ -159,7 +159,7 @@ func TestRepeats(t *testing.T) {
 			advance(time.Second)
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			if id := idOf(fanouts); len(s.attempts[id]) != 1 || s.attempts[id][0].Reason == delivery.ReasonStale || (s.finished[id] == delivery.Delivered) != (want == delivery.Delivered) {
+			if id := idOf(fanouts); len(s.attempts[id]) != 1 || s.attempts[id][0].Reason.Repeats() || (s.finished[id] == delivery.Delivered) != (want == delivery.Delivered) {
 				t.Errorf("%d stale: %s, %d attempts", stale, s.finished[id], len(s.attempts[id]))
 			}
 		})

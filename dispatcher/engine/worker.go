@@ -152,7 +152,7 @@ const keptBody = 2 << 10
 // token is not taken any more.
 const maxRepeats = 2
 
-// send makes the attempt, and repeats it while the result is stale. A planned delivery is started first: what comes of
+// send makes the attempt, and repeats it while its reason says so. A planned delivery is started first: what comes of
 // that is reasonDropped if it is not pending any more.
 func (e *Engine) send(f *flight) (result egress.Result, err error) {
 	if !f.delivery.Planned.IsZero() {
@@ -185,9 +185,9 @@ func (e *Engine) send(f *flight) (result egress.Result, err error) {
 			Planned: f.delivery.Planned, Tenant: f.endpoint.Tenant, Fresh: repeats > 0, Written: written,
 		})
 		switch {
-		case result.Reason != delivery.ReasonStale:
+		case !result.Reason.Repeats():
 			return result, nil
-		case repeats == maxRepeats: // no connection is stale that is new: it is the access token again
+		case repeats == maxRepeats: // no connection is stale that is new
 			result.Reason = delivery.ReasonStatusCode
 			return result, nil
 		}

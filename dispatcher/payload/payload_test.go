@@ -238,7 +238,7 @@ func TestOutcome(t *testing.T) {
 		"give up fails":      {giveUp: `response.body.n > 'a'`, result: refused, body: `{"n":1}`, want: delivery.ReasonStatusCode, wantFailures: 1},
 		"no answer":          {success: `true`, result: egress.Result{Reason: delivery.ReasonTimeout}, want: delivery.ReasonTimeout},
 		"the body broke off": {success: `true`, result: egress.Result{StatusCode: 200, Reason: delivery.ReasonTimeout}, want: delivery.ReasonTimeout},
-		"to be repeated":     {giveUp: `true`, result: egress.Result{StatusCode: 401, Reason: delivery.ReasonStale}, want: delivery.ReasonStale},
+		"to be repeated":     {giveUp: `true`, result: egress.Result{StatusCode: 401, Reason: delivery.ReasonTokenRefused}, want: delivery.ReasonTokenRefused},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
