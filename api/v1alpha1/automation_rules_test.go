@@ -32,6 +32,7 @@ var automationRules = func() map[string]rule {
 		"oauth2's Secret": secretNameRule("spec.auth.oauth2ClientCredentials.secretRef", "spec: {auth: {oauth2ClientCredentials: {tokenURL: 'https://a.example', secretRef: %s}}}", map[string]string{
 			"spec: {auth: {oauth2ClientCredentials: {tokenURL: 'https://a.example'}}}": "spec.auth.oauth2ClientCredentials.secretRef: Required value",
 		}),
+		"handshake": handshakeRule,
 		"outcome": {
 			good: []string{"spec: {outcome: {success: response.status == 200, giveUp: response.status == 400}}", "spec: {outcome: {giveUp: x}}"},
 			bad:  map[string]string{"spec: {outcome: {}}": "spec.outcome … at least one of the fields in [success giveUp] must be set"},
@@ -273,6 +274,26 @@ var oauth2Rule = func() rule {
 			with("audience: ''"):                               path + ".audience … should be at least 1 chars long",
 			with("audience: " + strings.Repeat("x", 513)):      path + ".audience … may not be more than 512 bytes",
 			with("credentialsIn: Query"):                       path + ".credentialsIn: Unsupported value",
+		},
+	}
+}()
+
+var handshakeRule = func() rule {
+	origin := func(name string) string { return "spec: {handshake: {origin: '" + name + "'}}" }
+	const path, wrong = "spec.handshake.origin", "must be a DNS name in lower case, such as eventflow.clinic.example"
+	label := strings.Repeat("x", 63) + "."
+	return rule{
+		good: []string{origin("eventflow.clinic.example"), origin("localhost"), origin("a-b.1.example"), origin(strings.Repeat(label, 3) + strings.Repeat("x", 61))},
+		bad: map[string]string{
+			"spec: {handshake: {}}": path + ": Required value",
+			origin(""):              path + " … should be at least 1 chars long",
+			origin(strings.Repeat(label, 3) + strings.Repeat("x", 62)): path + " … may not be more than 253 bytes",
+			origin("Clinic.example"):                                   path + " … " + wrong,
+			origin("clinic.example."):                                  path + " … " + wrong,
+			origin("-clinic.example"):                                  path + " … " + wrong,
+			origin("clinic..example"):                                  path + " … " + wrong,
+			origin("https://clinic.example"):                           path + " … " + wrong,
+			origin("*"):                                                path + " … " + wrong,
 		},
 	}
 }()

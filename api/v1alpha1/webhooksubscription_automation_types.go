@@ -147,6 +147,17 @@ type Lookup struct {
 	Auth *Auth `json:"auth,omitempty"`
 }
 
+// Handshake is an endpoint's consent (CloudEvents HTTP 1.1 Web Hooks 1.0.2, section 4).
+type Handshake struct {
+	// origin is a DNS name, in lower case, that stands for the sender, such as eventflow.clinic.example. The request for consent and
+	// every delivery carry it as WebHook-Request-Origin.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be a DNS name in lower case, such as eventflow.clinic.example"
+	Origin string `json:"origin,omitempty"`
+}
+
 // Transform makes a request. Its expressions are CEL over event, subscription, lookup and delivery (id, attempt, planned).
 // event.data is what spec.payload.redact leaves of it. One that fails is a failed attempt with the reason TransformFailed;
 // nothing is sent.

@@ -73,6 +73,11 @@ type WebhookSubscriptionSpec struct {
 	// +optional
 	Auth *Auth `json:"auth,omitempty"`
 
+	// handshake asks the endpoint whether it takes deliveries, before the first one and once a day after, as CloudEvents'
+	// HTTP 1.1 Web Hooks (section 4) says. Until it agrees, attempts fail with the reason HandshakeRefused.
+	// +optional
+	Handshake *Handshake `json:"handshake,omitempty"`
+
 	// outcome decides by the answer whether a delivery succeeded. Without, an answer of 2xx is a success, and nothing is given
 	// up before its time.
 	// +optional

@@ -31,6 +31,8 @@ const (
 	ReasonLookupFailed    Reason = "LookupFailed"    // what the transform needs could not be read; nothing was sent
 	ReasonAuthFailed      Reason = "AuthFailed"      // no access token could be had; nothing was sent
 	ReasonNotSuccess      Reason = "NotSuccess"      // spec.outcome.success is false of the answer
+	// ReasonHandshakeRefused: the endpoint did not allow deliveries when it was asked; nothing was sent.
+	ReasonHandshakeRefused Reason = "HandshakeRefused"
 	// ReasonStale is never recorded: a kept connection broke before a byte of an answer came, so the endpoint most likely
 	// closed it while it was idle. The caller sends the same request again, with Fresh.
 	ReasonStale Reason = "Stale"

@@ -51,6 +51,8 @@ type Result struct {
 	Started time.Time
 	// Duration until the answer's headers were read, or until the attempt failed; from Begun on, if that is set.
 	Duration time.Duration
+	// AllowedPerMinute is how many requests a minute the endpoint allowed in the handshake; 0 for no limit.
+	AllowedPerMinute int
 	// GiveUp is set if a failed delivery is not to be attempted again, whatever its age.
 	GiveUp bool
 }

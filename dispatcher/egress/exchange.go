@@ -50,6 +50,13 @@ func (c *Client) attempt(ctx context.Context, r *Request, target *preparedTarget
 		}
 		result.Started = time.Now()
 	}
+	if target.consent != nil {
+		if !c.agreed(ctx, r, target, deadline, result) {
+			result.Duration = time.Since(r.Begun)
+			return
+		}
+		result.Started = time.Now()
+	}
 	used, err := c.connection(ctx, r, target, deadline)
 	if err != nil {
 		result.Duration = time.Since(r.Begun)

@@ -90,8 +90,16 @@ func (c *Client) fetch(ctx context.Context, r *Request, d Document, at *prepared
 	}
 	used.release = context.AfterFunc(ctx, used.cut)
 	underWay, failed := used.write(c.composeGet(u, header))
-	body, again := used.document(ctx, underWay, failed, result)
+	again := used.reply(ctx, underWay, failed, result, func(response *http.Response) (err error) {
+		if result.Delivered() {
+			body, err = used.whole(response)
+		}
+		return err
+	})
 	used.letGo()
+	if result.Reason != "" {
+		body = nil
+	}
 	if used.release() && again {
 		c.pool.put(used)
 	} else {
@@ -100,8 +108,8 @@ func (c *Client) fetch(ctx context.Context, r *Request, d Document, at *prepared
 	return body
 }
 
-// document reads the answer to a GET, and reports whether the connection can be used again.
-func (c *conn) document(ctx context.Context, underWay *writing, failed error, result *Result) (body []byte, again bool) {
+// reply reads the answer to a request without a body, by read, and reports whether the connection can be used again.
+func (c *conn) reply(ctx context.Context, underWay *writing, failed error, result *Result, read func(*http.Response) error) (again bool) {
 	err := c.begin()
 	var response *http.Response
 	if err == nil {
@@ -109,9 +117,7 @@ func (c *conn) document(ctx context.Context, underWay *writing, failed error, re
 	}
 	if err == nil {
 		result.take(response)
-		if result.Delivered() {
-			body, err = c.whole(response)
-		}
+		err = read(response)
 	}
 	if ended := underWay.end(c); failed == nil {
 		failed = ended
@@ -121,9 +127,9 @@ func (c *conn) document(ctx context.Context, underWay *writing, failed error, re
 			err = failed
 		}
 		result.Reason = lostReason(ctx, c, err)
-		return nil, false
+		return false
 	}
-	return body, failed == nil && c.drain(response)
+	return failed == nil && c.drain(response)
 }
 
 // whole reads the body of an answer.

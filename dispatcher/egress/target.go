@@ -35,6 +35,8 @@ type Target struct {
 	Timeout time.Duration
 	// Authorization authenticates requests; nil for none.
 	Authorization *Authorization
+	// Handshake asks the endpoint for its consent; nil for not.
+	Handshake *Handshake
 	// Roots are trusted in place of the dispatcher's; nil means the dispatcher's.
 	Roots *Roots
 	// Rules are where this tenant's deliveries may go beside what all may reach.
@@ -56,6 +58,7 @@ type preparedTarget struct {
 	roots     *Roots
 	rules     []Rule
 	tokens    *ClientCredentials // whose token every request carries; nil for none
+	consent   *consent           // nil without a Handshake
 }
 
 // Check returns an error if no delivery can be sent to t because of how it is written: its URL is not absolute, a
@@ -93,6 +96,12 @@ func (t *Target) prepare() (*preparedTarget, error) {
 		return nil, err
 	}
 	p.tokens = t.Authorization.credentials()
+	if t.Handshake != nil {
+		if p.consent, err = newConsent(t.Handshake); err != nil {
+			return nil, err
+		}
+		header[headerRequestOrigin] = []string{t.Handshake.Origin}
+	}
 	if user := u.User; user != nil && header["Authorization"] == nil && t.Authorization == nil {
 		password, _ := user.Password()
 		credentials := base64.StdEncoding.EncodeToString([]byte(user.Username() + ":" + password))
@@ -109,7 +118,9 @@ func (t *Target) prepare() (*preparedTarget, error) {
 		return nil, errors.New("the URL's host and port cannot be told apart")
 	}
 	p.key = u.Scheme + "://" + p.address + fingerprint(p.roots, p.rules)
-	t.prepared.Store(p) // another attempt may have prepared the same
+	if !t.prepared.CompareAndSwap(nil, p) { // another attempt has prepared the same
+		p = t.prepared.Load()
+	}
 	return p, nil
 }
 

@@ -577,6 +577,46 @@ func TestAFailingResourceHoldsOnlyItself(t *testing.T) {
 	})
 }
 
+// TestAllowedRate: what an endpoint allowed in a handshake bounds its rate, below what the spec says and where that says
+// nothing, until it allows something else.
+func TestAllowedRate(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ spec, allowed, least, most int }{
+		"without a limit":        {allowed: 600, least: 98, most: 135},
+		"below the spec's":       {spec: 40, allowed: 600, least: 98, most: 135},
+		"above the spec's":       {spec: 5, allowed: 600, least: 48, most: 53},
+		"less than one a second": {allowed: 30, least: 5, most: 40},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s, to := newMemoryStore(), newEndpoints()
+				allowed := tc.allowed
+				sub := to.add("a", func(context.Context, payload.Request) egress.Result {
+					return egress.Result{StatusCode: 200, AllowedPerMinute: allowed}
+				})
+				to.edit(sub, func(e *Endpoint) { e.RequestsPerSecond = tc.spec })
+				e, stop := start(t, s, to, Options{})
+				defer stop()
+				for i := range 1000 {
+					e.Accept(s.append(fmt.Sprint(i), sub))
+				}
+				advance(10 * time.Second)
+				if n := len(to.to(sub)); n < tc.least || n > tc.most {
+					t.Errorf("%d attempts in 10 s, want %d to %d", n, tc.least, tc.most)
+				}
+				allowed = 0
+				to.edit(sub, func(e *Endpoint) { e.RequestsPerSecond = 0 })
+				e.Use(to, true)
+				advance(time.Minute)
+				if n := s.total(delivery.Delivered); n != 1000 {
+					t.Errorf("%d delivered once all is allowed, want 1000", n)
+				}
+			})
+		})
+	}
+}
+
 func TestRateLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -59,6 +59,7 @@ type lane struct {
 	successors []uint64
 
 	limiter *rate.Limiter // nil without a bound on the rate
+	allowed int           // requests a minute, by the endpoint's own word; 0 for no limit
 	paceAt  time.Time     // when the rate lets the next attempt start, if that is to come
 
 	queued    bool        // its next attempt waits for its turn
@@ -92,16 +93,28 @@ const paceBurst = 20
 
 // fit takes the endpoint's rate over.
 func (l *lane) fit(endpoint *Endpoint, now time.Time) {
+	if l.endpoint != endpoint {
+		l.allowed = 0 // the next attempt asks
+	}
 	l.endpoint = endpoint
-	perSecond := endpoint.RequestsPerSecond
+	l.pace(now)
+}
+
+// pace makes the rate the lower one of the endpoint's spec and of what it allowed in a handshake.
+func (l *lane) pace(now time.Time) {
+	perSecond := rate.Limit(l.endpoint.RequestsPerSecond)
+	if allowed := rate.Limit(l.allowed) / 60; allowed > 0 && (perSecond == 0 || allowed < perSecond) {
+		perSecond = allowed
+	}
+	burst := max(1, int(perSecond)/paceBurst)
 	switch {
 	case perSecond == 0:
 		l.limiter, l.paceAt = nil, time.Time{}
 	case l.limiter == nil:
-		l.limiter = rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/paceBurst))
-	case l.limiter.Limit() != rate.Limit(perSecond):
-		l.limiter.SetLimitAt(now, rate.Limit(perSecond))
-		l.limiter.SetBurstAt(now, max(1, perSecond/paceBurst))
+		l.limiter = rate.NewLimiter(perSecond, burst)
+	case l.limiter.Limit() != perSecond:
+		l.limiter.SetLimitAt(now, perSecond)
+		l.limiter.SetBurstAt(now, burst)
 		l.paceAt = time.Time{}
 	}
 }

@@ -238,6 +238,10 @@ func (l *lane) saw(r egress.Result, o delivery.Outcome, now time.Time, patience 
 	longest := probePause
 	if l.endpoint != nil {
 		longest = l.endpoint.Retry.MaxAge
+		if r.StatusCode != 0 && l.allowed != r.AllowedPerMinute {
+			l.allowed = r.AllowedPerMinute
+			l.pace(now)
+		}
 	}
 	l.hold = l.hold.saw(r, now, longest)
 }

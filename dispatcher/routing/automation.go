@@ -149,6 +149,9 @@ func (w *Window) in(zone *time.Location) *plan.Window {
 func (c *compiler) compileRequest() error {
 	spec, e := &c.spec, c.entry
 	e.Redact = spec.Payload.Redact
+	if spec.Handshake != nil {
+		e.Handshake = spec.Handshake.Origin
+	}
 	if spec.Payload.Format != v1alpha1.FormatStandard {
 		e.Format = string(spec.Payload.Format)
 	}
@@ -275,7 +278,7 @@ func (c *compiler) credential(where string, ref v1alpha1.SecretKeyReference) (st
 
 // automationCost is what the automations of an entry take of a table, as Cost counts.
 func (e *Entry) automationCost() int {
-	cost := len(e.Lookup) + len(e.Format)
+	cost := len(e.Lookup) + len(e.Format) + len(e.Handshake)
 	for _, path := range e.Redact {
 		cost += itemCost + len(path)
 	}

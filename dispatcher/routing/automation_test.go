@@ -36,6 +36,7 @@ func automationSecrets() map[string]map[string][]byte {
 }
 
 const everything = `
+handshake: {origin: eventflow.clinic.example}
 payload: {redact: [patient.name, "contacts[*].phone"], format: CloudEvents}
 schedule:
   at: timestamp(event.data.start) - duration('24h')
@@ -83,11 +84,11 @@ func TestCompileAutomations(t *testing.T) {
 			Headers: []TransformHeader{{"X-Team", "subscription.labels.team"}},
 		},
 		Outcome: &Outcome{Success: "response.status == 200", GiveUp: "response.status == 400"},
-		Auth:    &Auth{Header: "Authorization", Value: "Basic QUMxOmM0bjRyeQ=="},
+		Auth:    &Auth{Header: "Authorization", Value: "Basic QUMxOmM0bjRyeQ=="}, Handshake: "eventflow.clinic.example",
 	}
 	if diff := cmp.Diff(want, Entry{
 		Schedule: got.Schedule, Labels: got.Labels, Redact: got.Redact, Format: got.Format, Lookup: got.Lookup,
-		Transform: got.Transform, Outcome: got.Outcome, Auth: got.Auth,
+		Transform: got.Transform, Outcome: got.Outcome, Auth: got.Auth, Handshake: got.Handshake,
 	}); diff != "" {
 		t.Error(diff)
 	}
@@ -128,6 +129,8 @@ func TestCompileRejectsAutomations(t *testing.T) {
 	const window = `schedule: {at: event.timestamp, window: {timeZone: UTC, from: "09:00", until: "20:00"%s}}`
 	for text, want := range map[string]string{ // reason: part of the message
 		`schedule: {}`:                                                                            "InvalidSchedule: spec.schedule.at:",
+		`handshake: {}`:                                                                           "InvalidSpec: spec.handshake.origin:",
+		`handshake: {origin: "Clinic.example"}`:                                                   "InvalidSpec: spec.handshake.origin:",
 		`schedule: {at: "event.data.x +"}`:                                                        "InvalidSchedule: spec.schedule.at: line 1, column ",
 		`schedule: {at: "true"}`:                                                                  "InvalidSchedule: spec.schedule.at: the time of a schedule must result in",
 		`schedule: {at: event.timestamp, key: "true"}`:                                            "InvalidSchedule: spec.schedule.key: ",

@@ -124,7 +124,7 @@ func checkMetadata(sub *v1alpha1.WebhookSubscription) error {
 func (c *compiler) checkShape() error {
 	for _, check := range []func(v1alpha1.WebhookSubscriptionSpec) error{
 		checkReferences, checkEvents, checkURLChoice, checkTLS, checkHeaderNames, checkDurations, checkLimits,
-		checkSchedule, checkLookup, checkPayload, checkTransform, checkAuth, checkOutcome,
+		checkSchedule, checkLookup, checkPayload, checkTransform, checkAuth, checkHandshake, checkOutcome,
 	} {
 		if err := check(c.spec); err != nil {
 			return err

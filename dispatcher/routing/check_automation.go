@@ -87,6 +87,13 @@ func checkLookup(spec v1alpha1.WebhookSubscriptionSpec) error {
 	return checkAuthAt("spec.lookup.auth", spec.Lookup.Auth, nil)
 }
 
+func checkHandshake(spec v1alpha1.WebhookSubscriptionSpec) error {
+	if h := spec.Handshake; h != nil && len(validation.IsDNS1123Subdomain(h.Origin)) > 0 {
+		return reject(v1alpha1.ReasonInvalidSpec, "spec.handshake.origin: want a DNS name in lower case, such as eventflow.clinic.example")
+	}
+	return nil
+}
+
 // checkPayload checks what spec.payload says beside the mode.
 func checkPayload(spec v1alpha1.WebhookSubscriptionSpec) error {
 	p := spec.Payload

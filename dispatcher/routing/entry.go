@@ -62,6 +62,8 @@ type Entry struct {
 	Auth      *Auth      `json:"auth,omitempty"`
 
 	LookupAuth *Auth `json:"lookupAuth,omitempty"`
+	// Handshake is the origin that the endpoint is asked for consent with, "" if it is not asked.
+	Handshake string `json:"handshake,omitempty"`
 	// Quota is what the tenant may use of the dispatcher, where that is not what the dispatcher's flags say.
 	Quota *Quota `json:"quota,omitempty"`
 	// Egress are the address ranges that the tenant's deliveries may reach although they are private or special.
@@ -219,10 +221,14 @@ func (e *Entry) target(auth *Auth) (*egress.Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &egress.Target{
+	target := &egress.Target{
 		URL: e.URL, Header: e.Header, Keys: keys, Timeout: e.Timeout, Roots: roots, Rules: e.rules(),
 		Authorization: auth.authorization(),
-	}, nil
+	}
+	if e.Handshake != "" {
+		target.Handshake = &egress.Handshake{Origin: e.Handshake, Rate: 60 * e.RequestsPerSecond}
+	}
+	return target, nil
 }
 
 // rules are those of the entry as egress has them.
