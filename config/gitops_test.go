@@ -41,6 +41,9 @@ func testSecretPolicy(t *testing.T) {
 		"a foreign earlier key":      {spec: "signing: {secretRef: {name: own, key: k}, previousSecretRef: {name: foreign, key: k}}", want: "you may not get Secret foreign"},
 		"a foreign header":           {spec: "signing: {secretRef: {name: own, key: k}}, headers: [" + from("foreign") + "]", want: "you may not get Secret foreign"},
 		"a foreign CA":               {spec: "signing: {secretRef: {name: own, key: k}}, tls: {caSecretRef: {name: foreign, key: k}}", want: "you may not get Secret foreign"},
+		"a foreign password":         {spec: "signing: {secretRef: {name: own, key: k}}, auth: {basic: {secretRef: {name: foreign}}}", want: "you may not get Secret foreign"},
+		"a foreign client":           {spec: "signing: {secretRef: {name: own, key: k}}, lookup: {url: \"'https://x.example.com/'\", auth: {oauth2ClientCredentials: {tokenURL: 'https://id.example.com/token', secretRef: {name: foreign}}}}", want: "you may not get Secret foreign"},
+		"its own password":           {spec: "signing: {secretRef: {name: own, key: k}}, auth: {basic: {secretRef: {name: own}}}"},
 		"many Secrets":               {spec: "signing: {secretRef: {name: own, key: k}}, headers: [" + strings.Join(many, ", ") + "]", want: "you may not get Secret own-0"},
 	} {
 		t.Run(name, func(t *testing.T) {
