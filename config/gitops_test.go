@@ -182,9 +182,26 @@ func TestComponents(t *testing.T) {
 	for text, want := range map[string]string{
 		"resources: [%[1]s/default]\ncomponents: [%[1]s/components/no-default-dispatcher]": "--create-default-dispatcher=false",
 		"namespace: clinic-a\ncomponents: [%s/components/dispatcher-namespace]":            "namespace: clinic-a",
+		"namespace: clinic-a\ncomponents: [%s/components/tenant-namespace]":                "namespace: clinic-a",
+		"resources: [%s/namespaced]":                                                       "--namespaces=$(POD_NAMESPACE)",
 	} {
 		if output := kubectl(t, "kustomize", kustomization(t, text)); !strings.Contains(output, want) {
 			t.Errorf("%s: want %s in it:\n%s", text, want, output)
+		}
+	}
+}
+
+// TestNamespacedHasRolesAlone keeps that config/namespaced binds nothing cluster-wide, and all that config/default binds
+// otherwise.
+func TestNamespacedHasRolesAlone(t *testing.T) {
+	output := kubectl(t, "kustomize", "namespaced")
+	if strings.Contains(output, "kind: ClusterRoleBinding") {
+		t.Error("it has a ClusterRoleBinding")
+	}
+	for _, role := range []string{"eventflow-manager", "eventflow-dispatcher-namespace", "eventflow-tenant-namespace", "eventflow-dispatcher-status"} {
+		if !strings.Contains(output, "kind: RoleBinding\nmetadata:\n  labels:\n    app.kubernetes.io/part-of: eventflow\n  name: "+role+"\n  namespace: eventflow-system\n") &&
+			!strings.Contains(output, "kind: RoleBinding\nmetadata:\n  name: "+role+"\n  namespace: eventflow-system\n") {
+			t.Errorf("it has no RoleBinding %s", role)
 		}
 	}
 }

@@ -10,6 +10,7 @@ func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Namespace, "namespace", "", "namespace that the manager is installed in; without, that of the pod, or "+DefaultNamespace)
 	flags.StringVar(&o.Namespace, "leader-election-namespace", "", "the same")
 	_ = flags.MarkDeprecated("leader-election-namespace", "use --namespace")
+	flags.StringSliceVar(&o.Namespaces, "namespaces", nil, "namespaces whose subscriptions are worked on, beside the manager's own; without, those of all namespaces")
 	flags.StringVar(&o.DispatcherImage, "dispatcher-image", "", "image of the dispatchers; without, the manager's own")
 	flags.StringVar(&o.SecretLabel, "secret-label", "", "label, key=value, that a Secret must have for subscriptions to name it; without, they may name any of their namespace")
 	flags.BoolVar(&o.CreateDefaultDispatcher, "create-default-dispatcher", true, "create the dispatcher \"default\" once, if there is none at all")

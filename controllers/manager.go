@@ -43,7 +43,20 @@ func Run(ctx context.Context, cluster *rest.Config, o Options) error {
 	limitMemory()
 	cluster = rest.CopyConfig(cluster)
 	cluster.QPS, cluster.Burst = requestsPerSecond, requestsBurst
-	mgr, err := ctrl.NewManager(cluster, managerOptions(o))
+	for {
+		if err := work(ctx, cluster, o); !errors.Is(err, errScopeGrew) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// work runs one manager until ctx ends, or until there are more namespaces for the next one: then it returns errScopeGrew.
+func work(ctx context.Context, cluster *rest.Config, o Options) error {
+	scope, err := findScope(ctx, cluster, o)
+	if err != nil {
+		return err
+	}
+	mgr, err := ctrl.NewManager(cluster, managerOptions(o, scope))
 	if err != nil {
 		return fmt.Errorf("make the manager: %w", err)
 	}
@@ -51,7 +64,7 @@ func Run(ctx context.Context, cluster *rest.Config, o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(addControllers(ctx, mgr, o, image), addChecks(mgr)); err != nil {
+	if err := errors.Join(addControllers(ctx, mgr, o, image, scope), addChecks(mgr)); err != nil {
 		return err
 	}
 	if err := mgr.Start(ctx); err != nil {
@@ -67,9 +80,9 @@ func newScheme() *runtime.Scheme {
 	return scheme
 }
 
-func managerOptions(o Options) ctrl.Options {
+func managerOptions(o Options, scope *scope) ctrl.Options {
 	always := true
-	return ctrl.Options{
+	options := ctrl.Options{
 		Scheme:                        newScheme(),
 		Logger:                        o.Logger,
 		Cache:                         cacheOptions(o.Namespace),
@@ -81,22 +94,36 @@ func managerOptions(o Options) ctrl.Options {
 		LeaderElectionReleaseOnCancel: true, // nothing runs any more when Start has returned
 		Controller:                    config.Controller{SkipNameValidation: &always, Logger: o.Logger},
 	}
+	if scope != nil {
+		scope.confine(&options.Cache)
+		options.NewCache = scope.newCache
+	}
+	return options
 }
 
-func addControllers(ctx context.Context, mgr ctrl.Manager, o Options, image dispatcher.Image) error {
+func addControllers(ctx context.Context, mgr ctrl.Manager, o Options, image dispatcher.Image, scope *scope) error {
 	tables := routes.NewTables(mgr.GetClient(), mgr.GetAPIReader())
 	label, err := subscription.ParseSecretLabel(o.SecretLabel)
 	if err != nil {
 		return fmt.Errorf("--secret-label: %w", err)
 	}
-	err = (&subscription.Reconciler{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Tables: tables, SecretLabel: label}).SetupWithManager(ctx, mgr)
+	namespaces, err := addScope(mgr, scope)
+	if err != nil {
+		return err
+	}
+	err = (&subscription.Reconciler{
+		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Tables: tables, Namespaces: namespaces, SecretLabel: label,
+	}).SetupWithManager(ctx, mgr)
 	if err != nil {
 		return fmt.Errorf("add the controller of subscriptions: %w", err)
 	}
 	if err := (&routes.Reconciler{Client: mgr.GetClient(), Tables: tables}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("add the controller of routing tables: %w", err)
 	}
-	d := &dispatcher.Reconciler{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Image: image, Grants: dispatcher.NewGrants(mgr.GetClient(), o.Namespace)}
+	d := &dispatcher.Reconciler{
+		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Image: image,
+		Grants: dispatcher.NewGrants(mgr.GetClient(), o.Namespace), Namespaces: scope.namespaces(),
+	}
 	if o.DispatcherImage == "" { // the image is the manager's own
 		d.Version = o.Version
 	}
@@ -109,11 +136,22 @@ func addControllers(ctx context.Context, mgr ctrl.Manager, o Options, image disp
 	if !o.CreateDefaultDispatcher {
 		return nil
 	}
-	err = mgr.Add(&dispatcher.Default{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Namespace: o.DefaultDispatcherNamespace})
+	err = mgr.Add(&dispatcher.Default{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Namespace: o.DefaultDispatcherNamespace, Alone: scope != nil})
 	if err != nil {
 		return fmt.Errorf("add the default dispatcher: %w", err)
 	}
 	return nil
+}
+
+// addScope adds what waits for namespaces to be granted, and returns what knows the manager's.
+func addScope(mgr ctrl.Manager, scope *scope) (subscription.Namespaces, error) {
+	if scope == nil {
+		return subscription.WatchedNamespaces{Client: mgr.GetClient()}, nil
+	}
+	if err := mgr.Add(scope); err != nil {
+		return nil, fmt.Errorf("add what waits for namespaces to be granted: %w", err)
+	}
+	return subscription.NewPolledNamespaces(mgr.GetAPIReader()), nil
 }
 
 // addStatuses adds what makes subscriptions follow their dispatchers, and what announces changes.

@@ -20,6 +20,9 @@ type Options struct {
 	// Namespace that the manager is installed in: of its lease, of the dispatchers that it may make without a grant, and of
 	// references that name none. "" is the namespace of the manager's pod, or DefaultNamespace outside of a cluster.
 	Namespace string
+	// Namespaces are those whose subscriptions are worked on beside Namespace's. The manager then asks for nothing beyond them, so
+	// that Roles suffice. None is all namespaces.
+	Namespaces []string
 	// Pod is the name of the manager's own pod; "" takes it from the environment variable POD_NAME.
 	Pod string
 	// Version of Event Flow that the manager is of; "" if that is not known.

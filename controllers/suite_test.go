@@ -179,6 +179,12 @@ var held = map[rights.Right]rights.Right{
 	{Verb: "get", Group: v1alpha1.GroupVersion.Group, Resource: "webhookdispatchers/status"}: {Verb: "create", Group: rbacv1.GroupName, Resource: "roles"},
 }
 
+// heldAlone are those of a manager with Roles alone.
+var heldAlone = map[rights.Right]rights.Right{
+	{Verb: "bind", Group: rbacv1.GroupName, Resource: "clusterroles"}:                        {Verb: "patch", Group: rbacv1.GroupName, Resource: "rolebindings"},
+	{Verb: "get", Group: v1alpha1.GroupVersion.Group, Resource: "webhookdispatchers/status"}: {Verb: "create", Group: rbacv1.GroupName, Resource: "roles"},
+}
+
 // unusedRights returns the rules of the manager's roles that no test needed.
 func unusedRights(log rights.Log) ([]string, error) {
 	roles, err := rights.Rules(filepath.Join("..", "config", "rbac", "role.yaml"))
@@ -189,7 +195,14 @@ func unusedRights(log rights.Log) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return rights.Unused(append(roles[managerUser], roles["eventflow-dispatcher-namespace"]...), used, held), nil
+	unused := rights.Unused(append(roles[managerUser], roles[namespaceRole]...), used, held)
+	if used, err = log.Used(aloneUser); err != nil {
+		return nil, err
+	}
+	for _, right := range rights.Unused(roles[tenantRole], used, heldAlone) {
+		unused = append(unused, tenantRole+": "+right)
+	}
+	return unused, nil
 }
 
 // process is a manager that runs beside the tests. Tests that stop it are not parallel, so that no other one runs.
@@ -198,14 +211,17 @@ type process struct {
 	done   chan error
 }
 
-func (p *process) start(o controllers.Options) {
+func (p *process) start(o controllers.Options) { p.startAs(managerConfig, o) }
+
+// startAs starts a manager that acts as someone else.
+func (p *process) startAs(config *rest.Config, o controllers.Options) {
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel, p.done = cancel, make(chan error, 1)
 	o.MetricsAddress, o.ProbeAddress = "0", "0"
 	if o.Pod == "" {
 		o.DispatcherImage = testImage
 	}
-	go func() { p.done <- controllers.Run(ctx, managerConfig, o) }()
+	go func() { p.done <- controllers.Run(ctx, config, o) }()
 }
 
 func (p *process) stop() error {

@@ -18,6 +18,7 @@ import (
 )
 
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create,roleName=eventflow-tenant-namespace
 
 var announced = prometheus.NewCounterVec(prometheus.CounterOpts{
 	Name: "eventflow_announcements_total",

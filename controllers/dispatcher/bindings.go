@@ -9,7 +9,6 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	rbacv1ac "k8s.io/client-go/applyconfigurations/rbac/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
@@ -21,6 +20,25 @@ import (
 //
 // +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=clusterrolebindings,verbs=get;list;watch;patch,resourceNames=eventflow-dispatcher-status;eventflow-dispatcher-auth
 // +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=clusterroles,verbs=bind,resourceNames=eventflow-dispatcher-status;eventflow-dispatcher-auth
+
+//
+// A manager with Roles alone does the same to a RoleBinding in each of its namespaces, and cannot for the other one: who
+// publishes is asked of the whole cluster.
+//
+// +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=rolebindings,verbs=get;list;watch;patch,resourceNames=eventflow-dispatcher-status,roleName=eventflow-tenant-namespace
+// +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=clusterroles,verbs=bind,resourceNames=eventflow-dispatcher-status,roleName=eventflow-tenant-namespace
+
+// shared are the bindings that the manager writes the subjects of.
+func (r *Reconciler) shared() []sharedBinding {
+	if len(r.Namespaces) == 0 {
+		return []sharedBinding{{role: names.StatusRole}, {role: names.AuthRole}}
+	}
+	var all []sharedBinding
+	for _, namespace := range r.Namespaces {
+		all = append(all, sharedBinding{role: names.StatusRole, namespace: namespace})
+	}
+	return all
+}
 
 // clusterRoles are those that the dispatcher needs: a dispatcher that need not ask the API server who publishes may not.
 func clusterRoles(d *v1alpha1.WebhookDispatcher) []string {
@@ -57,10 +75,10 @@ func (r *Reconciler) bind(ctx context.Context) (missing string, err error) {
 		}
 	}
 	var errs []error
-	for _, role := range []string{names.StatusRole, names.AuthRole} {
-		err := r.bindTo(ctx, role, subjects[role], kept[role])
+	for _, binding := range r.shared() {
+		err := r.bindTo(ctx, binding, subjects[binding.role], kept[binding.role])
 		if apierrors.IsNotFound(err) {
-			missing = "ClusterRoleBinding " + role + " is missing: apply config/rbac again"
+			missing = binding.missing()
 			continue
 		}
 		errs = append(errs, err)
@@ -79,30 +97,27 @@ func (r *Reconciler) withdraw(ctx context.Context, namespace string) error {
 	return err
 }
 
-// bindTo sets the subjects of one binding, if they are others; of kept, those that it has stay. The binding is read from the API server: two reads for
-// each change of a dispatcher are little, and an older one would be written over and over.
-func (r *Reconciler) bindTo(ctx context.Context, role string, subjects, kept []rbacv1.Subject) error {
-	binding := &rbacv1.ClusterRoleBinding{}
-	if err := r.Reader.Get(ctx, client.ObjectKey{Name: role}, binding); err != nil {
-		return fmt.Errorf("get ClusterRoleBinding %s: %w", role, err)
+// bindTo sets the subjects of one binding, if they are others; of kept, those that it has stay. The binding is read from
+// the API server: two reads for each change of a dispatcher are little, and an older one would be written over and over.
+func (r *Reconciler) bindTo(ctx context.Context, binding sharedBinding, subjects, kept []rbacv1.Subject) error {
+	uid, existing, err := binding.read(ctx, r.Reader)
+	if err != nil {
+		return fmt.Errorf("get %s: %w", binding, err)
 	}
+	subjects = slices.Clone(subjects) // other bindings have the same
 	for _, s := range kept {
-		if slices.Contains(binding.Subjects, s) {
+		if slices.Contains(existing, s) {
 			subjects = append(subjects, s)
 		}
 	}
 	slices.SortFunc(subjects, func(a, b rbacv1.Subject) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
-	if slices.Equal(binding.Subjects, subjects) {
+	if slices.Equal(existing, subjects) {
 		return nil
 	}
-	wanted := rbacv1ac.ClusterRoleBinding(role).WithUID(binding.UID) // a binding that is deleted just now is not made
-	for _, s := range subjects {
-		wanted.WithSubjects(rbacv1ac.Subject().WithKind(s.Kind).WithName(s.Name).WithNamespace(s.Namespace))
-	}
-	if err := r.Client.Apply(ctx, wanted, client.FieldOwner(names.FieldOwner), client.ForceOwnership); err != nil {
-		return fmt.Errorf("set the subjects of ClusterRoleBinding %s: %w", role, err)
+	if err := r.Client.Apply(ctx, binding.with(uid, subjects), client.FieldOwner(names.FieldOwner), client.ForceOwnership); err != nil {
+		return fmt.Errorf("set the subjects of %s: %w", binding, err)
 	}
 	return nil
 }

@@ -33,6 +33,8 @@ import (
 //
 // +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhookdispatchers,verbs=list;watch
 // +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhookdispatchers/status,verbs=get;patch
+// +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhookdispatchers,verbs=list;watch,roleName=eventflow-tenant-namespace
+// +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhookdispatchers/status,verbs=get;patch,roleName=eventflow-tenant-namespace
 
 // growAgain is how long after a claim could not grow it is tried again: its class may allow it by then.
 const growAgain = 5 * time.Minute
@@ -49,6 +51,8 @@ type Reconciler struct {
 	Version string
 	// Grants knows where the manager may make dispatchers.
 	Grants *Grants
+	// Namespaces are those that the manager works on, with Roles alone; none if it works on all.
+	Namespaces []string
 
 	watches *watches
 }
@@ -67,7 +71,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	r.watches = &watches{manager: mgr, controller: made, namespaces: make(map[string]struct{})}
 	return errors.Join(
 		r.watches.watch(r.Grants.home),
-		r.watches.watchBindings(handler.EnqueueRequestsFromMapFunc(r.every)),
+		r.watches.watchBindings(r.shared(), handler.EnqueueRequestsFromMapFunc(r.every)),
 	)
 }
 

@@ -42,6 +42,8 @@ type Default struct {
 	Reader client.Reader
 	// Namespace that the dispatcher is created in.
 	Namespace string
+	// Alone makes dispatchers of other namespaces not count, where the manager may not look for them.
+	Alone bool
 }
 
 // NeedLeaderElection makes one manager of several do it.
@@ -70,7 +72,11 @@ func (d *Default) ensure(ctx context.Context) error {
 		return err
 	}
 	existing := &v1alpha1.WebhookDispatcherList{}
-	if err := d.Reader.List(ctx, existing, client.Limit(1)); err != nil {
+	options := []client.ListOption{client.Limit(1)}
+	if d.Alone {
+		options = append(options, client.InNamespace(d.Namespace))
+	}
+	if err := d.Reader.List(ctx, existing, options...); err != nil {
 		return fmt.Errorf("list dispatchers: %w", err)
 	}
 	if len(existing.Items) == 0 {

@@ -76,15 +76,19 @@ func (w *watches) watch(namespace string) error {
 	return nil
 }
 
-// watchBindings watches the two cluster-wide bindings, each by its name.
-func (w *watches) watchBindings(all handler.EventHandler) error {
-	for _, name := range []string{names.StatusRole, names.AuthRole} {
-		binding := cache.ByObject{Field: fields.OneTermEqualSelector("metadata.name", name)}
-		one, err := w.cache(cache.Options{ByObject: map[client.Object]cache.ByObject{&rbacv1.ClusterRoleBinding{}: binding}})
+// watchBindings watches the shared bindings, each by its name.
+func (w *watches) watchBindings(bindings []sharedBinding, all handler.EventHandler) error {
+	for _, binding := range bindings {
+		var kind client.Object = &rbacv1.ClusterRoleBinding{}
+		named := cache.ByObject{Field: fields.OneTermEqualSelector("metadata.name", binding.role)}
+		if binding.namespace != "" {
+			kind, named.Namespaces = &rbacv1.RoleBinding{}, map[string]cache.Config{binding.namespace: {}}
+		}
+		one, err := w.cache(cache.Options{ByObject: map[client.Object]cache.ByObject{kind: named}})
 		if err != nil {
 			return err
 		}
-		if err := w.from(one, &rbacv1.ClusterRoleBinding{}, all); err != nil {
+		if err := w.from(one, kind, all); err != nil {
 			return err
 		}
 	}

@@ -44,6 +44,9 @@ const (
 	AuthRole = "eventflow-dispatcher-auth"
 	// NamespaceRole allows the manager to make dispatchers in the namespaces in which it is bound to the manager.
 	NamespaceRole = "eventflow-dispatcher-namespace"
+	// TenantRole allows a manager with Roles alone to work on the subscriptions of the namespaces in which it is bound to the
+	// manager.
+	TenantRole = "eventflow-tenant-namespace"
 )
 
 // Workload is the name of what a dispatcher becomes in its namespace: Deployment, Service, ServiceAccount and so on.

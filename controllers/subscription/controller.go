@@ -23,6 +23,14 @@ import (
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=list;watch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get
+//
+// In each namespace that a manager with Roles alone works on, the same, and its one namespace in place of all:
+//
+// +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhooksubscriptions,verbs=get;list;watch,roleName=eventflow-tenant-namespace
+// +kubebuilder:rbac:groups=webhooks.clinikapi.com,resources=webhooksubscriptions/status,verbs=patch,roleName=eventflow-tenant-namespace
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get,roleName=eventflow-tenant-namespace
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch,roleName=eventflow-tenant-namespace
+// +kubebuilder:rbac:groups="",resources=configmaps,verbs=get,roleName=eventflow-tenant-namespace
 
 // Reconciler reconciles WebhookSubscriptions.
 type Reconciler struct {
@@ -32,6 +40,8 @@ type Reconciler struct {
 	Reader client.Reader
 	// Tables is where accepted subscriptions go.
 	Tables *routes.Tables
+	// Namespaces knows what namespaces are.
+	Namespaces Namespaces
 	// SecretLabel is what Secrets must have.
 	SecretLabel SecretLabel
 
@@ -43,6 +53,9 @@ type Reconciler struct {
 // configMapsChecked is how often a ConfigMap that a subscription names is looked at: it is not watched, because clusters have
 // many ConfigMaps that change all the time.
 const configMapsChecked = 2 * time.Minute
+
+// forbiddenChecked is how often it is asked for a subscription that the manager may not read any more.
+const forbiddenChecked = 10 * time.Minute
 
 // decision is a verdict with what it follows from.
 type decision struct {
@@ -56,7 +69,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	err := r.Client.Get(ctx, req.NamespacedName, sub)
 	switch {
 	case apierrors.IsNotFound(err):
-		return reconcile.Result{}, r.gone(ctx, req.NamespacedName)
+		return r.gone(ctx, req.NamespacedName)
 	case err != nil:
 		return reconcile.Result{}, fmt.Errorf("get subscription: %w", err)
 	case !sub.DeletionTimestamp.IsZero():
@@ -80,16 +93,18 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 
 // gone takes a deleted subscription out of its table. That cancels its deliveries for good, so the API server is asked:
 // a cache may not yet show what the table holds already.
-func (r *Reconciler) gone(ctx context.Context, key client.ObjectKey) error {
+func (r *Reconciler) gone(ctx context.Context, key client.ObjectKey) (reconcile.Result, error) {
 	err := r.Reader.Get(ctx, key, &v1alpha1.WebhookSubscription{})
-	if apierrors.IsNotFound(err) {
+	switch {
+	case apierrors.IsNotFound(err):
 		r.forget(key)
-		return nil
+		return reconcile.Result{}, nil
+	case apierrors.IsForbidden(err): // in a namespace that is not worked on any more: nobody says that it is gone
+		return reconcile.Result{RequeueAfter: forbiddenChecked}, nil
+	case err != nil:
+		return reconcile.Result{}, fmt.Errorf("make sure that a subscription is gone: %w", err)
 	}
-	if err != nil {
-		return fmt.Errorf("make sure that a subscription is gone: %w", err)
-	}
-	return nil // the cache will tell of it
+	return reconcile.Result{}, nil // the cache will tell of it
 }
 
 func (r *Reconciler) forget(key client.ObjectKey) {

@@ -81,8 +81,8 @@ func labelsRead(sub *v1alpha1.WebhookSubscription) string {
 
 // standing is how a dispatcher treats a namespace: whether it takes the namespace's subscriptions, and on which terms.
 func (r *Reconciler) standing(ctx context.Context, d *v1alpha1.WebhookDispatcher, name string) (bool, *terms, error) {
-	namespace := metadata("Namespace")
-	if err := r.Client.Get(ctx, client.ObjectKey{Name: name}, namespace); err != nil {
+	namespace, err := r.Namespaces.Get(ctx, name)
+	if err != nil {
 		return false, nil, fmt.Errorf("get namespace: %w", err)
 	}
 	set := labels.Set(namespace.Labels)

@@ -45,15 +45,33 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 			return fmt.Errorf("index subscriptions by %s: %w", field, err)
 		}
 	}
-	return ctrl.NewControllerManagedBy(mgr).
+	controlled := ctrl.NewControllerManagedBy(mgr).
 		Named("subscription").
 		For(&v1alpha1.WebhookSubscription{}, builder.WithPredicates(predicate.Funcs{UpdateFunc: matters})).
 		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.naming), builder.OnlyMetadata).
-		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.within), builder.OnlyMetadata, builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		Watches(&v1alpha1.WebhookDispatcher{}, handler.EnqueueRequestsFromMapFunc(r.deliveredBy), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WatchesRawSource(r.Tables.Review.Source()).
-		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: backoff.RateLimiter(), NewQueue: fair.NewQueue}).
-		Complete(r)
+		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: backoff.RateLimiter(), NewQueue: fair.NewQueue})
+	if polled, ok := r.Namespaces.(*PolledNamespaces); ok {
+		polled.changed = func(ctx context.Context, namespace client.Object) {
+			r.Tables.Review.Add(keys(r.within(ctx, namespace))...)
+		}
+		if err := mgr.Add(polled); err != nil {
+			return fmt.Errorf("add what looks at namespaces: %w", err)
+		}
+	} else {
+		controlled.Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.within), builder.OnlyMetadata, builder.WithPredicates(predicate.LabelChangedPredicate{}))
+	}
+	return controlled.Complete(r)
+}
+
+// keys are those that requests are for.
+func keys(requests []reconcile.Request) []client.ObjectKey {
+	found := make([]client.ObjectKey, len(requests))
+	for i := range requests {
+		found[i] = requests[i].NamespacedName
+	}
+	return found
 }
 
 // matters reports whether the status, or the entry in the table, may follow from an update. Counts of deliveries do not:

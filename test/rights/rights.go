@@ -112,7 +112,7 @@ func Rules(file string) (map[string][]Right, error) {
 		return nil, fmt.Errorf("read the roles: %w", err)
 	}
 	roles := make(map[string][]Right)
-	for document := range bytes.SplitSeq(text, []byte("\n---\n")) {
+	for _, document := range Documents(text) {
 		var role rbacv1.ClusterRole
 		if err := yaml.Unmarshal(document, &role); err != nil {
 			return nil, fmt.Errorf("read the roles: %w", err)
@@ -123,6 +123,9 @@ func Rules(file string) (map[string][]Right, error) {
 	}
 	return roles, nil
 }
+
+// Documents are those of a file of manifests.
+func Documents(text []byte) [][]byte { return bytes.Split(text, []byte("\n---\n")) }
 
 // Of returns the rights that rules give.
 func Of(rules []rbacv1.PolicyRule) (rights []Right) {
