@@ -183,7 +183,7 @@ func TestComponents(t *testing.T) {
 		"resources: [%[1]s/default]\ncomponents: [%[1]s/components/no-default-dispatcher]": "--create-default-dispatcher=false",
 		"namespace: clinic-a\ncomponents: [%s/components/dispatcher-namespace]":            "namespace: clinic-a",
 		"namespace: clinic-a\ncomponents: [%s/components/tenant-namespace]":                "namespace: clinic-a",
-		"resources: [%s/namespaced]":                                                       "--namespaces=$(POD_NAMESPACE)",
+		"resources: [%s/namespaced]": "--namespaces=$(POD_NAMESPACE)",
 	} {
 		if output := kubectl(t, "kustomize", kustomization(t, text)); !strings.Contains(output, want) {
 			t.Errorf("%s: want %s in it:\n%s", text, want, output)
