@@ -6,6 +6,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/controllers/dispatcher"
 )
 
 // cacheOptions keep in memory what the controllers look at, and no more: of Secrets and Namespaces, whose metadata alone is
@@ -19,6 +20,10 @@ func transform(home string) toolscache.TransformFunc {
 	return func(in any) (any, error) {
 		object, ok := in.(metav1.Object)
 		if !ok { // the tombstone of an object that was deleted unseen
+			return in, nil
+		}
+		if dispatcher.HoldsSettings(object) { // the manager's own: it is compared with what it is to be
+			dispatcher.OwnFields(object)
 			return in, nil
 		}
 		object.SetManagedFields(nil)

@@ -13,7 +13,7 @@ type WebhookDispatcherStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// settingsGeneration is the generation of the spec whose settings every pod works by: the fields that take effect without
-	// a restart. The pods set it.
+	// a restart. A change of other fields, such as replicas, leaves it as it is. The pods set it.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	SettingsGeneration int64 `json:"settingsGeneration,omitempty"`

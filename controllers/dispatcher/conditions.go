@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,6 +26,7 @@ type observation struct {
 	fixed      string                        // what it said to a change of the claim that it will not take
 	version    string                        // of Event Flow that the pods are to run; "" if that is not known
 	grant      string                        // how to let the manager make dispatchers here, "" if it may
+	settings   int64                         // the generation that the settings of now came with; 0 if that is the dispatcher's
 	renewing   bool                          // the volume, which never held an event, is being replaced
 }
 
@@ -230,7 +232,7 @@ func otherVersion(o observation) (string, string, bool) {
 // are of an earlier version, and about to be replaced.
 func settingsBehind(o observation) (string, string, bool) {
 	inForce := o.dispatcher.Status.SettingsGeneration
-	return v1alpha1.ReasonPending, "waiting for the pods to take the change over: " + inspect(o.dispatcher), inForce != 0 && inForce < o.dispatcher.Generation
+	return v1alpha1.ReasonPending, "waiting for the pods to take the change over: " + inspect(o.dispatcher), inForce != 0 && inForce < cmp.Or(o.settings, o.dispatcher.Generation)
 }
 
 // inspect is how to see what keeps the pods.

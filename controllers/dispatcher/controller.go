@@ -15,6 +15,7 @@ import (
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -26,6 +27,7 @@ import (
 	"github.com/clinikapi/eventflow/controllers/backoff"
 	"github.com/clinikapi/eventflow/controllers/names"
 	"github.com/clinikapi/eventflow/controllers/status"
+	"github.com/clinikapi/eventflow/dispatcher/settings"
 )
 
 // What the manager may do in all namespaces. What it may write beside statuses is said in grants.go and bindings.go. It
@@ -68,7 +70,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	if err != nil {
 		return err
 	}
-	r.watches = &watches{manager: mgr, controller: made, namespaces: make(map[string]struct{})}
+	r.watches = &watches{manager: mgr, controller: made, namespaces: make(map[string]cache.Cache)}
 	return errors.Join(
 		r.watches.watch(r.Grants.home),
 		r.watches.watchBindings(r.shared(), handler.EnqueueRequestsFromMapFunc(r.every)),
@@ -147,6 +149,7 @@ func (r *Reconciler) observe(ctx context.Context, d *v1alpha1.WebhookDispatcher)
 	if o.connection, err = r.connection(ctx, d); err != nil {
 		return o, err
 	}
+	o.settings = settingsGeneration(d, r.secretMetadata(ctx, d.Namespace, settings.SecretName(d.Name)))
 	o.deployment, err = r.deployment(ctx, d)
 	return o, err
 }
@@ -189,7 +192,7 @@ func (r *Reconciler) apply(ctx context.Context, o *observation) error {
 	}
 	errs := []error{r.clearRollingUpdate(ctx, o)}
 	for _, object := range wanted {
-		err := r.Client.Apply(ctx, object.configuration, client.FieldOwner(names.FieldOwner), client.ForceOwnership)
+		err := r.applyOne(ctx, o.dispatcher.Namespace, object)
 		if err == nil {
 			continue
 		}
@@ -210,6 +213,15 @@ func (r *Reconciler) apply(ctx context.Context, o *observation) error {
 		o.refused = missing
 	}
 	return errors.Join(append(errs, err)...)
+}
+
+// applyOne applies an object that does not stand.
+func (r *Reconciler) applyOne(ctx context.Context, namespace string, object object) error {
+	wanted, err := digested(object.configuration)
+	if err != nil || r.applied(ctx, namespace, wanted) {
+		return err
+	}
+	return r.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(wanted), client.FieldOwner(names.FieldOwner), client.ForceOwnership)
 }
 
 // isRefusal reports whether the API server will go on saying no.

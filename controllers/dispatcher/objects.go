@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"cmp"
 	"maps"
 
 	corev1 "k8s.io/api/core/v1"
@@ -32,8 +33,10 @@ func objects(o observation, image Image) ([]object, error) {
 	name := names.Workload(d.Name)
 	result := []object{{kind: "ServiceAccount", name: name, configuration: serviceAccount(d)}}
 	result = append(result, access(d)...)
-	if document, err := settingsOf(d).Encode(); err == nil { // else the pods keep those before, and Accepted says why
-		result = append(result, object{kind: "Secret", name: settings.SecretName(d.Name), configuration: settingsSecret(d, document)})
+	wanted := settingsOf(d)
+	wanted.Generation = cmp.Or(o.settings, d.Generation)
+	if document, err := wanted.Encode(); err == nil { // else the pods keep those before, and Accepted says why
+		result = append(result, object{kind: "Secret", name: settings.SecretName(d.Name), configuration: settingsSecret(d, document, wanted.Generation)})
 	}
 	if d.Spec.Store.Postgres == nil {
 		result = append(result, object{kind: "PersistentVolumeClaim", name: names.Claim(d.Name), configuration: persistentVolumeClaim(d, o.claim)})

@@ -40,7 +40,14 @@ type watches struct {
 	controller controller.Controller
 
 	mu         sync.Mutex
-	namespaces map[string]struct{}
+	namespaces map[string]cache.Cache
+}
+
+// of returns the cache of what dispatchers of a namespace become, nil if that is not watched.
+func (w *watches) of(namespace string) cache.Cache {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.namespaces[namespace]
 }
 
 // byLabel enqueues the dispatcher that an object was made for.
@@ -72,7 +79,7 @@ func (w *watches) watch(namespace string) error {
 			return err
 		}
 	}
-	w.namespaces[namespace] = struct{}{}
+	w.namespaces[namespace] = kinds
 	return nil
 }
 
@@ -98,7 +105,12 @@ func (w *watches) watchBindings(bindings []sharedBinding, all handler.EventHandl
 // cache returns a cache that runs with the manager.
 func (w *watches) cache(options cache.Options) (cache.Cache, error) {
 	options.Scheme, options.Mapper, options.HTTPClient = w.manager.GetScheme(), w.manager.GetRESTMapper(), w.manager.GetHTTPClient()
-	options.DefaultTransform = cache.TransformStripManagedFields()
+	options.DefaultTransform = func(in any) (any, error) {
+		if object, ok := in.(metav1.Object); ok {
+			OwnFields(object)
+		}
+		return in, nil
+	}
 	made, err := cache.New(w.manager.GetConfig(), options)
 	if err != nil {
 		return nil, fmt.Errorf("make a cache: %w", err)

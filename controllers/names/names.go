@@ -2,6 +2,7 @@
 package names
 
 import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -72,7 +73,7 @@ func Selector(dispatcher string) map[string]string {
 }
 
 // Dispatcher returns the WebhookDispatcher that an object was made for, and false if its labels name none.
-func Dispatcher(object client.Object) (client.ObjectKey, bool) {
+func Dispatcher(object metav1.Object) (client.ObjectKey, bool) {
 	labels := object.GetLabels()
 	key := client.ObjectKey{Namespace: labels[DispatcherNamespaceLabel], Name: labels[DispatcherLabel]}
 	return key, labels[ManagedByLabel] == ManagedBy && key.Name != "" && key.Namespace != ""
