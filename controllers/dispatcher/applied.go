@@ -34,7 +34,7 @@ const settingsAnnotation = "webhooks.clinikapi.com/settings"
 // syncedWithin is how long to wait for a cache that was just made.
 const syncedWithin = 5 * time.Second
 
-// OwnFields leaves of an object's metadata what the manager applied, which tells whether an object stands.
+// OwnFields leaves of an object's metadata what the manager applied, by which it is known whether an object stands.
 func OwnFields(object metav1.Object) {
 	annotations := make(map[string]string)
 	for _, key := range []string{appliedAnnotation, settingsAnnotation} {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -26,7 +27,7 @@ const FieldOwner = "eventflow-dispatcher"
 var errAnother = errors.New("another subscription bears this name")
 
 // listPage is how many subscriptions are listed with one request.
-const listPage = 500
+const listPage = 1000
 
 type apiClient struct {
 	subscriptions dynamic.NamespaceableResourceInterface
@@ -49,36 +50,84 @@ func NewClient(config *rest.Config) (Client, error) {
 	return apiClient{client.Resource(v1alpha1.GroupVersion.WithResource("webhooksubscriptions")), plain}, nil
 }
 
-// page is a part of a list: of each subscription no more than is looked at.
-type page struct {
-	Metadata metav1.ListMeta `json:"metadata"`
-	Items    []struct {
-		Metadata struct {
-			UID string `json:"uid"`
-		} `json:"metadata"`
-		Status v1alpha1.WebhookSubscriptionStatus `json:"status"`
-	} `json:"items"`
+// listed is what is looked at of a subscription in a list.
+type listed struct {
+	Metadata struct {
+		UID string `json:"uid"`
+	} `json:"metadata"`
+	Status v1alpha1.WebhookSubscriptionStatus `json:"status"`
 }
 
 func (c apiClient) List(ctx context.Context, each func(identity string, status v1alpha1.WebhookSubscriptionStatus)) error {
 	next := ""
 	for {
-		text, err := c.plain.Get().Resource("webhooksubscriptions").
-			Param("limit", strconv.Itoa(listPage)).Param("continue", next).Do(ctx).Raw()
+		stream, err := c.plain.Get().Resource("webhooksubscriptions").
+			Param("limit", strconv.Itoa(listPage)).Param("continue", next).Stream(ctx)
 		if err != nil {
 			return fmt.Errorf("list the statuses: %w", err)
 		}
-		var part page
-		if err := json.Unmarshal(text, &part); err != nil {
+		next, err = decodePage(stream, each)
+		if err := errors.Join(err, stream.Close()); err != nil {
 			return fmt.Errorf("decode a list of subscriptions: %w", err)
 		}
-		for i := range part.Items {
-			each(part.Items[i].Metadata.UID, part.Items[i].Status)
-		}
-		if next = part.Metadata.Continue; next == "" {
+		if next == "" {
 			return nil
 		}
 	}
+}
+
+// decodePage calls each with what a list holds, and returns where the next page begins. It holds one subscription at a time,
+// however large the page is.
+func decodePage(page io.Reader, each func(identity string, status v1alpha1.WebhookSubscriptionStatus)) (next string, err error) {
+	decoder := json.NewDecoder(page)
+	if err := enter(decoder, '{'); err != nil {
+		return "", err
+	}
+	for decoder.More() {
+		key, err := decoder.Token()
+		if err != nil {
+			return "", err
+		}
+		switch key {
+		case "items":
+			err = decodeItems(decoder, each)
+		case "metadata":
+			var meta metav1.ListMeta
+			err = decoder.Decode(&meta)
+			next = meta.Continue
+		default:
+			var skipped json.RawMessage
+			err = decoder.Decode(&skipped)
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	_, err = decoder.Token() // the end, which a page that was cut off does not have
+	return next, err
+}
+
+func decodeItems(decoder *json.Decoder, each func(identity string, status v1alpha1.WebhookSubscriptionStatus)) error {
+	if err := enter(decoder, '['); err != nil {
+		return err
+	}
+	for decoder.More() {
+		var item listed
+		if err := decoder.Decode(&item); err != nil {
+			return err
+		}
+		each(item.Metadata.UID, item.Status)
+	}
+	_, err := decoder.Token()
+	return err
+}
+
+func enter(decoder *json.Decoder, delimiter json.Delim) error {
+	token, err := decoder.Token()
+	if err == nil && token != delimiter {
+		err = fmt.Errorf("%v where %v has to be", token, delimiter)
+	}
+	return err
 }
 
 func (c apiClient) Get(ctx context.Context, route *routing.Route) (v1alpha1.WebhookSubscriptionStatus, error) {

@@ -11,7 +11,7 @@
 //	deliveries: counts   ─► upkeep, the most wrong first ┘
 //	start: survey        ─► what differs from what stands
 //
-// Nothing is written that would change nothing. What stands is found out after a restart by a list, 500 subscriptions with a
+// Nothing is written that would change nothing. What stands is found out after a restart by a list, 1,000 subscriptions with a
 // request, so that times of transition stay; what came into the table, or changed in it, does not wait for that, and nothing is
 // asked about what came.
 package status

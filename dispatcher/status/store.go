@@ -47,6 +47,7 @@ type StoreReporter struct {
 	settings func() int64
 	inForce  int64
 	lookAt   time.Time // when the status is read next
+	adopted  bool      // what stood at the start was looked at
 }
 
 // maxVersion bounds the version that is written, as the schema does.
@@ -91,6 +92,7 @@ func (r *StoreReporter) Run(ctx context.Context, ready func() error) {
 
 // Report writes what follows from err, an error of opening the store or of Ready, if it differs from what was written.
 func (r *StoreReporter) Report(ctx context.Context, err error) {
+	r.adopt(ctx)
 	reason := storeReason(err)
 	usage := r.shown
 	if r.usage != nil && !time.Now().Before(r.showAt) {
@@ -120,22 +122,51 @@ func (r *StoreReporter) Report(ctx context.Context, err error) {
 	}
 }
 
+// adopt takes what stands at the start, by a process of the same version, for what was written: a restart that changes nothing
+// writes nothing.
+func (r *StoreReporter) adopt(ctx context.Context) {
+	if r.adopted {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	found, err := r.read(ctx)
+	if err != nil { // it is written anyway, and tried again then
+		return
+	}
+	r.adopted = true
+	if found.Version != r.shownVersion() || found.Store.Reason == "" {
+		return
+	}
+	now := time.Now()
+	r.written, r.inForce, r.shown = found.Store.Reason, found.SettingsGeneration, found.LargestTenants
+	r.lookAt, r.showAt = now.Add(lookPause), now.Add(usagePause) // by then the tenants' usage is counted
+}
+
+// read returns the status that stands.
+func (r *StoreReporter) read(ctx context.Context) (v1alpha1.WebhookDispatcherStatus, error) {
+	object, err := r.dispatcher.Get(ctx, r.name, metav1.GetOptions{}, "status")
+	if err != nil {
+		return v1alpha1.WebhookDispatcherStatus{}, fmt.Errorf("read the status: %w", err)
+	}
+	var found v1alpha1.WebhookDispatcher
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &found); err != nil {
+		return v1alpha1.WebhookDispatcherStatus{}, fmt.Errorf("decode the dispatcher: %w", err)
+	}
+	return found.Status, nil
+}
+
 // bring makes the status say what it is to say, and returns the generation that it then has. What was written already is
 // written again only if it does not stand. A generation that is not known yet stays as it is: an apply that leaves it out
 // would take it from the other pods, which share the field owner.
 func (r *StoreReporter) bring(ctx context.Context, reason string, usage []v1alpha1.TenantUsage, inForce int64, written bool) (int64, error) {
 	if written || inForce == 0 {
-		object, err := r.dispatcher.Get(ctx, r.name, metav1.GetOptions{}, "status")
+		now, err := r.read(ctx)
 		if err != nil {
-			return 0, fmt.Errorf("read the status: %w", err)
+			return 0, err
 		}
-		var found v1alpha1.WebhookDispatcher
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &found); err != nil {
-			return 0, fmt.Errorf("decode the dispatcher: %w", err)
-		}
-		inForce = cmp.Or(inForce, found.Status.SettingsGeneration)
+		inForce = cmp.Or(inForce, now.SettingsGeneration)
 		r.lookAt = time.Now().Add(lookPause)
-		now := found.Status
 		if written && now.Store.Reason == reason && now.SettingsGeneration == inForce && now.Version == r.shownVersion() {
 			return inForce, nil
 		}

@@ -167,3 +167,37 @@ func TestLastWordIsOfALivePod(t *testing.T) {
 		<-done
 	})
 }
+
+// TestRestartWritesNoStatus: a dispatcher that starts and finds what it would say writes nothing, also of the tenants' usage
+// that it has not counted yet. What differs is written.
+func TestRestartWritesNoStatus(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		version, before string
+		err             error
+		wantWrites      int
+	}{
+		"nothing changed": {version: "v2", before: v1alpha1.ReasonStoreReady},
+		"another version": {version: "v3", before: v1alpha1.ReasonStoreReady, wantWrites: 1},
+		"another state":   {version: "v2", before: v1alpha1.ReasonStoreFull, wantWrites: 1},
+		"first start":     {version: "v2", wantWrites: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			usage := []v1alpha1.TenantUsage{{Namespace: "clinic-a", PendingDeliveries: 3}}
+			shared := &sharedStatus{status: v1alpha1.WebhookDispatcherStatus{
+				Version: "v2", Store: v1alpha1.StoreReport{Reason: tt.before}, SettingsGeneration: 7, LargestTenants: usage,
+			}}
+			r := &StoreReporter{dispatcher: shared, name: "default", logger: logr.Discard()}
+			r.ShowVersion(tt.version)
+			r.ShowSettings(func() int64 { return 7 })
+			r.ShowUsage(func() []v1alpha1.TenantUsage { return nil })
+			for range 3 {
+				r.Report(t.Context(), tt.err)
+			}
+			if _, writes := shared.now(); writes != tt.wantWrites {
+				t.Errorf("%d writes, want %d", writes, tt.wantWrites)
+			}
+		})
+	}
+}
