@@ -24,8 +24,12 @@ type world struct {
 	dispatcher bool
 	replicas   int32
 	pods       int32
+	isCut      bool
 	secret     string // "", "key" or "other": the key that Secret "key" has
 	subs       map[string]*wish
+
+	wire *wire
+	pod  *pod
 }
 
 // wish is a subscription as it was applied last.
@@ -36,7 +40,7 @@ func (w *world) step(t *testing.T, random *rand.Rand) {
 	t.Helper()
 	name := fmt.Sprintf("sub-%d", random.IntN(4))
 	d := in(w.namespace, "main", &v1alpha1.WebhookDispatcher{})
-	switch what := random.IntN(9); {
+	switch what := random.IntN(12); {
 	case what < 3 && w.subs[name] == nil, what < 2:
 		w.subs[name] = &wish{invalid: random.IntN(3) == 0, suspend: random.IntN(3) == 0}
 		w.apply(t, name)
@@ -58,13 +62,34 @@ func (w *world) step(t *testing.T, random *rand.Rand) {
 	case what == 6:
 		w.pods = 1 - w.pods
 		w.applyPods(t)
-	case what == 7 && w.subs[name] != nil:
-		program(t, in(w.namespace, name, &v1alpha1.WebhookSubscription{}))
+	case what == 7:
+		w.pod.stop(t)
+	case what < 10: // the API server is unavailable to both planes, or available again
+		w.isCut = !w.isCut
+		w.wire.cut(w.isCut)
 	default:
-		if err := manager.stop(); err != nil {
-			t.Fatal(err)
-		}
-		manager.start(controllers.Options{})
+		w.isCut = false // without an API server it does not start
+		w.wire.cut(false)
+		w.restartManager(t)
+	}
+	w.kubelet(t)
+}
+
+func (w *world) restartManager(t *testing.T) {
+	t.Helper()
+	if err := manager.stop(); err != nil {
+		t.Fatal(err)
+	}
+	manager.startAs(w.wire.config(managerConfig), controllers.Options{})
+}
+
+// kubelet has the dispatcher's process run while there is a pod to be.
+func (w *world) kubelet(t *testing.T) {
+	t.Helper()
+	if w.dispatcher && w.replicas == 1 && w.pods == 1 {
+		w.pod.start(t)
+	} else {
+		w.pod.stop(t)
 	}
 }
 
@@ -119,7 +144,7 @@ func (w *world) want(sub *v1alpha1.WebhookSubscription) (metav1.ConditionStatus,
 		return metav1.ConditionFalse, v1alpha1.ReasonSecretKeyMissing
 	case w.replicas == 0:
 		return metav1.ConditionFalse, v1alpha1.ReasonDispatcherSuspended
-	case sub.Status.ProgrammedGeneration != sub.Generation:
+	case sub.Status.ProgrammedGeneration != sub.Generation && !w.pod.runs(): // as it was said last
 		return metav1.ConditionUnknown, v1alpha1.ReasonPending
 	case w.pods == 0:
 		return metav1.ConditionFalse, v1alpha1.ReasonDispatcherUnavailable
@@ -138,6 +163,9 @@ func (w *world) holds(ctx context.Context) error {
 		}
 		status, reason := w.want(sub)
 		ready := meta.FindStatusCondition(sub.Status.Conditions, v1alpha1.ConditionReady)
+		if w.pod.runs() && status == metav1.ConditionTrue && sub.Status.ProgrammedGeneration != sub.Generation {
+			return fmt.Errorf("%s: the dispatcher does not say that it works by generation %d", name, sub.Generation)
+		}
 		if ready == nil || ready.Status != status || ready.Reason != reason || ready.ObservedGeneration != sub.Generation || sub.Status.ObservedGeneration != sub.Generation {
 			return fmt.Errorf("%s: want Ready=%s (%s), have %+v", name, status, reason, ready)
 		}
@@ -145,33 +173,64 @@ func (w *world) holds(ctx context.Context) error {
 	return nil
 }
 
-// TestStatusesFollowFromTheWorld does random things, restarts of the manager among them. In the end each status is what a look
-// at the world says, and a manager that knows nothing of the history changes none. It is not parallel: it stops the manager.
+// TestStatusesFollowFromTheWorld does random things: applies, deletions, changes of the Secret, restarts of both planes, and an
+// API server that is unavailable to them. In the end each status is what a look at the world says, and planes that know
+// nothing of the history change none. It is not parallel: it stops the manager.
 func TestStatusesFollowFromTheWorld(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	w := &world{namespace: namespace(t), subs: map[string]*wish{}}
+	w := &world{namespace: namespace(t), subs: map[string]*wish{}, wire: newWire(t)}
+	w.pod = newPod(t, w.wire, w.namespace)
+	defer func() {
+		if err := manager.stop(); err != nil {
+			t.Error(err)
+		}
+		manager.start(controllers.Options{})
+	}()
+	w.restartManager(t)
 	for range 60 {
 		w.step(t, random)
+	}
+	w.wire.cut(false)
+	if random.IntN(2) == 0 { // else hardly any history ends with what delivers
+		w.complete(t)
 	}
 	if w.dispatcher {
 		appears(t, in(w.namespace, workload, &appsv1.Deployment{}), exists)
 	}
 	w.applyPods(t)
+	w.kubelet(t)
 	eventually(t, w.holds)
+	w.forgets(t)
+}
+
+// complete adds what is missing for subscriptions to be delivered.
+func (w *world) complete(t *testing.T) {
+	t.Helper()
+	if !w.dispatcher {
+		dispatcher(t, w.namespace)
+	}
+	one := int32(1)
+	change(t, in(w.namespace, "main", &v1alpha1.WebhookDispatcher{}), func(d *v1alpha1.WebhookDispatcher) { d.Spec.Replicas = &one })
+	w.dispatcher, w.replicas, w.pods, w.secret = true, 1, 1, "current"
+	w.applySecret(t)
+	w.subs["sub-0"] = &wish{}
+	w.apply(t, "sub-0")
+}
+
+// forgets restarts both planes, and keeps that they write no status once more.
+func (w *world) forgets(t *testing.T) {
+	t.Helper()
+	settled(t, w.namespace)
 	versions := map[string]string{}
 	for name := range w.subs {
-		sub := in(w.namespace, name, &v1alpha1.WebhookSubscription{})
-		if err := api.Get(t.Context(), client.ObjectKeyFromObject(sub), sub); err != nil {
-			t.Fatal(err)
-		}
-		versions[name] = sub.ResourceVersion
+		versions[name] = get(t, in(w.namespace, name, &v1alpha1.WebhookSubscription{})).ResourceVersion
 	}
-	if err := manager.stop(); err != nil {
-		t.Fatal(err)
-	}
-	manager.start(controllers.Options{})
+	w.pod.stop(t)
+	w.wire.cut(false)
+	w.restartManager(t)
+	w.kubelet(t)
 	last := create(t, subscription(w.namespace, "sub-z", func(s *v1alpha1.WebhookSubscription) { s.Spec.Events = []string{"invoice.*"} }))
 	eventually(t, func(ctx context.Context) error { // it is looked at behind the others
 		if err := api.Get(ctx, client.ObjectKeyFromObject(last), last); err != nil {
@@ -182,13 +241,14 @@ func TestStatusesFollowFromTheWorld(t *testing.T) {
 		}
 		return nil
 	})
+	if w.pod.runs() && w.secret == "current" {
+		news := subscription(w.namespace, "sub-y")
+		become(t, create(t, news), v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonReady)
+	}
 	for name, before := range versions {
-		sub := in(w.namespace, name, &v1alpha1.WebhookSubscription{})
-		if err := api.Get(t.Context(), client.ObjectKeyFromObject(sub), sub); err != nil {
-			t.Fatal(err)
-		}
+		sub := get(t, in(w.namespace, name, &v1alpha1.WebhookSubscription{}))
 		if sub.ResourceVersion != before {
-			t.Errorf("a manager that knows nothing of the history wrote %s: %+v", name, sub.Status.Conditions)
+			t.Errorf("planes that know nothing of the history wrote %s: %+v", name, sub.Status.Conditions)
 		}
 	}
 }
