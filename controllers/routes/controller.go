@@ -86,7 +86,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if wait := time.Until(table.next); wait > 0 {
+	now := time.Now()
+	if wait := table.next.Sub(now); wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, nil
+	}
+	if wait := table.gather(now); wait > 0 {
 		return reconcile.Result{RequeueAfter: wait}, nil
 	}
 	if err := table.paced(ctx, r.Tables.storage(d)); err != nil {

@@ -18,6 +18,44 @@ const (
 	bytesAtOnce    = 16 << 20
 )
 
+// Changes come in bursts, such as when a Secret is rotated that hundreds of subscriptions name. A flush that began with the first
+// of them would leave the rest for the next one, a second later.
+const (
+	// gatherQuiet is how long nothing has to change for a burst to be over.
+	gatherQuiet = 50 * time.Millisecond
+	// gatherMost is how long a burst is waited for.
+	gatherMost = 250 * time.Millisecond
+)
+
+// burst is when the first and the last of the changes came that wait for a flush; zero if there are none.
+type burst struct{ first, last time.Time }
+
+func (b *burst) note(now time.Time) {
+	if b.first.IsZero() {
+		b.first = now
+	}
+	b.last = now
+}
+
+// wait is how long to gather more of it.
+func (b *burst) wait(now time.Time) time.Duration {
+	if b.first.IsZero() {
+		return 0
+	}
+	return max(0, min(b.last.Add(gatherQuiet).Sub(now), b.first.Add(gatherMost).Sub(now)))
+}
+
+// gather is how long to wait for more changes before a flush; if it is 0, the flush begins now.
+func (t *Table) gather(now time.Time) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	wait := t.burst.wait(now)
+	if wait == 0 {
+		t.burst = burst{}
+	}
+	return wait
+}
+
 // allowance is a token bucket that may be overdrawn by one write: how large a shard is shows once it is encoded.
 type allowance struct {
 	most, perSecond float64

@@ -28,6 +28,8 @@ type Table struct {
 	suspects map[string]string
 	// leftovers are Secrets of shards that no index names; they are removed behind the next one.
 	leftovers map[string]struct{}
+	// burst is when entries changed since the last flush began.
+	burst burst
 	// moving is set from when the table was divided anew until an index says so.
 	moving bool
 
@@ -255,6 +257,7 @@ func (t *Table) writtenAs(name string) writtenSecret {
 
 // change sets an entry, or removes it if it is nil, and notes what was there when the shard was written last.
 func (t *Table) change(s *shard, identity string, entry *routing.Entry) {
+	t.burst.note(time.Now())
 	if _, found := s.before[identity]; !found {
 		s.before[identity] = s.entries[identity]
 	}
