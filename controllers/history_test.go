@@ -68,8 +68,6 @@ func (w *world) step(t *testing.T, random *rand.Rand) {
 		w.isCut = !w.isCut
 		w.wire.cut(w.isCut)
 	default:
-		w.isCut = false // without an API server it does not start
-		w.wire.cut(false)
 		w.restartManager(t)
 	}
 	w.kubelet(t)
@@ -80,7 +78,7 @@ func (w *world) restartManager(t *testing.T) {
 	if err := manager.stop(); err != nil {
 		t.Fatal(err)
 	}
-	manager.startAs(w.wire.config(managerConfig), controllers.Options{})
+	manager.startSupervised(w.wire.config(managerConfig), controllers.Options{})
 }
 
 // kubelet has the dispatcher's process run while there is a pod to be.

@@ -224,6 +224,27 @@ func (p *process) startAs(config *rest.Config, o controllers.Options) {
 	go func() { p.done <- controllers.Run(ctx, config, o) }()
 }
 
+// startSupervised starts a manager that is started again when it fails, as Kubernetes does: one that loses the API server
+// while it starts ends.
+func (p *process) startSupervised(config *rest.Config, o controllers.Options) {
+	ctx, cancel := context.WithCancel(context.Background())
+	p.cancel, p.done = cancel, make(chan error, 1)
+	o.MetricsAddress, o.ProbeAddress, o.DispatcherImage = "0", "0", testImage
+	go func() {
+		for {
+			err := controllers.Run(ctx, config, o)
+			if err == nil || ctx.Err() != nil {
+				p.done <- nil
+				return
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}()
+}
+
 func (p *process) stop() error {
 	p.cancel()
 	select {
