@@ -64,7 +64,7 @@ func (w *wire) accept() {
 		if err != nil {
 			return
 		}
-		far, err := net.DialTimeout("tcp", w.server, 5*time.Second) //nolint:noctx // it is on this machine
+		far, err := net.DialTimeout("tcp", w.server, 5*time.Second)
 		if err != nil || !w.keep(near, far) {
 			_ = near.Close()
 			if far != nil {

@@ -93,7 +93,7 @@ func owns(found *metav1.PartialObjectMetadata, configuration map[string]any) boo
 			continue
 		}
 		var fields map[string]any
-		if err := json.Unmarshal(entry.FieldsV1.Raw, &fields); err != nil {
+		if err := json.Unmarshal(entry.FieldsV1.GetRawBytes(), &fields); err != nil {
 			return false
 		}
 		return covers(fields, owned(configuration))

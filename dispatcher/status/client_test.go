@@ -43,7 +43,9 @@ func TestListReadsPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := make(map[string]int64)
-	each := func(identity string, status v1alpha1.WebhookSubscriptionStatus) { seen[identity] = status.ProgrammedGeneration }
+	each := func(identity string, status v1alpha1.WebhookSubscriptionStatus) {
+		seen[identity] = status.ProgrammedGeneration
+	}
 	if err := client.List(t.Context(), each); err != nil {
 		t.Fatal(err)
 	}
