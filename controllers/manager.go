@@ -67,9 +67,48 @@ func work(ctx context.Context, cluster *rest.Config, o Options) error {
 	if err := errors.Join(addControllers(ctx, mgr, o, image, scope), addChecks(mgr)); err != nil {
 		return err
 	}
-	if err := mgr.Start(ctx); err != nil {
+	if err := start(ctx, mgr); err != nil {
 		return fmt.Errorf("run the manager: %w", err)
 	}
+	return nil
+}
+
+// unsyncedStop is how long a manager may take to stop before its caches hold what the API server has. Nothing works by then.
+const unsyncedStop = time.Second
+
+// start runs a manager until ctx ends. A library's manager waits for its caches even then; if the API server does not answer,
+// that would be for as long as Kubernetes lets it.
+func start(ctx context.Context, mgr ctrl.Manager) error {
+	synced, done := make(synced), make(chan error, 1)
+	if err := mgr.Add(synced); err != nil {
+		return err
+	}
+	go func() { done <- mgr.Start(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-synced:
+		return <-done
+	case <-time.After(unsyncedStop):
+		return nil
+	}
+}
+
+// synced is closed once the manager's caches hold what the API server has.
+type synced chan struct{}
+
+// NeedLeaderElection lets it be known of each of several managers.
+func (synced) NeedLeaderElection() bool { return false }
+
+// Start is called then.
+func (s synced) Start(ctx context.Context) error {
+	close(s)
+	<-ctx.Done()
 	return nil
 }
 
