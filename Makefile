@@ -6,6 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 IMAGE ?= eventflow:$(VERSION)
+IMAGE_REPOSITORY ?= ghcr.io/clinikapi/eventflow
 CONTAINER_TOOL ?= docker
 KUBECTL ?= kubectl
 CLUSTER ?=
@@ -26,7 +27,7 @@ modules = $(patsubst %/go.mod,%,$(shell git ls-files 'go.mod' '*/go.mod' | sed '
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	  /^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: generate
 generate: ## Generate deepcopy functions, CRDs, RBAC, docs/api-reference.md and docs/states.md
@@ -39,6 +40,7 @@ generate: ## Generate deepcopy functions, CRDs, RBAC, docs/api-reference.md and 
 
 .PHONY: lint
 lint: bin/golangci-lint bin/vale ## Check style, the order of packages, the API's conventions and the English
+	cd hack/release && ../../bin/golangci-lint run ./...
 	bin/golangci-lint run ./...
 	bin/vale --output=line *.md docs $$(git ls-files '*.go' ':!*zz_generated*' ':!*/testdata/*')
 	@[[ $$(bin/vale --output=line --no-exit hack/vale/testdata | cut -d: -f4 | sort -u | wc -l) == 4 ]] || \
@@ -121,6 +123,14 @@ build: ## Build bin/eventflow, a static binary
 .PHONY: image
 image: ## Build the container image
 	$(CONTAINER_TOOL) build --build-arg VERSION=$(VERSION) --tag $(IMAGE) .
+
+.PHONY: release
+release: ## Make all files of a release of HEAD in bin/release (VERSION=1.2.3, KEY=FILE, IMAGE_REPOSITORY), see docs/releasing.md
+	go run -C hack/release . -version=$(VERSION) -output=$(CURDIR)/bin/release -image=$(IMAGE_REPOSITORY) $(if $(KEY),-key=$(abspath $(KEY)))
+
+.PHONY: release-check
+release-check: ## Make a release of HEAD twice, compare, verify (RELEASE_PLATFORMS, RELEASE_FRESH=1 to compile twice)
+	go test -C hack/release -count=1 -timeout=30m .
 
 .PHONY: install
 install: ## Install the CRDs alone
