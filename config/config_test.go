@@ -64,13 +64,19 @@ func TestInstall(t *testing.T) {
 			kubectl(t, "wait", "--for=condition=Established", "--timeout=60s", "crd", "-l", "app.kubernetes.io/part-of=eventflow")
 		}
 	}
+	const budget = "poddisruptionbudget/eventflow-manager"
+	before := kubectl(t, "--namespace=eventflow-system", "get", budget, "-o", "jsonpath={.metadata.resourceVersion}")
 	for _, folder := range []string{"default", "samples"} {
 		again := kubectl(t, "apply", "-k", folder)
 		for line := range strings.Lines(again) {
-			if !strings.HasSuffix(strings.TrimSpace(line), " unchanged") && !strings.Contains(line, "secret/") {
+			sent := strings.Contains(line, "secret/") || strings.Contains(line, "poddisruptionbudget") // of both, kubectl always sends something
+			if !sent && !strings.HasSuffix(strings.TrimSpace(line), " unchanged") {
 				t.Errorf("apply -k %s again: want nothing changed, got %s", folder, line)
 			}
 		}
+	}
+	if after := kubectl(t, "--namespace=eventflow-system", "get", budget, "-o", "jsonpath={.metadata.resourceVersion}"); after != before {
+		t.Errorf("the second apply changes %s", budget)
 	}
 	t.Run("access", testAccess)
 	t.Run("secret policy", testSecretPolicy)
