@@ -30,10 +30,11 @@ help: ## Show this list
 	  /^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: generate
-generate: ## Generate deepcopy functions, CRDs, RBAC, docs/api-reference.md and docs/states.md
+generate: ## Generate deepcopy functions, CRDs, RBAC, the chart's part of them, docs/api-reference.md and docs/states.md
 	$(tool) controller-gen object paths=./api/...
 	$(tool) controller-gen crd paths=./api/v1alpha1/... output:crd:dir=config/crd/bases
 	$(tool) controller-gen rbac:roleName=eventflow-manager paths=./controllers/... output:rbac:dir=config/rbac
+	go run -C hack/release ./chart generate
 	$(tool) crd-ref-docs --log-level=ERROR --source-path=api/v1alpha1 --config=hack/tools/api-reference/config.yaml \
 	  --templates-dir=hack/tools/api-reference --renderer=markdown --output-path=docs/api-reference.md
 	go test -count=1 -run AreDocumented ./controllers/subscription ./controllers/dispatcher ./dispatcher/status -update
@@ -83,6 +84,10 @@ test: ## Run the unit tests, and the envtest suites against a real API server
 	tail -n +2 bin/cover.out >>cover.out
 	@go tool cover -func=cover.out | awk '$$1 == "total:" { print "coverage of all packages: " $$3 }'
 	@$(MAKE) receivers
+
+.PHONY: chart
+chart: ## Test the Helm chart, and compare it with config/
+	go test -C hack/release -count=1 ./chart
 
 .PHONY: receivers
 receivers: ## Test the receivers in Node and Python
