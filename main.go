@@ -34,15 +34,16 @@ import (
 var version string
 
 func main() {
-	os.Exit(run(os.Args[1:]))
+	os.Exit(run(os.Args[0], os.Args[1:]))
 }
 
-// run executes the command line and returns the process's exit code. An error is one line.
-func run(args []string) int {
+// run executes the command line of the program, and returns the process's exit code. An error is one line.
+func run(program string, args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	root := rootCommand()
+	namedFor(root, program)
 	root.SetArgs(args)
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "eventflow: %v\n", err)
@@ -64,8 +65,9 @@ func rootCommand() *cobra.Command {
 		},
 	}
 	root.SetVersionTemplate("eventflow {{.Version}}\n")
-	root.AddCommand(dispatcherCommand(), managerCommand(), demo.Command(buildVersion()))
+	root.AddCommand(dispatcherCommand(), managerCommand(), demo.Command(buildVersion()), describeCommand())
 	root.AddCommand(test.Command(buildVersion()), trigger.Command(buildVersion()))
+	addCompletion(root)
 	return root
 }
 

@@ -8,7 +8,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"eventflow": main})
+	testscript.Main(m, map[string]func(){"eventflow": main, plugin: main})
 }
 
 func TestCommandLine(t *testing.T) {
