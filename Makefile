@@ -133,9 +133,14 @@ image: ## Build the container image
 release: ## Make all files of a release of HEAD in bin/release (VERSION=1.2.3, KEY=FILE, IMAGE_REPOSITORY), see docs/releasing.md
 	go run -C hack/release . -version=$(VERSION) -output=$(CURDIR)/bin/release -image=$(IMAGE_REPOSITORY) $(if $(KEY),-key=$(abspath $(KEY)))
 
+.PHONY: release-candidate
+release-candidate: ## Make a release of HEAD for linux in bin/candidate, which make e2e then runs (RELEASE=bin/candidate)
+	rm -rf bin/candidate
+	RELEASE_CANDIDATE=$(CURDIR)/bin/candidate go test -C hack/release -count=1 -timeout=30m -run '^TestRelease$$/^$$' .
+
 .PHONY: release-check
-release-check: ## Make a release of HEAD twice, compare, verify (RELEASE_PLATFORMS, RELEASE_FRESH=1 to compile twice)
-	go test -C hack/release -count=1 -timeout=30m .
+release-check: ## Make a release of HEAD twice, or once beside RELEASE=bin/candidate; compare, verify (RELEASE_PLATFORMS, RELEASE_FRESH=1)
+	RELEASE_CANDIDATE=$(abspath $(RELEASE)) go test -C hack/release -count=1 -timeout=30m .
 
 .PHONY: install
 install: ## Install the CRDs alone

@@ -93,8 +93,15 @@ func (r *release) make(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := r.writeManifests(digest); err != nil {
-		return err
+	for _, step := range []func() error{
+		func() error { return r.writeManifests(digest) },
+		func() error { return r.writeChart(digest) },
+		r.writePlugin,
+		func() error { return r.writeMan(ctx, binaries) },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
 	}
 	return r.writeChecksums()
 }

@@ -23,15 +23,23 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+	"sigs.k8s.io/yaml"
 )
 
 const testVersion = "9.8.7"
 
 // TestRelease makes a release of HEAD and looks at it as a user would. RELEASE_PLATFORMS names the platforms, linux on this
-// architecture if left out. With RELEASE_FRESH=1 the second build compiles all anew.
+// architecture if left out. With RELEASE_FRESH=1 the second build compiles all anew. RELEASE_CANDIDATE is a folder that keeps
+// the first one; if it is there already, it is looked at as it is.
 func TestRelease(t *testing.T) {
 	commit := strings.TrimSpace(tool(t, "../..", "git", "rev-parse", "HEAD"))
-	first := makeRelease(t, commit)
+	first := os.Getenv("RELEASE_CANDIDATE")
+	if _, err := os.Stat(filepath.Join(first, checksums)); first == "" || err != nil {
+		first = makeRelease(t, commit, first)
+	}
 	t.Run("twice", func(t *testing.T) { testTwice(t, commit, first) })
 	t.Run("checksums", func(t *testing.T) { testChecksums(t, first) })
 	t.Run("signature", func(t *testing.T) { testSignature(t, first) })
@@ -39,11 +47,14 @@ func TestRelease(t *testing.T) {
 	t.Run("image", func(t *testing.T) { testImage(t, first) })
 	t.Run("sbom", func(t *testing.T) { testSBOM(t, first) })
 	t.Run("manifests", func(t *testing.T) { testManifests(t, first) })
+	t.Run("chart", func(t *testing.T) { testChart(t, first) })
+	t.Run("plugin", func(t *testing.T) { testPlugin(t, first) })
+	t.Run("man pages", func(t *testing.T) { testMan(t, first) })
 }
 
 // makeRelease takes the files of a commit into a repository of its own, so that nothing of the checkout's state or path can get
 // into the release. A clone would do, but git does not make one of a checkout that belongs to another user.
-func makeRelease(t *testing.T, commit string) string {
+func makeRelease(t *testing.T, commit, output string) string {
 	t.Helper()
 	clone, archive := t.TempDir(), filepath.Join(t.TempDir(), "head.tar")
 	tool(t, "../..", "git", "archive", "--output="+archive, commit)
@@ -52,7 +63,9 @@ func makeRelease(t *testing.T, commit string) string {
 	tool(t, clone, "git", "add", "--all", "--force")
 	tool(t, clone, "env", "GIT_AUTHOR_DATE=2001-02-03T04:05:06Z", "GIT_COMMITTER_DATE=2001-02-03T04:05:06Z",
 		"git", "-c", "user.name=release", "-c", "user.email=release@example.com", "-c", "commit.gpgSign=false", "commit", "--quiet", "--message="+commit)
-	output := filepath.Join(t.TempDir(), "out")
+	if output == "" {
+		output = filepath.Join(t.TempDir(), "out")
+	}
 	platforms := os.Getenv("RELEASE_PLATFORMS")
 	if platforms == "" {
 		platforms = "linux/" + runtime.GOARCH
@@ -68,7 +81,7 @@ func testTwice(t *testing.T, commit, first string) {
 	if os.Getenv("RELEASE_FRESH") != "" {
 		t.Setenv("GOCACHE", t.TempDir())
 	}
-	second := makeRelease(t, commit)
+	second := makeRelease(t, commit, "")
 	want := names(t, first)
 	if got := namesOf(t, second); !slices.Equal(got, want) {
 		t.Fatalf("the second build has %v, the first %v", got, want)
@@ -265,6 +278,74 @@ func testManifests(t *testing.T, output string) {
 	images := regexp.MustCompile(`(?m)^ +(?:- )?image: (.*)$`).FindAllSubmatch(text, -1)
 	if len(images) != 1 || string(images[0][1]) != image {
 		t.Errorf("the manifests have %q, want the image %s", images, image)
+	}
+}
+
+// testChart lets Helm load and render the chart.
+func testChart(t *testing.T, output string) {
+	loaded, err := loader.Load(filepath.Join(output, product+"-"+testVersion+".tgz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if loaded.Metadata.Version != testVersion || loaded.Metadata.AppVersion != testVersion {
+		t.Errorf("the chart is version %s of %s", loaded.Metadata.Version, loaded.Metadata.AppVersion)
+	}
+	values, err := chartutil.ToRenderValues(loaded, nil, chartutil.ReleaseOptions{Name: product, Namespace: "hooks"}, chartutil.DefaultCapabilities)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := engine.Render(loaded, values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := strings.TrimSpace(string(read(t, output, product+"_"+testVersion+"_image.txt")))
+	if !strings.Contains(files[product+"/templates/deployment.yaml"], "image: "+image+"\n") {
+		t.Errorf("the chart does not run %s", image)
+	}
+	if !strings.Contains(files[product+"/templates/crds.yaml"], "kind: CustomResourceDefinition") {
+		t.Error("the chart has no resource definitions")
+	}
+}
+
+// testPlugin: krew finds what it downloads, with the checksum that it has.
+func testPlugin(t *testing.T, output string) {
+	var plugin struct {
+		Spec struct {
+			Version   string
+			Platforms []struct{ URI, SHA256, Bin string }
+		}
+	}
+	if err := yaml.Unmarshal(read(t, output, "krew.yaml"), &plugin); err != nil {
+		t.Fatal(err)
+	}
+	archives, err := filepath.Glob(filepath.Join(output, "*_amd64.tar.gz"))
+	if err != nil || len(archives) == 0 || plugin.Spec.Version != "v"+testVersion || len(plugin.Spec.Platforms) < len(archives) {
+		t.Fatalf("%d archives (%v) and %+v", len(archives), err, plugin)
+	}
+	for _, p := range plugin.Spec.Platforms {
+		if name := p.URI[strings.LastIndex(p.URI, "/")+1:]; sum(read(t, output, name)) != p.SHA256 || p.Bin != product {
+			t.Errorf("%+v is not what the release has", p)
+		}
+	}
+}
+
+// testMan lets man's own formatter read the pages, where it is installed.
+func testMan(t *testing.T, output string) {
+	folder := t.TempDir()
+	tool(t, folder, "tar", "-xzf", filepath.Join(output, product+"_"+testVersion+"_man.tar.gz"))
+	for name, want := range map[string]string{
+		"man/eventflow.1": "EVENTFLOW", "man/eventflow-dispatcher.1": "store", "man/eventflow-completion-kubectl.1": "kubectl",
+		"completion/eventflow.bash": "eventflow", "completion/_eventflow": "#compdef", "completion/eventflow.fish": "eventflow",
+		"completion/kubectl_complete-eventflow": "__complete",
+	} {
+		if text := string(read(t, folder, name)); !strings.Contains(text, want) {
+			t.Errorf("%s does not say %q", name, want)
+		}
+	}
+	if _, err := exec.LookPath("man"); err == nil {
+		if warnings := tool(t, folder, "sh", "-c", "man --warnings -l man/eventflow-dispatcher.1 2>&1 >/dev/null"); warnings != "" {
+			t.Error(warnings)
+		}
 	}
 }
 
