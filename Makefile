@@ -111,9 +111,9 @@ microbench: ## Run the packages' benchmarks
 	go test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: e2e
-e2e: ## Deliver an event on the cluster that KUBECONFIG names; LOAD_IMAGE loads images, see hack/e2e/doc.go
-	@[[ -n $${LOAD_IMAGE:-} ]] || { echo "LOAD_IMAGE is not set: for kind, make e2e LOAD_IMAGE=$(CURDIR)/hack/e2e/kind-image"; exit 1; }
-	go test -count=1 -timeout=30m -v ./hack/e2e
+e2e: ## Deliver an event on the cluster that KUBECONFIG names; LOAD_IMAGE or RELEASE and LOAD_ARCHIVE, see hack/e2e/doc.go
+	@[[ -n $${LOAD_ARCHIVE:-} ]] || [[ -n $${LOAD_IMAGE:-} ]] || { echo "LOAD_IMAGE is not set: for kind, make e2e LOAD_IMAGE=$(CURDIR)/hack/e2e/kind-image"; exit 1; }
+	RELEASE=$(abspath $(RELEASE)) go test -count=1 -timeout=30m -v -run '^TestEndToEnd$$' ./hack/e2e
 
 ##@ Use
 
@@ -151,11 +151,14 @@ uninstall: ## Remove the CRDs, and with them every subscription
 	$(KUBECTL) delete --ignore-not-found -k config/crd
 
 .PHONY: deploy
-deploy: ## Install everything, with IMAGE
+deploy: ## Install everything, with IMAGE, by tag or by digest
 	@mkdir -p bin/deploy
-	@image='$(IMAGE)'; printf '%s\n' \
+	@image='$(IMAGE)'; \
+	if [[ $$image == *@* ]]; then version="digest: $${image##*@}" name=$${image%@*}; \
+	else version="newTag: \"$${image##*:}\"" name=$${image%:*}; fi; \
+	printf '%s\n' \
 	  'resources: [../../config/default]' \
-	  "images: [{name: eventflow, newName: \"$${image%:*}\", newTag: \"$${image##*:}\"}]" >bin/deploy/kustomization.yaml
+	  "images: [{name: eventflow, newName: \"$$name\", $$version}]" >bin/deploy/kustomization.yaml
 	$(KUBECTL) apply -k bin/deploy
 	$(KUBECTL) -n eventflow-system rollout status deployment/eventflow-manager --timeout=2m
 

@@ -74,8 +74,8 @@ func (c *cluster) load(image, pkg string) {
 	c.run("", loader[0], append(loader[1:], image, binary)...)
 }
 
-// eventually waits until done returns true.
-func (c *cluster) eventually(what string, done func() bool) {
+// eventually waits until done returns true. If that takes too long, it says why.
+func (c *cluster) eventually(what string, done func() bool, why ...func()) {
 	c.t.Helper()
 	deadline := time.After(patience)
 	tick := time.NewTicker(500 * time.Millisecond)
@@ -84,6 +84,9 @@ func (c *cluster) eventually(what string, done func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline:
+			for _, say := range why {
+				say()
+			}
 			c.t.Fatalf("not within %s: %s", patience, what)
 		}
 	}

@@ -323,7 +323,7 @@ func testPlugin(t *testing.T, output string) {
 		t.Fatalf("%d archives (%v) and %+v", len(archives), err, plugin)
 	}
 	for _, p := range plugin.Spec.Platforms {
-		if name := p.URI[strings.LastIndex(p.URI, "/")+1:]; sum(read(t, output, name)) != p.SHA256 || p.Bin != product {
+		if base := p.URI[strings.LastIndex(p.URI, "/")+1:]; sum(read(t, output, base)) != p.SHA256 || p.Bin != product {
 			t.Errorf("%+v is not what the release has", p)
 		}
 	}

@@ -24,6 +24,7 @@ func run(args []string, output io.Writer) error {
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	root := flags.String("root", "../..", "the checkout")
+	packed := flags.String("chart", "", "the chart to render, a folder or an archive; without, that of the checkout")
 	namespace := flags.String("namespace", "eventflow-system", "namespace to render for")
 	known := flags.Bool("known", false, "render for a cluster that has the resource definitions already")
 	values := map[string]any{}
@@ -32,11 +33,14 @@ func run(args []string, output io.Writer) error {
 		return err
 	}
 	folder := filepath.Join(*root, "charts", "eventflow")
+	if *packed == "" {
+		*packed = folder
+	}
 	switch args[0] {
 	case "generate":
 		return generate(*root, folder)
 	case "template":
-		manifests, err := render(folder, *namespace, *known, values)
+		manifests, err := render(*packed, *namespace, *known, values)
 		if err != nil {
 			return err
 		}
