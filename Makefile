@@ -115,6 +115,10 @@ e2e: ## Deliver an event on the cluster that KUBECONFIG names; LOAD_IMAGE or REL
 	@[[ -n $${LOAD_ARCHIVE:-} ]] || [[ -n $${LOAD_IMAGE:-} ]] || { echo "LOAD_IMAGE is not set: for kind, make e2e LOAD_IMAGE=$(CURDIR)/hack/e2e/kind-image"; exit 1; }
 	RELEASE=$(abspath $(RELEASE)) go test -count=1 -timeout=30m -v -run '^TestEndToEnd$$' ./hack/e2e
 
+.PHONY: e2e-upgrade
+e2e-upgrade: ## Upgrade the previous version and go back under load, by the manifests and by Helm; as make e2e, about 6 minutes
+	E2E_UPGRADE=1 RELEASE=$(abspath $(RELEASE)) go test -count=1 -timeout=30m -v -run '^TestUpgrade$$' ./hack/e2e
+
 ##@ Use
 
 .PHONY: run
