@@ -41,11 +41,16 @@ generate: ## Generate deepcopy functions, CRDs, RBAC, the chart's part of them, 
 
 .PHONY: lint
 lint: bin/golangci-lint bin/vale ## Check style, the order of packages, the API's conventions and the English
+	go tool -modfile=hack/actionlint/go.mod actionlint
 	cd hack/release && ../../bin/golangci-lint run ./...
 	bin/golangci-lint run ./...
 	bin/vale --output=line *.md docs $$(git ls-files '*.go' ':!*zz_generated*' ':!*/testdata/*')
 	@[[ $$(bin/vale --output=line --no-exit hack/vale/testdata | cut -d: -f4 | sort -u | wc -l) == 4 ]] || \
 	  { echo "vale does not find each kind of sentence in hack/vale/testdata"; exit 1; }
+
+.PHONY: vulnerabilities
+vulnerabilities: ## Look up known vulnerabilities of what the program calls
+	$(tool) govulncheck ./...
 
 .PHONY: fmt
 fmt: bin/golangci-lint ## Format the code
