@@ -14,6 +14,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/engine"
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
 	"github.com/clinikapi/eventflow/dispatcher/payload"
+	"github.com/clinikapi/eventflow/dispatcher/query"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 	"github.com/clinikapi/eventflow/dispatcher/store/pebble"
@@ -51,8 +52,12 @@ func (c *clinic) start(s store.Store) *node {
 	if err != nil {
 		c.Fatal(err)
 	}
+	deliveries, err := query.New(query.Options{Store: s, Resume: n.engine.Resume, Now: s.Now})
+	if err != nil {
+		c.Fatal(err)
+	}
 	n.handler, err = ingest.New(ingest.Options{
-		Store: s, Routes: func() *routing.Table { return c.table }, Accept: n.engine.Accept, Resume: n.engine.Resume,
+		Store: s, Routes: func() *routing.Table { return c.table }, Accept: n.engine.Accept, Deliveries: deliveries,
 		Catalog: catalog, Authorizer: ingest.None{}, Now: s.Now, Logger: logr.Discard(),
 	})
 	if err != nil {
