@@ -46,9 +46,22 @@ type Event struct {
 	Body []byte
 	// Traceparent is the publisher's W3C trace context, if it sent one.
 	Traceparent string
+	// Sealed says that Body, and maybe ID, are ciphertexts. Only package sealed and the stores below it see such events.
+	Sealed bool
 
 	// Charge is the engine's: it says who pays for the memory that the event takes there.
 	Charge Charge
+}
+
+// SealedExtra is by how many bytes the Body of a sealed event is longer than the event's own.
+const SealedExtra = 110
+
+// Size is the length of the event's own body in bytes, also while it is sealed.
+func (e *Event) Size() int {
+	if e.Sealed {
+		return len(e.Body) - SealedExtra
+	}
+	return len(e.Body)
 }
 
 // Charge says how many deliveries keep an event in memory, and for whom. Only the engine reads and writes it, under its lock.
@@ -72,7 +85,8 @@ type Fanout struct {
 	Event *Event
 	// Due is when the deliveries fall due; their age counts from the event's acceptance.
 	Due time.Time
-	// Order is the hash of what the deliveries of ordered subscriptions are ordered by, 0 if there is nothing.
+	// Order is the hash of what the deliveries of ordered subscriptions are ordered by, 0 if there is nothing. A store may
+	// put another number in its place, the same for the same.
 	Order uint64
 	// Subscriptions that the event matched. The slice and what it refers to are shared and never written.
 	Subscriptions []*Subscription

@@ -8,7 +8,7 @@ func (f *Fanout) Delivery(sub *Subscription) PendingDelivery {
 		ID:    event.DeliveryID{Event: f.Event.Key, Subscription: sub.Key},
 		Due:   f.Due,
 		Since: f.Event.Key.Accepted(),
-		Size:  len(f.Event.Body),
+		Size:  f.Event.Size(),
 		Event: f.Event,
 	}
 	if sub.Ordered {

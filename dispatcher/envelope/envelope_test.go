@@ -290,7 +290,7 @@ func TestNothingIsShown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{fmt.Sprint(seed), fmt.Sprintf("%v %+v %#v %s", seed, seed, seed, seed), fmt.Sprintf("%v", ring), fmt.Sprintf("%+v %#v", *ring, ring)} {
+	for _, text := range []string{fmt.Sprintf("%v %+v %#v %s", seed, seed, seed, seed), fmt.Sprintf("%v", ring), fmt.Sprintf("%+v %#v", *ring, ring)} {
 		if strings.Contains(text, "SSSS") || strings.Contains(text, "83 83") || strings.Contains(text, "0x53, 0x53") ||
 			strings.Contains(text, "75 75") || strings.Contains(text, "0x4b, 0x4b") {
 			t.Errorf("shown: %s", text)

@@ -27,10 +27,10 @@ type KeyRing struct {
 // is the key's id.
 const CurrentFile = "current"
 
-// ErrNoKey: what was wrapped needs a key-encryption key that is not in the ring.
+// ErrNoKey says that what was wrapped needs a key-encryption key that is not in the ring.
 var ErrNoKey = errors.New("the key-encryption key is not there")
 
-// ErrNoKeys: the folder has no usable keys.
+// ErrNoKeys says that the folder has no usable keys.
 var ErrNoKeys = errors.New("no key-encryption keys")
 
 // keyID is what a key's id may be: a name of a Secret's data.
@@ -181,7 +181,7 @@ func (r *KeyRing) seal(label, name string, plain []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encrypt with key %s: %w", r.current, err)
 	}
-	return gcm.Seal(append(header, salt...), zeroNonce[:], plain, additional), nil
+	return gcm.Seal(append(header, salt...), zeroNonce[:], plain, additional), nil //nolint:gosec // G407: the key seals this alone
 }
 
 func (r *KeyRing) open(label, name string, sealed []byte) (plain []byte, id string, err error) {

@@ -102,7 +102,7 @@ func (s *Store) cancelKey(b *pebble.Batch, c *store.Cancel, now uint64) error {
 func (s *Store) plan(a *appending, b *pebble.Batch, e *store.NewEvent, p *store.Plan, now uint64) (bool, error) {
 	id := event.DeliveryID{Event: e.Event.Key, Subscription: p.Subscription.Key}
 	owner := tenantOf(p.Subscription.Tenant)
-	st := standing{pending: pending{key: p.Key, size: len(e.Event.Body)}, read: true}
+	st := standing{pending: pending{key: p.Key, size: e.Event.Size()}, read: true}
 	o := delivery.Outcome{Delivery: delivery.PendingDelivery{ID: id}}
 	if p.Failed {
 		o.State, o.Reason = delivery.Failed, delivery.ReasonScheduleFailed

@@ -144,7 +144,7 @@ func (a *appending) batchLength(events []store.NewEvent, unknown map[*delivery.S
 
 // setFresh stores the deliveries of an event accepted at the given time, due at once.
 func (a *appending) setFresh(b *pebble.Batch, f *delivery.Fanout, at, now uint64) delivery.Fanout {
-	h := history{pending: pending{since: at, size: len(f.Event.Body)}, due: at}
+	h := history{pending: pending{since: at, size: f.Event.Size()}, due: at}
 	if at > now+uint64(maxSkew) {
 		// The clock was set back. It would come to the time of acceptance late, and the delivery with it.
 		h.history, h.due = true, now

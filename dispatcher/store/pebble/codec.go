@@ -17,6 +17,7 @@ import (
 const (
 	recordVersion = 1
 	codecPlain    = 0
+	codecSealed   = 1 // of an event whose body package sealed encrypted; the body names its key
 	keyNone       = 0
 )
 
@@ -62,16 +63,24 @@ type decoder struct {
 }
 
 func newDecoder(kind string, value []byte) decoder {
-	d := decoder{rest: value, kind: kind}
+	d, _ := newDecoderOf(kind, value, codecPlain)
+	return d
+}
+
+// newDecoderOf is newDecoder for records of a codec up to the given one, which it returns.
+func newDecoderOf(kind string, value []byte, newest byte) (d decoder, codec byte) {
+	d = decoder{rest: value, kind: kind}
 	header := d.bytes(headerLength)
 	switch {
 	case d.failed:
 	case header[0] != recordVersion:
 		d.fail(&DamagedError{Kind: kind, Version: int(header[0])})
-	case header[1] != codecPlain || header[2] != keyNone:
+	case header[1] > newest || header[2] != keyNone:
 		d.fail(&DamagedError{Kind: kind})
+	default:
+		codec = header[1]
 	}
-	return d
+	return d, codec
 }
 
 func (d *decoder) fail(err error) {
@@ -151,6 +160,9 @@ func appendString(b []byte, s string) []byte {
 
 func appendEvent(b []byte, e *delivery.Event) []byte {
 	b = appendHeader(b)
+	if e.Sealed {
+		b[len(b)-headerLength+1] = codecSealed
+	}
 	b = appendString(b, e.Tenant)
 	b = appendString(b, e.ID)
 	b = appendString(b, string(e.Type))
@@ -169,9 +181,12 @@ func eventLength(e *delivery.Event) int {
 
 // decodeEvent reads an event, whose Body is part of value.
 func decodeEvent(key event.Key, value []byte) (*delivery.Event, error) {
-	d := newDecoder(kindEvent, value)
-	e := &delivery.Event{Key: key, Tenant: d.string(), ID: d.string(), Type: event.Type(d.string()), Traceparent: d.string()}
+	d, codec := newDecoderOf(kindEvent, value, codecSealed)
+	e := &delivery.Event{Key: key, Sealed: codec == codecSealed, Tenant: d.string(), ID: d.string(), Type: event.Type(d.string()), Traceparent: d.string()}
 	e.Body, d.rest = d.rest[:len(d.rest):len(d.rest)], nil
+	if e.Size() < 0 {
+		d.fail(&DamagedError{Kind: kindEvent})
+	}
 	return e, d.end()
 }
 

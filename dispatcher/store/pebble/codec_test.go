@@ -68,7 +68,7 @@ func records() map[string][][]byte {
 	attempted := full
 	attempted.planned, attempted.key = 5, plan.Key{3}
 	return map[string][][]byte{
-		kindEvent:   {appendEvent(nil, e), appendEvent(nil, &delivery.Event{})},
+		kindEvent:   {appendEvent(nil, e), appendEvent(nil, &delivery.Event{}), appendEvent(nil, &delivery.Event{Sealed: true, ID: "~x", Body: make([]byte, delivery.SealedExtra+1)})},
 		kindPending: {(&pending{size: 9}).append(nil), (&pending{order: 5}).append(nil), full.append(nil), planned.append(nil), (&pending{planned: 7}).append(nil)},
 		kindHistory: {
 			(&history{pending: full, due: 8, replayOf: someDelivery, list: someAttempts}).append(nil),

@@ -3,6 +3,7 @@ package pebble
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -29,6 +30,7 @@ const (
 var (
 	formatKey = []byte{spaceMeta, 'f', 'o', 'r', 'm', 'a', 't'}
 	clockKey  = []byte{spaceMeta, 'c', 'l', 'o', 'c', 'k'}
+	idKey     = []byte{spaceMeta, 'i', 'd'}
 )
 
 const lockPause = 50 * time.Millisecond
@@ -208,6 +210,9 @@ func (s *Store) restore() error {
 	if err := s.checkFormat(); err != nil {
 		return err
 	}
+	if err := s.restoreID(); err != nil {
+		return err
+	}
 	if err := s.estimatePending(); err != nil {
 		return err
 	}
@@ -270,6 +275,29 @@ func (s *Store) checkFormat() error {
 func (s *Store) setFormat() error {
 	if err := s.db.Set(formatKey, append(appendHeader(nil), format), pebble.Sync); err != nil {
 		return fmt.Errorf("write the format: %w", err)
+	}
+	return nil
+}
+
+// ID names the store: a copy of the directory has the same, and no other store has it. It is random, and made when the
+// directory is opened first.
+func (s *Store) ID() string { return s.id }
+
+func (s *Store) restoreID() error {
+	err := get(s.db, idKey, func(value []byte) (err error) {
+		if value == nil {
+			return nil
+		}
+		d := newDecoder(kindMeta, value)
+		s.id = d.string()
+		return d.end()
+	})
+	if err != nil || s.id != "" {
+		return err
+	}
+	s.id = rand.Text()
+	if err := s.db.Set(idKey, appendString(appendHeader(nil), s.id), pebble.Sync); err != nil {
+		return fmt.Errorf("write the store's id: %w", err)
 	}
 	return nil
 }

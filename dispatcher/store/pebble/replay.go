@@ -98,7 +98,7 @@ func (s *Store) replayFailed(b *pebble.Batch, found *entry, e *delivery.Event, s
 	}
 	again := standing{
 		pending: pending{
-			since: now, attempts: found.attempts, before: found.attempts, history: true, size: len(e.Body),
+			since: now, attempts: found.attempts, before: found.attempts, history: true, size: e.Size(),
 			planned: found.planned, key: found.key,
 		},
 		due: now, list: found.list, replayOf: found.replayOf,
@@ -120,7 +120,7 @@ func (s *Store) replayDelivered(b *pebble.Batch, found *entry, e delivery.Event)
 	}
 	id := event.DeliveryID{Event: e.Key, Subscription: found.id.Subscription}
 	return s.setReplayed(b, id, &e, standing{
-		pending: pending{since: at, history: true, size: len(e.Body)}, due: due, replayOf: found.id,
+		pending: pending{since: at, history: true, size: e.Size()}, due: due, replayOf: found.id,
 	})
 }
 

@@ -19,6 +19,7 @@ import (
 type Store struct {
 	options Options
 	dir     string
+	id      string
 	db      *pebble.DB
 	lock    *pebble.Lock // nil if the engine holds it
 

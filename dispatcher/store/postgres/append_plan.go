@@ -255,7 +255,7 @@ func (p *planning) decide(e *entry) {
 func (p *planning) decidePlan(e *entry, pl *store.Plan) {
 	d := &planned{entry: e, sub: pl.Subscription, standing: &standing{
 		PendingDelivery: delivery.PendingDelivery{
-			ID: event.DeliveryID{Event: e.key, Subscription: pl.Subscription.Key}, Size: len(e.event().Event.Body),
+			ID: event.DeliveryID{Event: e.key, Subscription: pl.Subscription.Key}, Size: e.event().Event.Size(),
 		},
 		tenant: tenantOf(pl.Subscription.Tenant), state: delivery.Pending,
 	}}

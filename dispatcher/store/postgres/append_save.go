@@ -146,7 +146,7 @@ func (w *writing) saveEntries(p *parts, into period, entries []*entry, refs map[
 			}
 		}
 		p.bytes += len(ev.Event.Body)
-		keys, bodies = append(keys, e.key[:]), append(bodies, sealBody(ev.Event.Body))
+		keys, bodies = append(keys, e.key[:]), append(bodies, encodeBody(ev.Event))
 		namespaces, ids = append(namespaces, ev.Event.Tenant), append(ids, ev.Event.ID)
 		types, traces = append(types, string(ev.Event.Type)), append(traces, ev.Event.Traceparent)
 		counts = append(counts, refs[e])

@@ -18,6 +18,7 @@ import (
 const (
 	recordVersion = 1
 	codecPlain    = 0
+	codecSealed   = 1 // of a body that package sealed encrypted; the body names its key
 	keyNone       = 0
 	headerLength  = 3
 )
@@ -37,9 +38,25 @@ func cutHeader(b []byte) ([]byte, error) {
 	return b[headerLength:], nil
 }
 
-// sealBody is the body as it is stored.
-func sealBody(body []byte) []byte {
-	return append(appendHeader(make([]byte, 0, headerLength+len(body))), body...)
+// encodeBody is an event's body as it is stored.
+func encodeBody(e *delivery.Event) []byte {
+	b := appendHeader(make([]byte, 0, headerLength+len(e.Body)))
+	if e.Sealed {
+		b[1] = codecSealed
+	}
+	return append(b, e.Body...)
+}
+
+// decodeBody sets the event's body to what encodeBody wrote of it.
+func decodeBody(e *delivery.Event, b []byte) (err error) {
+	if len(b) > headerLength && b[0] == recordVersion && b[1] == codecSealed && b[2] == keyNone {
+		if e.Body, e.Sealed = b[headerLength:], true; e.Size() < 0 {
+			return errDamaged
+		}
+		return nil
+	}
+	e.Body, err = cutHeader(b)
+	return err
 }
 
 // encodeAttempts is a list of attempts as it is stored.

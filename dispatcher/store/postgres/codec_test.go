@@ -44,13 +44,16 @@ func FuzzDecodeAttempts(f *testing.F) {
 func TestBodyRoundTrip(t *testing.T) {
 	t.Parallel()
 	for _, body := range [][]byte{{}, []byte("x"), bytes.Repeat([]byte{0xff, 0}, 1000)} {
-		got, err := cutHeader(sealBody(body))
-		if err != nil || !bytes.Equal(got, body) {
-			t.Errorf("%x became %x, %v", body, got, err)
+		for _, sealed := range []bool{false, len(body) > delivery.SealedExtra} {
+			var got delivery.Event
+			err := decodeBody(&got, encodeBody(&delivery.Event{Body: body, Sealed: sealed}))
+			if err != nil || !bytes.Equal(got.Body, body) || got.Sealed != sealed {
+				t.Errorf("%x became %x, %v", body, got.Body, err)
+			}
 		}
 	}
-	for name, damaged := range map[string][]byte{"short": {1, 0}, "newer": {2, 0, 0, 1}, "encrypted": {1, 0, 7, 1}} {
-		if _, err := cutHeader(damaged); err == nil {
+	for name, damaged := range map[string][]byte{"short": {1, 0}, "newer": {2, 0, 0, 1}, "of a newer codec": {1, 2, 0, 1}, "encrypted": {1, 0, 7, 1}, "short sealed": {1, 1, 0, 1}} {
+		if err := decodeBody(&delivery.Event{}, damaged); err == nil {
 			t.Errorf("a %s record was read", name)
 		}
 	}

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strings"
@@ -112,7 +113,7 @@ func (s *Store) readEventTables(ctx context.Context, conn querier, byTable map[s
 		e := &delivery.Event{Tenant: namespace, ID: id, Type: event.Type(kind), Traceparent: trace}
 		var err error
 		if e.Key, err = decodeKey(key); err == nil && bodies {
-			e.Body, err = cutHeader(body)
+			err = decodeBody(e, body)
 		}
 		into[e.Key] = e
 		return err
@@ -193,13 +194,17 @@ func (s *Store) answerEvents(batch []*eventRead) {
 			return err
 		})
 	}
+	given := make(map[event.Key]bool, len(found))
 	for _, r := range batch {
 		r.event, r.err = found[r.key], err
 		if r.event == nil && err == nil {
 			r.err = fmt.Errorf("find event %x: %w", r.key, store.ErrNotFound)
 		} else if r.event != nil {
 			own := *r.event // the engine keeps account in it
-			r.event = &own
+			if given[r.key] {
+				own.Body = bytes.Clone(own.Body) // a sealed one is opened in place
+			}
+			given[r.key], r.event = true, &own
 		}
 		close(r.done)
 	}

@@ -39,7 +39,7 @@ func (p *pendingRows) add(e *entry, sub *delivery.Subscription, due int64) {
 	p.subs, p.events = append(p.subs, sub.Key[:]), append(p.events, e.key[:])
 	p.dues, p.sinces = append(p.dues, due), append(p.sinces, e.at)
 	p.tenants, p.orders = append(p.tenants, p.tenant), append(p.orders, int64(order))
-	p.sizes, p.histories = append(p.sizes, int32(len(f.Event.Body))), append(p.histories, due != e.at)
+	p.sizes, p.histories = append(p.sizes, int32(f.Event.Size())), append(p.histories, due != e.at)
 }
 
 // clear forgets the deliveries, which were sent, and keeps their room.

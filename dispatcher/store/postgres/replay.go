@@ -152,7 +152,7 @@ func (r *replaying) queueEvent(b *pgx.Batch, st *standing) {
 	if at := plannedPeriod(st.Planned); !st.Planned.IsZero() && s.periods.has(at) {
 		text = s.sql(savePlannedAgain, at.table())
 	}
-	b.Queue(text, e.Key[:], e.Tenant, e.ID, string(e.Type), e.Traceparent, sealBody(e.Body))
+	b.Queue(text, e.Key[:], e.Tenant, e.ID, string(e.Type), e.Traceparent, encodeBody(e))
 }
 
 // failed makes the delivery itself pending: its receiver never had it.
@@ -188,7 +188,7 @@ func (r *replaying) delivered(at, now int64) *standing {
 func (r *replaying) standing(id event.DeliveryID, since, due int64, attempts int, list []delivery.Attempt, replayOf []byte) *standing {
 	return &standing{
 		PendingDelivery: delivery.PendingDelivery{
-			ID: id, Since: moment(since), Due: moment(due), Attempts: attempts, AttemptsBefore: attempts, Size: len(r.event.Body),
+			ID: id, Since: moment(since), Due: moment(due), Attempts: attempts, AttemptsBefore: attempts, Size: r.event.Size(),
 		},
 		state: delivery.Pending, tenant: r.tenant, history: true, list: list, replayOf: replayOf,
 	}

@@ -19,6 +19,7 @@ import (
 // Store keeps events and deliveries in a PostgreSQL database that many dispatchers share.
 type Store struct {
 	options Options
+	id      string
 	pool    *pgxpool.Pool
 	// control is apart from pool, so that leases are renewed however busy that is.
 	control *pgxpool.Pool
@@ -119,6 +120,9 @@ func (s *Store) open(ctx context.Context, config *pgxpool.Config) error {
 	return err
 }
 
+// ID names the store: a copy of the database has the same, and no other store has it.
+func (s *Store) ID() string { return s.id }
+
 // prepare makes the database ready for use.
 func (s *Store) prepare(ctx context.Context) error {
 	if err := s.connect(ctx); err != nil {
@@ -126,6 +130,9 @@ func (s *Store) prepare(ctx context.Context) error {
 	}
 	if err := s.migrate(ctx); err != nil {
 		return err
+	}
+	if err := s.pool.QueryRow(ctx, s.sql(`SELECT store FROM eventflow.meta WHERE id = 1`)).Scan(&s.id); err != nil {
+		return concealed(err)
 	}
 	if err := s.syncClock(ctx); err != nil {
 		return concealed(err)
