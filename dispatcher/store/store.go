@@ -33,6 +33,10 @@ var (
 	ErrDamaged = errors.New("the store is damaged")
 	// ErrNewer: a newer program wrote it.
 	ErrNewer = errors.New("a newer program wrote the store")
+	// ErrKeys: the encryption key of the tenant cannot be had now. It passes once the keys' place can be read.
+	ErrKeys = errors.New("the tenant's encryption key is not available")
+	// ErrErased: what was asked for was encrypted with a key that was deleted. It does not pass.
+	ErrErased = errors.New("the tenant's encryption key was deleted")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("the store is closed")
 )
@@ -84,7 +88,7 @@ const (
 	// EventBytes is for each event: its records' keys, their copies on the way to the disk, its answer.
 	EventBytes = 1 << 10
 	// BodyCopies is how many copies of each event's body are made.
-	BodyCopies = 2
+	BodyCopies = 3 // in the batch, on its way to the disk, and sealed
 	// DeliveryBytes and OrderedDeliveryBytes are for each delivery, to a subscription that is not ordered or is.
 	DeliveryBytes        = 112
 	OrderedDeliveryBytes = 224

@@ -328,7 +328,14 @@ func (m *model) check() {
 
 func (m *model) checkFirst(sub delivery.Subscription, pending []delivery.PendingDelivery) {
 	m.Helper()
-	for order := uint64(1); order < 4; order++ {
+	orders := map[uint64]bool{1: true, 2: true, 3: true}
+	for _, d := range pending {
+		orders[d.Order] = d.Order != 0
+	}
+	for order, some := range orders {
+		if !some {
+			continue
+		}
 		var want []delivery.PendingDelivery
 		for _, d := range pending {
 			if d.Order == order && (want == nil || slices.Compare(d.ID.Event[:], want[0].ID.Event[:]) < 0) {

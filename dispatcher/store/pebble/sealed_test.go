@@ -1,0 +1,13 @@
+package pebble_test
+
+import (
+	"testing"
+
+	"github.com/clinikapi/eventflow/dispatcher/store/storetest"
+)
+
+// TestConformanceSealed: the same promises with encryption on.
+func TestConformanceSealed(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, storetest.Sealed(memory))
+}
