@@ -1,6 +1,7 @@
 package envelope
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -199,7 +200,7 @@ func (s *Sealer) Open(dst []byte, event, kind string, sealed []byte) ([]byte, er
 	if sealed[0] != recordVersion || sealed[1] != suiteAES {
 		return dst, fmt.Errorf("%w: version %d, suite %d", ErrNewer, sealed[0], sealed[1])
 	}
-	if string(sealed[:headerLength]) != string(s.header[:]) {
+	if s.Foreign(sealed) {
 		return dst, ErrOtherSeed
 	}
 	gcm, additional, err := s.aead(sealed[headerLength:Prefix], event, kind)
@@ -211,6 +212,11 @@ func (s *Sealer) Open(dst []byte, event, kind string, sealed []byte) ([]byte, er
 		return dst, ErrDamaged
 	}
 	return opened, nil
+}
+
+// Foreign reports whether a sealed record says that it is of another seed, such as one that was deleted.
+func (s *Sealer) Foreign(sealed []byte) bool {
+	return len(sealed) >= headerLength && !bytes.Equal(sealed[2:headerLength], s.header[2:])
 }
 
 // The lengths of a sealed id's parts.

@@ -149,6 +149,11 @@ func (h *Handler) storeProblem(err error, batch bool) error {
 		return newProblem(unavailable, "the store has too little space left to accept more; send the request again later").retry(10 * time.Second)
 	case errors.Is(err, store.ErrReadOnly):
 		return newProblem(unavailable, "the database takes no writes now; send the request again later").retry(10 * time.Second)
+	case errors.Is(err, store.ErrKeys):
+		h.options.Logger.Error(err, "The encryption key of a namespace could not be had; what needs it waits, or is refused")
+		return newProblem(unavailable, "the namespace's encryption key is not available now; send the request again later").retry(5 * time.Second)
+	case errors.Is(err, store.ErrErased):
+		return newProblem(notFound, "the namespace's encryption key was deleted, and what was stored with it cannot be read any more")
 	case errors.Is(err, store.ErrClosed):
 		return newProblem(unavailable, "the dispatcher is stopping; send the request again").retry(time.Second)
 	}

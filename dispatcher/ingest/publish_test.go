@@ -367,6 +367,7 @@ func TestPublishStoreFails(t *testing.T) {
 		wantRetryAfter string
 	}{
 		"full":   {fmt.Errorf("append: %w", store.ErrFull), "10"},
+		"no key": {fmt.Errorf("append: %w", store.ErrKeys), "5"},
 		"closed": {store.ErrClosed, "1"},
 		"other":  {errors.New("/var/lib/eventflow/000012.log: no such device"), "2"},
 	} {

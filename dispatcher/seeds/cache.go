@@ -138,20 +138,36 @@ func (c *Cache) forget(tenant string) {
 
 // ask asks the Keeper, or waits for another that does. The question goes on when the first that asked gives up.
 func (c *Cache) ask(ctx context.Context, key flightKey) (*Keys, error) {
+	if f := c.flightOf(key); f != nil {
+		return f.wait(ctx)
+	}
+	free, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	select {
+	case c.asking <- struct{}{}:
+	case <-free.Done():
+		return nil, fmt.Errorf("get a tenant's seed: %w", free.Err())
+	}
 	c.mu.Lock()
 	f := c.flights[key]
-	if f == nil {
-		select {
-		case c.asking <- struct{}{}:
-		default:
-			c.mu.Unlock()
-			return nil, errors.New("get a tenant's seed: too many are being asked for")
-		}
+	if f == nil { // it may have ended while this call waited; to ask once more does no harm
 		f = &flight{done: make(chan struct{})}
 		c.flights[key] = f
 		go c.answer(context.WithoutCancel(ctx), key, f)
+	} else {
+		<-c.asking
 	}
 	c.mu.Unlock()
+	return f.wait(ctx)
+}
+
+func (c *Cache) flightOf(key flightKey) *flight {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.flights[key]
+}
+
+func (f *flight) wait(ctx context.Context) (*Keys, error) {
 	select {
 	case <-f.done:
 		return f.keys, f.err
