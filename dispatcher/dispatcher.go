@@ -53,6 +53,7 @@ type dispatcher struct {
 	memory      *budget.Budget // bytes, by namespace
 	registry    *prometheus.Registry
 	store       store.Store
+	below       store.Store // what is under the encryption
 	sender      *egress.Client
 	clients     kubernetes.Interface // nil without Kubernetes
 	engine      *engine.Engine
@@ -67,6 +68,7 @@ type dispatcher struct {
 	cluster     *rest.Config          // nil without Kubernetes
 	firstUse    *firstUse             // nil but for an embedded store of a WebhookDispatcher
 	reporter    *status.StoreReporter // nil without Kubernetes
+	encryption  *encryption           // nil if nothing is encrypted
 	programming programming
 
 	failed  chan error         // a part that cannot go on says so
@@ -114,6 +116,7 @@ func Run(ctx context.Context, options Options) error {
 
 // newDispatcher returns a dispatcher that has opened nothing yet.
 func newDispatcher(options Options) (*dispatcher, error) {
+	keepToOwner()
 	meant, err := options.check()
 	if err != nil {
 		return nil, err
@@ -192,13 +195,19 @@ func (d *dispatcher) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("set egress up: %w", err)
 	}
+	if err := d.prepareEncryption(); err != nil {
+		return err
+	}
 	if d.pebbleDir != "" {
 		if err := prepareUse(d.pebbleDir); err != nil {
 			return err
 		}
 	}
-	if d.store, err = d.waitForStore(ctx); err != nil {
+	if d.below, err = d.waitForStore(ctx); err != nil {
 		return err
+	}
+	if d.store, err = d.encrypt(d.below); err != nil {
+		return errors.Join(err, d.below.Close())
 	}
 	if err := d.trackUse(d.cluster); err != nil {
 		return errors.Join(err, d.store.Close())
@@ -296,7 +305,7 @@ func (d *dispatcher) openAPI() error {
 	if d.statuses != nil {
 		d.status = status.New(d.store, d.statuses, d.engine.Owns, d.Logger.WithName("status"))
 		d.programming.use = d.status.Use
-		d.programming.fleet, _ = d.store.(fleet)
+		d.programming.fleet, _ = d.below.(fleet)
 	}
 	var err error
 	var authorizer ingest.Authorizer = ingest.None{}
@@ -381,6 +390,9 @@ func (d *dispatcher) run(ctx context.Context, api, ops *server) error {
 		})
 	}
 	reporting.Go(func() { d.guarded.run(statusCtx, d.guardedNames()) })
+	if d.encryption != nil {
+		reporting.Go(func() { d.keepSeeds(statusCtx) })
+	}
 	if d.status != nil {
 		reporting.Go(func() { d.status.Run(statusCtx) })
 		d.reporter.ShowUsage(d.largest)

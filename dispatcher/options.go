@@ -67,6 +67,10 @@ type Options struct {
 	// DrainDelay is how long a stopping dispatcher accepts events while its clients and Services learn that it stops.
 	DrainDelay time.Duration
 
+	// EncryptionKeys is a folder of key-encryption keys; "" encrypts nothing. EncryptionSeeds is the folder of what they wrap;
+	// "" is seeds within EncryptionKeys.
+	EncryptionKeys, EncryptionSeeds string
+
 	// Settings is "kubernetes" if the settings that may change while the dispatcher runs come from its Secret in the cluster,
 	// in place of the options that say the same; "" if they are those options.
 	Settings string
@@ -110,6 +114,8 @@ func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&o.EventResources, "event-resource", nil, "a resource of the site's own, beside the clinical ones; may be repeated")
 	flags.IntVar(&o.MaxEventBytes, "max-event-bytes", 1<<20, "bound on one event's JSON")
 	o.addLimits(flags)
+	flags.StringVar(&o.EncryptionKeys, "encryption-keys", "", "folder of key-encryption keys, such as a mounted Secret: the file current names the key that encrypts, and each other file is a key; without, nothing is encrypted")
+	flags.StringVar(&o.EncryptionSeeds, "encryption-seeds", "", "folder that keeps a wrapped key for each namespace, not on the volume of the store; without, the folder seeds within that of --encryption-keys")
 	flags.DurationVar(&o.RetentionDelivered, "retention-delivered", 24*time.Hour, "how long a delivered delivery is kept")
 	flags.DurationVar(&o.RetentionFailed, "retention-failed", 720*time.Hour, "how long a failed delivery is kept")
 	flags.StringVar(&o.Name, "dispatcher-name", "default", "name of the WebhookDispatcher that this process is of")
@@ -197,6 +203,9 @@ func (o *Options) check() (understood, error) {
 		return s, errors.New("--tls-cert-file and --tls-key-file go together")
 	}
 	if err := o.checkLimits(); err != nil {
+		return s, err
+	}
+	if err := o.checkEncryption(s.pebbleDir); err != nil {
 		return s, err
 	}
 	var err error

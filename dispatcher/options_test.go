@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -46,6 +47,13 @@ func TestOptionsAreChecked(t *testing.T) {
 		"memory":         {[]string{"--max-memory=-1"}, "--max-memory"},
 		"quota":          {[]string{"--quota-pending-bytes=-1"}, "--quota-pending-bytes"},
 		"negative grace": {[]string{"--ingest-outage-grace=-1s"}, "--ingest-outage-grace"},
+		"encryption":     {[]string{"--encryption-keys=/keys"}, ""},
+		"keys with data": {[]string{"--encryption-keys=" + dir + "/keys"}, "--encryption-keys"},
+		"keys are data":  {[]string{"--encryption-keys=" + dir + "/../" + filepath.Base(dir)}, "--encryption-keys"},
+		"keys in state":  {[]string{"--state-dir=/state", "--encryption-keys=/state/keys"}, "--encryption-keys"},
+		"seeds in data":  {[]string{"--encryption-keys=/keys", "--encryption-seeds=" + dir}, "--encryption-seeds"},
+		"keys beside":    {[]string{"--encryption-keys=" + dir + "-keys"}, ""},
+		"seeds alone":    {[]string{"--encryption-seeds=/seeds"}, "--encryption-keys"},
 		"port":           {[]string{"--egress-allow-port=65536"}, "--egress-allow-port"},
 	} {
 		t.Run(name, func(t *testing.T) {

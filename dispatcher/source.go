@@ -32,7 +32,12 @@ func (d *dispatcher) lastGood() *routing.LastGood {
 	if dir == "" {
 		return nil
 	}
-	return routing.NewLastGood(filepath.Join(dir, "routes"))
+	kept := routing.NewLastGood(filepath.Join(dir, "routes"))
+	if d.encryption != nil {
+		kept.Encrypt(d.encryption.ring.Load)
+		d.encryption.lastGood = kept
+	}
+	return kept
 }
 
 // stateDir is the folder that keeps what was read last; "" if there is none.

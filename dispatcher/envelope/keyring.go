@@ -157,6 +157,12 @@ func (r *KeyRing) OpenFile(name string, sealed []byte) ([]byte, error) {
 // IsSealedFile reports whether the content begins as what SealFile returns; JSON, gzip and hexadecimal text do not.
 func IsSealedFile(content []byte) bool { return len(content) > 0 && content[0] == wrapVersion }
 
+// IsCurrent reports whether a file's content says that the current key sealed it.
+func (r *KeyRing) IsCurrent(sealed []byte) bool {
+	header := append([]byte{wrapVersion, byte(len(r.current))}, r.current...)
+	return bytes.HasPrefix(sealed, header)
+}
+
 // cipherOf returns the cipher of a key, a use and a salt, and the additional data of what has the header.
 func (r *KeyRing) cipherOf(id, label, name string, header, salt []byte) (cipher.AEAD, []byte, error) {
 	key := r.keys[id]

@@ -11,12 +11,23 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+
+	"github.com/clinikapi/eventflow/dispatcher/envelope"
 )
 
 // LastGood keeps the last complete table on disk, so that a dispatcher starts while its source is unavailable. It is a folder
 // of its own: a file for each shard, named by its content hash, and the index, written last. Whoever may read the files
 // may read the Secrets in them; they are for their owner alone.
-type LastGood struct{ dir string }
+type LastGood struct {
+	dir  string
+	ring func() *envelope.KeyRing // nil if files are not encrypted
+	mu   sync.Mutex               // held to write
+}
+
+// Encrypt makes files be encrypted by the ring that is current when they are written. Those that were written in the clear
+// are read as well.
+func (l *LastGood) Encrypt(ring func() *envelope.KeyRing) { l.ring = ring }
 
 // NewLastGood returns the table that is kept in dir, which need not exist yet. Nothing else may write there.
 func NewLastGood(dir string) *LastGood { return &LastGood{dir: dir} }
@@ -29,6 +40,8 @@ const (
 // Save makes a table durable in place of the one before, all or nothing. shard is asked for those that are not on disk
 // already.
 func (l *LastGood) Save(index *Index, shard func(i int) ([]byte, error)) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if err := l.save(index, shard); err != nil {
 		return fmt.Errorf("save the routing table to %s: %w", l.dir, err)
 	}
@@ -115,11 +128,57 @@ func (l *LastGood) read(name string, limit int64) (b []byte, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	return io.ReadAll(io.LimitReader(f, limit+1))
+	b, err = io.ReadAll(io.LimitReader(f, limit+sealedExtra+1))
+	if err == nil && l.ring != nil && envelope.IsSealedFile(b) {
+		return l.ring().OpenFile(name, b)
+	}
+	return b, err
+}
+
+// sealedExtra is by how much a file grows at most when it is encrypted.
+const sealedExtra = 128
+
+// Reseal encrypts with the current key what is in the clear, or was encrypted by an earlier one.
+func (l *LastGood) Reseal() error {
+	if l.ring == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	files, err := os.ReadDir(l.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, file := range files {
+		if name := file.Name(); err == nil && (name == lastGoodIndex || strings.HasPrefix(name, shardPrefix)) {
+			err = l.resealFile(name)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("encrypt the routing table in %s: %w", l.dir, err)
+	}
+	return nil
+}
+
+func (l *LastGood) resealFile(name string) error {
+	sealed, err := os.ReadFile(filepath.Join(l.dir, name))
+	if err != nil || l.ring().IsCurrent(sealed) {
+		return err
+	}
+	b, err := l.read(name, MaxShardBytes)
+	if err != nil {
+		return err
+	}
+	return l.write(name, b)
 }
 
 // write makes a file durable under its name: written beside it, synced, renamed, and the rename synced.
-func (l *LastGood) write(name string, b []byte) error {
+func (l *LastGood) write(name string, b []byte) (err error) {
+	if l.ring != nil {
+		if b, err = l.ring().SealFile(name, b); err != nil {
+			return err
+		}
+	}
 	f, err := os.CreateTemp(l.dir, "."+name+"-") // with mode 0600
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/clinikapi/eventflow/dispatcher/envelope"
 )
 
 // savedTable is an index and the shards it names.
@@ -150,5 +153,65 @@ func TestLastGoodTellsDamage(t *testing.T) {
 				t.Errorf("saving again did not repair it: %v", err)
 			}
 		})
+	}
+}
+
+// TestLastGoodIsEncrypted: the table is in no file in the clear, also one that was there before; an earlier key is enough to
+// read it, and after Reseal only the current one is needed.
+func TestLastGoodIsEncrypted(t *testing.T) {
+	t.Parallel()
+	ring := func(current string, ids ...string) *envelope.KeyRing {
+		keys := map[string][]byte{}
+		for _, id := range append(ids, current) {
+			keys[id] = []byte(strings.Repeat(id, 32)[:32])
+		}
+		r, err := envelope.NewKeyRing(current, keys, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	dir := t.TempDir()
+	index, shards := savedTable(t, 1, map[int]string{0: "MARKER-a", 7: "MARKER-b"})
+	if err := NewLastGood(dir).Save(index, getter(shards, new(int))); err != nil {
+		t.Fatal(err)
+	}
+	l := NewLastGood(dir)
+	load := func(when string, want bool, r *envelope.KeyRing) {
+		t.Helper()
+		l.Encrypt(func() *envelope.KeyRing { return r })
+		gotIndex, gotShards, err := l.Load()
+		if diff := cmp.Diff(index, gotIndex) + cmp.Diff(shards, gotShards); (err == nil) != want || want && diff != "" {
+			t.Errorf("%s: %v %s", when, err, diff)
+		}
+	}
+	load("in the clear", true, ring("one"))
+	for when, save := range map[string]func() error{
+		"resealed": l.Reseal,
+		"saved":    func() error { return l.Save(index, getter(shards, new(int))) },
+	} {
+		if err := save(); err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		load(when, true, ring("one"))
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) != 3 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, file := range files {
+		content, err := os.ReadFile(filepath.Join(dir, file.Name()))
+		if err != nil || bytes.Contains(content, []byte("MARKER")) || bytes.Contains(content, []byte("shards")) || !ring("one").IsCurrent(content) {
+			t.Errorf("%s is in the clear, %v", file.Name(), err)
+		}
+	}
+	load("without its key", false, ring("two"))
+	load("with both", true, ring("two", "one"))
+	if err := l.Reseal(); err != nil {
+		t.Fatal(err)
+	}
+	load("with the new key", true, ring("two"))
+	if _, _, err := NewLastGood(dir).Load(); err == nil {
+		t.Error("loaded without any key")
 	}
 }
