@@ -8,12 +8,14 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"sync"
 )
 
@@ -101,7 +103,9 @@ type Sealer struct {
 	header        [headerLength]byte
 	random        io.Reader
 	ids           cipher.Block
-	// The pools hold hash.Hash, keyed with the seed, for ids, and for what is looked up. One at a time uses each.
+	// context is that of what belongs to no event.
+	context []byte
+	// The pools hold *mac, keyed with the seed, for ids, and for what is looked up.
 	seedMACs, idMACs, lookupMACs sync.Pool
 }
 
@@ -128,37 +132,42 @@ func New(seed Seed, tenant, store string, random io.Reader) (*Sealer, error) {
 	if s.ids, err = aes.NewCipher(derived[1]); err != nil {
 		return nil, fmt.Errorf("derive a key: %w", err)
 	}
-	s.seedMACs.New = func() any { return hmac.New(sha256.New, seed.secret[:]) }
-	s.idMACs.New = func() any { return hmac.New(sha256.New, derived[2]) }
-	s.lookupMACs.New = func() any { return hmac.New(sha256.New, derived[3]) }
+	none := Context{Tenant: tenant, Store: store}
+	s.context = none.appendTo(nil)
+	s.seedMACs.New = func() any { return newMAC(seed.secret[:]) }
+	s.idMACs.New = func() any { return newMAC(derived[2]) }
+	s.lookupMACs.New = func() any { return newMAC(derived[3]) }
 	return s, nil
 }
 
-// aead returns the cipher of the record that has the salt, and its additional data.
-func (s *Sealer) aead(salt []byte, event, kind string) (cipher.AEAD, []byte, error) {
-	var key [sha256.Size]byte
-	s.eventKey(key[:0], salt)
-	gcm, err := newGCM(key[:])
+// mac is an HMAC with room for what it reads and for its sum. One at a time uses it.
+type mac struct {
+	hash.Hash
+	sum  [sha256.Size]byte
+	text []byte
+}
+
+func newMAC(key []byte) *mac { return &mac{Hash: hmac.New(sha256.New, key)} }
+
+// of returns the sum of m.text. It is overwritten by the next.
+func (m *mac) of() []byte {
+	m.Reset()
+	m.Write(m.text)
+	return m.Sum(m.sum[:0])
+}
+
+// aead returns the cipher of the record that has the salt, and its additional data, in m's room. The key is HKDF-Expand of the
+// seed with the label and the salt as info, which is one HMAC for a key of 32 bytes. A seed is uniformly random, so there
+// is nothing to extract (RFC 5869, section 3.3). It is written out because crypto/hkdf keys its HMAC anew for each key.
+func (s *Sealer) aead(m *mac, salt []byte, event, kind string) (cipher.AEAD, []byte, error) {
+	m.text = append(append(append(m.text[:0], labelEvent...), salt...), 1)
+	gcm, err := newGCM(m.of())
 	if err != nil {
 		return nil, nil, err
 	}
 	context := Context{Tenant: s.tenant, Event: event, Type: kind, Store: s.store}
-	return gcm, context.appendTo(append(make([]byte, 0, 256), s.header[:]...)), nil
-}
-
-// eventKey appends the key of the record that has the salt: HKDF-Expand of the seed with the label and the salt as info,
-// which is one HMAC for a key of 32 bytes. A seed is uniformly random, so there is nothing to extract (RFC 5869, section
-// 3.3). It is written out because crypto/hkdf keys its HMAC anew for each key.
-func (s *Sealer) eventKey(dst, salt []byte) {
-	mac := s.seedMACs.Get().(hash.Hash)
-	defer s.seedMACs.Put(mac)
-	mac.Reset()
-	var info [len(labelEvent) + saltLength + 1]byte
-	copy(info[:], labelEvent)
-	copy(info[len(labelEvent):], salt)
-	info[len(info)-1] = 1
-	mac.Write(info[:])
-	mac.Sum(dst)
+	m.text = context.appendTo(append(m.text[:0], s.header[:]...))
+	return gcm, m.text, nil
 }
 
 func newGCM(key []byte) (cipher.AEAD, error) {
@@ -176,15 +185,18 @@ var zeroNonce [12]byte
 // randomness. plain must not overlap dst's spare room, unless it begins where the ciphertext will: at len(dst)+Prefix.
 func (s *Sealer) Seal(dst []byte, event, kind string, plain []byte) ([]byte, error) {
 	from := len(dst)
-	var salt [saltLength]byte
-	if _, err := io.ReadFull(s.random, salt[:]); err != nil {
-		return dst, fmt.Errorf("seal a record: %w", err)
+	dst = slices.Grow(dst, Overhead+len(plain))[:from+Prefix]
+	copy(dst[from:], s.header[:])
+	salt := dst[from+headerLength:]
+	if _, err := io.ReadFull(s.random, salt); err != nil {
+		return dst[:from], fmt.Errorf("seal a record: %w", err)
 	}
-	gcm, additional, err := s.aead(salt[:], event, kind)
+	m := s.seedMACs.Get().(*mac)
+	defer s.seedMACs.Put(m)
+	gcm, additional, err := s.aead(m, salt, event, kind)
 	if err != nil {
 		return dst[:from], fmt.Errorf("seal a record: %w", err)
 	}
-	dst = append(append(dst, s.header[:]...), salt[:]...)
 	return gcm.Seal(dst, zeroNonce[:], plain, additional), nil //nolint:gosec // G407: the key seals this record alone
 }
 
@@ -203,7 +215,9 @@ func (s *Sealer) Open(dst []byte, event, kind string, sealed []byte) ([]byte, er
 	if s.Foreign(sealed) {
 		return dst, ErrOtherSeed
 	}
-	gcm, additional, err := s.aead(sealed[headerLength:Prefix], event, kind)
+	m := s.seedMACs.Get().(*mac)
+	defer s.seedMACs.Put(m)
+	gcm, additional, err := s.aead(m, sealed[headerLength:Prefix], event, kind)
 	if err != nil {
 		return dst, fmt.Errorf("open a record: %w", err)
 	}
@@ -229,14 +243,33 @@ var idText = base64.RawURLEncoding
 
 // SealID returns the id as it is stored: the same text for the same id of the seed and the store.
 func (s *Sealer) SealID(id string) string {
-	b := make([]byte, vectorLength, vectorLength+len(id))
-	b = append(b, id...)
-	s.vector(b[:0], b[vectorLength:])
-	cipher.NewCTR(s.ids, b[:vectorLength]).XORKeyStream(b[vectorLength:], b[vectorLength:])
+	m := s.idMACs.Get().(*mac)
+	defer s.idMACs.Put(m)
+	b := append(m.text[:0], s.context...)
+	from := len(b)
+	m.text = append(b, id...)
+	vector := m.of()[:vectorLength]
+	b = append(append(m.text[:from], vector...), id...)[from:]
+	s.mask(vector, b[vectorLength:])
 	text := make([]byte, 1+idText.EncodedLen(len(b)))
 	text[0] = MarkID
 	idText.Encode(text[1:], b)
 	return string(text)
+}
+
+// mask encrypts or decrypts an id in the counter mode that begins at the vector, which it overwrites. It is written out for
+// the few blocks of an id, because cipher.NewCTR makes room for many.
+func (s *Sealer) mask(vector, id []byte) {
+	var block [aes.BlockSize]byte
+	for len(id) > 0 {
+		s.ids.Encrypt(block[:], vector)
+		id = id[subtle.XORBytes(id, id, block[:min(len(id), len(block))]):]
+		for i := len(vector) - 1; i >= 0; i-- {
+			if vector[i]++; vector[i] != 0 {
+				break
+			}
+		}
+	}
 }
 
 // OpenID returns what SealID was given. Its error is ErrDamaged.
@@ -248,11 +281,12 @@ func (s *Sealer) OpenID(sealed string) (string, error) {
 	if err != nil || len(b) < vectorLength {
 		return "", ErrDamaged
 	}
-	id := b[vectorLength:]
-	cipher.NewCTR(s.ids, b[:vectorLength]).XORKeyStream(id, id)
-	var again [vectorLength]byte
-	s.vector(again[:0], id)
-	if !hmac.Equal(again[:], b[:vectorLength]) {
+	id, vector := b[vectorLength:], [vectorLength]byte(b)
+	s.mask(vector[:], id)
+	m := s.idMACs.Get().(*mac)
+	defer s.idMACs.Put(m)
+	m.text = append(append(m.text[:0], s.context...), id...)
+	if !hmac.Equal(m.of()[:vectorLength], b[:vectorLength]) {
 		return "", ErrDamaged
 	}
 	return string(id), nil
@@ -260,18 +294,6 @@ func (s *Sealer) OpenID(sealed string) (string, error) {
 
 // IsSealedID reports whether a stored id is one that SealID made.
 func IsSealedID(id string) bool { return id != "" && id[0] == MarkID }
-
-// vector appends the synthetic vector of an id: an HMAC of the context and the id. The room of dst is used.
-func (s *Sealer) vector(dst, id []byte) {
-	mac := s.idMACs.Get().(hash.Hash)
-	defer s.idMACs.Put(mac)
-	mac.Reset()
-	context := Context{Tenant: s.tenant, Store: s.store}
-	mac.Write(context.appendTo(make([]byte, 0, 256)))
-	mac.Write(id)
-	var sum [sha256.Size]byte
-	copy(dst[:vectorLength], mac.Sum(sum[:0]))
-}
 
 // Use says what a value that is looked up means, so that equal values of two uses do not look the same.
 type Use byte
@@ -285,14 +307,9 @@ const (
 
 // Blind returns 128 bits of an HMAC of the value: equal for equal values of the seed, the store and the use, and of no use
 // to anybody else, also not to check a guess.
-func (s *Sealer) Blind(use Use, value []byte) (blind [16]byte) {
-	mac := s.lookupMACs.Get().(hash.Hash)
-	defer s.lookupMACs.Put(mac)
-	mac.Reset()
-	context := Context{Tenant: s.tenant, Store: s.store}
-	mac.Write(context.appendTo(append(make([]byte, 0, 256), byte(use))))
-	mac.Write(value)
-	var sum [sha256.Size]byte
-	copy(blind[:], mac.Sum(sum[:0]))
-	return blind
+func (s *Sealer) Blind(use Use, value []byte) [16]byte {
+	m := s.lookupMACs.Get().(*mac)
+	defer s.lookupMACs.Put(m)
+	m.text = append(append(append(m.text[:0], byte(use)), s.context...), value...)
+	return [16]byte(m.of())
 }
