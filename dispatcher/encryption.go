@@ -14,6 +14,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/envelope"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/seeds"
+	"github.com/clinikapi/eventflow/dispatcher/seeds/cluster"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 	"github.com/clinikapi/eventflow/dispatcher/store/sealed"
 )
@@ -23,6 +24,8 @@ const (
 	seedsPause = time.Minute
 	// seedsTimeout bounds one round of that.
 	seedsTimeout = 30 * time.Second
+	// seedsKubernetes is the word for Secrets of the dispatcher's namespace.
+	seedsKubernetes = "kubernetes"
 	// seedsFolder is where seeds are kept without a cluster, if nothing else is said: within that of the keys.
 	seedsFolder = "seeds"
 )
@@ -46,9 +49,12 @@ func (o *Options) checkEncryption(pebbleDir string) error {
 		}
 		return nil
 	}
+	if o.EncryptionSeeds == seedsKubernetes && o.Routes != routesKubernetes {
+		return fmt.Errorf("--encryption-seeds=%s needs --routes=%s", seedsKubernetes, routesKubernetes)
+	}
 	for flag, dir := range map[string]string{"encryption-keys": o.EncryptionKeys, "encryption-seeds": o.EncryptionSeeds} {
 		for _, data := range []string{pebbleDir, o.StateDir} {
-			if dir != "" && data != "" && liesIn(data, dir) {
+			if dir != "" && dir != seedsKubernetes && data != "" && liesIn(data, dir) {
 				return fmt.Errorf("--%s=%q is within the folder of what is encrypted: a copy of the volume would hold both; put it on another volume", flag, dir)
 			}
 		}
@@ -86,6 +92,9 @@ func (d *dispatcher) prepareEncryption() error {
 // newKeeper returns where the seeds are.
 func (d *dispatcher) newKeeper() (seeds.Keeper, error) {
 	dir := d.EncryptionSeeds
+	if dir == seedsKubernetes {
+		return cluster.New(d.clients.CoreV1().Secrets(d.Namespace), d.Name), nil
+	}
 	if dir == "" {
 		dir = filepath.Join(d.EncryptionKeys, seedsFolder)
 	}

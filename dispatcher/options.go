@@ -67,8 +67,8 @@ type Options struct {
 	// DrainDelay is how long a stopping dispatcher accepts events while its clients and Services learn that it stops.
 	DrainDelay time.Duration
 
-	// EncryptionKeys is a folder of key-encryption keys; "" encrypts nothing. EncryptionSeeds is the folder of what they wrap;
-	// "" is seeds within EncryptionKeys.
+	// EncryptionKeys is a folder of key-encryption keys; "" encrypts nothing. EncryptionSeeds is the folder of what they wrap,
+	// or "kubernetes"; "" is seeds within EncryptionKeys.
 	EncryptionKeys, EncryptionSeeds string
 
 	// Settings is "kubernetes" if the settings that may change while the dispatcher runs come from its Secret in the cluster,
@@ -115,7 +115,7 @@ func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.IntVar(&o.MaxEventBytes, "max-event-bytes", 1<<20, "bound on one event's JSON")
 	o.addLimits(flags)
 	flags.StringVar(&o.EncryptionKeys, "encryption-keys", "", "folder of key-encryption keys, such as a mounted Secret: the file current names the key that encrypts, and each other file is a key; without, nothing is encrypted")
-	flags.StringVar(&o.EncryptionSeeds, "encryption-seeds", "", "folder that keeps a wrapped key for each namespace, not on the volume of the store; without, the folder seeds within that of --encryption-keys")
+	flags.StringVar(&o.EncryptionSeeds, "encryption-seeds", "", "where a wrapped key for each namespace is kept: kubernetes (Secrets that the manager makes), or a folder that is not on the volume of the store; without, the folder seeds within that of --encryption-keys")
 	flags.DurationVar(&o.RetentionDelivered, "retention-delivered", 24*time.Hour, "how long a delivered delivery is kept")
 	flags.DurationVar(&o.RetentionFailed, "retention-failed", 720*time.Hour, "how long a failed delivery is kept")
 	flags.StringVar(&o.Name, "dispatcher-name", "default", "name of the WebhookDispatcher that this process is of")
