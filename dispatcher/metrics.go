@@ -32,7 +32,7 @@ func (d *dispatcher) register() {
 	}
 	counter("eventflow_memory_refused_total", "Requests for memory that the budget or the tenant's share of it did not allow.", nil,
 		func() float64 { return float64(d.memory.Refused()) })
-	for _, name := range []string{quota.EventsPerSecond, quota.EventsBurst, quota.PendingDeliveries, quota.PendingBytes} {
+	for _, name := range []string{quota.EventsPerSecond, quota.EventsBurst, quota.PendingDeliveries, quota.PendingBytes, quota.ScheduledDeliveries} {
 		counter("eventflow_quota_refused_total", "Publishes that a quota of their tenant did not admit.", prometheus.Labels{"quota": name},
 			func() float64 { return float64(d.quotas.Refused(name)) })
 	}

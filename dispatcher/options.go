@@ -133,6 +133,7 @@ func (o *Options) addLimits(flags *pflag.FlagSet) {
 	flags.IntVar(&o.Quota.EventsBurst, "quota-events-burst", 0, "events that each tenant may publish at once after a pause; 0 is what it may in a second")
 	flags.Int64Var(&o.Quota.PendingBytes, "quota-pending-bytes", 0, "bytes of events that each tenant may have waiting for delivery; 0 is no limit")
 	flags.Int64Var(&o.Quota.PendingDeliveries, "quota-pending-deliveries", 0, "deliveries that each tenant may have waiting; 0 is no limit")
+	flags.Int64Var(&o.Quota.ScheduledDeliveries, "quota-scheduled-deliveries", 0, "deliveries that each tenant may have planned for later; 0 is no limit")
 	flags.IntVar(&o.Quota.AttemptsInFlight, "quota-attempts-in-flight", 0, "attempts that each tenant may have under way; 0 is no limit")
 	flags.UintSliceVar(&o.EgressAllowPorts, "egress-allow-port", nil, "port below 1024 that deliveries may reach beside 80 and 443; may be repeated")
 }
@@ -140,14 +141,15 @@ func (o *Options) addLimits(flags *pflag.FlagSet) {
 // checkLimits names the flag to mend.
 func (o *Options) checkLimits() error {
 	for flag, value := range map[string]int64{
-		"max-in-flight":            int64(o.MaxInFlight),
-		"max-connections":          int64(o.MaxConnections),
-		"max-memory":               o.MaxMemory,
-		"quota-events-per-second":  int64(o.Quota.EventsPerSecond),
-		"quota-events-burst":       int64(o.Quota.EventsBurst),
-		"quota-pending-bytes":      o.Quota.PendingBytes,
-		"quota-pending-deliveries": o.Quota.PendingDeliveries,
-		"quota-attempts-in-flight": int64(o.Quota.AttemptsInFlight),
+		"max-in-flight":              int64(o.MaxInFlight),
+		"max-connections":            int64(o.MaxConnections),
+		"max-memory":                 o.MaxMemory,
+		"quota-events-per-second":    int64(o.Quota.EventsPerSecond),
+		"quota-events-burst":         int64(o.Quota.EventsBurst),
+		"quota-pending-bytes":        o.Quota.PendingBytes,
+		"quota-pending-deliveries":   o.Quota.PendingDeliveries,
+		"quota-scheduled-deliveries": o.Quota.ScheduledDeliveries,
+		"quota-attempts-in-flight":   int64(o.Quota.AttemptsInFlight),
 	} {
 		if value < 0 {
 			return fmt.Errorf("--%s=%d: want 0 or more", flag, value)

@@ -25,7 +25,7 @@ func (d *dispatcher) quotaOf(tenant string) quota.Limits {
 func limitsOf(q *routing.Quota) quota.Limits {
 	return quota.Limits{
 		EventsPerSecond: q.EventsPerSecond, Burst: q.EventsBurst,
-		PendingDeliveries: q.PendingDeliveries, PendingBytes: q.PendingBytes,
+		PendingDeliveries: q.PendingDeliveries, PendingBytes: q.PendingBytes, ScheduledDeliveries: q.ScheduledDeliveries,
 	}
 }
 
@@ -44,7 +44,9 @@ func (d *dispatcher) largest() []v1alpha1.TenantUsage {
 		namespace := table.Namespace(u.Tenant)
 		named := slices.ContainsFunc(usage, func(other v1alpha1.TenantUsage) bool { return other.Namespace == namespace })
 		if namespace != "" && u.Bytes > 0 && !named { // a namespace that was made again is named once
-			usage = append(usage, v1alpha1.TenantUsage{Namespace: namespace, PendingDeliveries: u.Deliveries, PendingBytes: u.Bytes})
+			usage = append(usage, v1alpha1.TenantUsage{
+				Namespace: namespace, PendingDeliveries: u.Deliveries, PendingBytes: u.Bytes, ScheduledDeliveries: u.Scheduled,
+			})
 		}
 	}
 	return usage
@@ -58,35 +60,15 @@ const (
 )
 
 // countPending counts what is pending again and again: of each tenant, for its quota, once, or each time where other
-// dispatchers share the store; and of each subscription, for its status.
+// dispatchers share the store or something is planned; and of each subscription, for its status.
 func (d *dispatcher) countPending(ctx context.Context) {
-	rebase := true
-	for {
-		began, counts := time.Now(), make(map[event.SubscriptionKey]int64)
-		count := func(add func(tenant string, deliveries, bytes int64)) error {
-			return d.store.Totals(ctx, func(sub event.SubscriptionKey, deliveries, bytes int64) error {
-				if route, ok := d.table.Load().Get(sub); ok { // what a deleted subscription had is about to be cancelled
-					add(route.Tenant(), deliveries, bytes)
-					counts[sub] = deliveries
-				}
-				return nil
-			})
-		}
-		var err error
-		if rebase {
-			err = d.quotas.Rebase(count)
-		} else {
-			err = count(func(string, int64, int64) {})
-		}
-		switch {
-		case err == nil && d.status != nil:
-			rebase = d.postgresURL != "" || d.schedules()
-			d.status.Pending(counts)
-			d.countScheduled(ctx)
-		case err == nil && d.postgresURL == "":
-			return
-		case err != nil && ctx.Err() == nil:
-			d.Logger.Error(err, "Counting what is pending failed; trying again", "pause", recountPause)
+	for first := true; ; first = false {
+		began := time.Now()
+		rebase := first || d.postgresURL != "" || d.schedules()
+		if rebase || d.status != nil {
+			if err := d.count(ctx, rebase); err != nil && ctx.Err() == nil {
+				d.Logger.Error(err, "Counting what is pending failed; trying again", "pause", recountPause)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -94,6 +76,36 @@ func (d *dispatcher) countPending(ctx context.Context) {
 		case <-time.After(max(recountPause, countShare*time.Since(began))):
 		}
 	}
+}
+
+// count counts what is pending once, for quotas if rebase is set.
+func (d *dispatcher) count(ctx context.Context, rebase bool) error {
+	pending := make(map[event.SubscriptionKey]int64)
+	var scheduled map[event.SubscriptionKey]status.Scheduled
+	count := func(add func(tenant string, deliveries, bytes, scheduled int64)) error {
+		err := d.store.Totals(ctx, func(sub event.SubscriptionKey, deliveries, bytes int64) error {
+			if route, ok := d.table.Load().Get(sub); ok { // what a deleted subscription had is about to be cancelled
+				add(route.Tenant(), deliveries, bytes, 0)
+				pending[sub] = deliveries
+			}
+			return nil
+		})
+		if err == nil {
+			scheduled, err = d.countScheduled(ctx, func(tenant string, n int64) { add(tenant, 0, 0, n) })
+		}
+		return err
+	}
+	var err error
+	if rebase {
+		err = d.quotas.Rebase(count)
+	} else {
+		err = count(func(string, int64, int64, int64) {})
+	}
+	if err == nil && d.status != nil {
+		d.status.Pending(pending)
+		d.status.Scheduled(scheduled)
+	}
+	return err
 }
 
 // schedules reports whether a subscription has a schedule: what its store replaces and cancels within a publish, quotas hear
@@ -107,21 +119,27 @@ func (d *dispatcher) schedules() bool {
 	return false
 }
 
-// countScheduled counts, for their statuses, the planned deliveries of the subscriptions that this process delivers to.
-func (d *dispatcher) countScheduled(ctx context.Context) {
+// countScheduled counts the planned deliveries of the subscriptions that this process delivers to, for their statuses, and
+// adds those of the tenants that have a quota for them, or may stand in the dispatcher's status.
+func (d *dispatcher) countScheduled(ctx context.Context, add func(tenant string, n int64)) (map[event.SubscriptionKey]status.Scheduled, error) {
 	counts := make(map[event.SubscriptionKey]status.Scheduled)
+	names := d.engine.Owns(event.SubscriptionKey{}) // the one that says which tenants are the largest
 	for route := range d.table.Load().All() {
-		if !route.Rules.HasSchedule() || !d.engine.Owns(route.Key) {
+		if !route.Rules.HasSchedule() {
+			continue
+		}
+		owned := d.engine.Owns(route.Key)
+		if !owned && !names && d.quotaOf(route.Tenant()).ScheduledDeliveries == 0 {
 			continue
 		}
 		count, next, err := d.store.Scheduled(ctx, route.Key)
 		if err != nil {
-			if ctx.Err() == nil {
-				d.Logger.Error(err, "Counting what is scheduled failed; trying again with the next count")
-			}
-			return
+			return nil, err
 		}
-		counts[route.Key] = status.Scheduled{Count: count, Next: next}
+		add(route.Tenant(), count)
+		if owned {
+			counts[route.Key] = status.Scheduled{Count: count, Next: next}
+		}
 	}
-	d.status.Scheduled(counts)
+	return counts, nil
 }

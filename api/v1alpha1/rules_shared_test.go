@@ -92,7 +92,7 @@ func tenantLimitRules(path, patch string) map[string]rule {
 		path + ".pendingBytes":       quantityRules(path+".pendingBytes", fmt.Sprintf(patch, "pendingBytes: %s"), "1Mi", "1023Ki"),
 	}
 	for field, most := range map[string]int{
-		"subscriptions": 1_000_000, "eventsPerSecond": 1_000_000, "eventsBurst": 1_000_000, "pendingDeliveries": 1_000_000_000, "attemptsInFlight": 65536,
+		"subscriptions": 1_000_000, "eventsPerSecond": 1_000_000, "eventsBurst": 1_000_000, "pendingDeliveries": 1_000_000_000, "scheduledDeliveries": 1_000_000_000, "attemptsInFlight": 65536,
 	} {
 		rules[path+"."+field] = integerRules(path+"."+field, fmt.Sprintf(patch, field+": %d"), 1, most)
 	}

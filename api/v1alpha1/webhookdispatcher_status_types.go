@@ -127,4 +127,10 @@ type TenantUsage struct {
 	// +required
 	// +kubebuilder:validation:Minimum=1
 	PendingBytes int64 `json:"pendingBytes,omitempty"`
+
+	// scheduledDeliveries are those of pendingDeliveries that wait for a planned time, counted once a minute; left out if none
+	// does.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	ScheduledDeliveries int64 `json:"scheduledDeliveries,omitempty"`
 }

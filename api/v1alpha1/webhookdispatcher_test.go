@@ -315,7 +315,10 @@ var dispatcherStatusRules = map[string]rule{
 		bad:  map[string]string{"status: {settingsGeneration: 0}": "status.settingsGeneration … should be greater than or equal to 1"},
 	},
 	"largestTenants": {
-		good: []string{"status: {largestTenants: [{namespace: clinic-a, pendingDeliveries: 5, pendingBytes: 1000}]}"},
+		good: []string{
+			"status: {largestTenants: [{namespace: clinic-a, pendingDeliveries: 5, pendingBytes: 1000}]}",
+			"status: {largestTenants: [{namespace: clinic-a, pendingDeliveries: 5, pendingBytes: 1000, scheduledDeliveries: 4}]}",
+		},
 		bad: map[string]string{
 			"status: {largestTenants: []}":                                             "status.largestTenants … should have at least 1 items",
 			"status: {largestTenants: [" + strings.Join(tenantUsages(11), ", ") + "]}": "status.largestTenants … must have at most 10 items",
@@ -326,6 +329,7 @@ var dispatcherStatusRules = map[string]rule{
 			"status: {largestTenants: [{namespace: '', pendingDeliveries: 1, pendingBytes: 1}]}":                                                       "status.largestTenants[0].namespace … should be at least 1 chars long",
 			"status: {largestTenants: [{namespace: " + strings.Repeat("x", 64) + ", pendingDeliveries: 1, pendingBytes: 1}]}":                          "status.largestTenants[0].namespace … may not be more than 63 bytes",
 			"status: {largestTenants: [{namespace: a, pendingDeliveries: 1, pendingBytes: 0}]}":                                                        "status.largestTenants[0].pendingBytes … should be greater than or equal to 1",
+			"status: {largestTenants: [{namespace: a, pendingDeliveries: 1, pendingBytes: 1, scheduledDeliveries: 0}]}":                                "status.largestTenants[0].scheduledDeliveries … should be greater than or equal to 1",
 			"status: {largestTenants: [{namespace: a, pendingDeliveries: 0, pendingBytes: 1}]}":                                                        "status.largestTenants[0].pendingDeliveries … should be greater than or equal to 1",
 		},
 	},

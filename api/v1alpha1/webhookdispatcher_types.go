@@ -292,6 +292,13 @@ type TenantLimits struct {
 	// +kubebuilder:validation:Maximum=1000000000
 	PendingDeliveries int64 `json:"pendingDeliveries,omitempty"`
 
+	// scheduledDeliveries are those of pendingDeliveries that wait for the time that a schedule gave them; events that would
+	// plan more are answered with 429.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000000
+	ScheduledDeliveries int64 `json:"scheduledDeliveries,omitempty"`
+
 	// attemptsInFlight that are under way at once.
 	// +optional
 	// +kubebuilder:validation:Minimum=1

@@ -247,7 +247,7 @@ func TestArguments(t *testing.T) {
 				Quotas: v1alpha1.Quotas{
 					TenantLimits: v1alpha1.TenantLimits{
 						Subscriptions: 10, ConfigurationBytes: resource.MustParse("1Mi"), EventsPerSecond: 100, EventsBurst: 500,
-						PendingBytes: resource.MustParse("1Gi"), PendingDeliveries: 100000, AttemptsInFlight: 64,
+						PendingBytes: resource.MustParse("1Gi"), PendingDeliveries: 100000, ScheduledDeliveries: 50000, AttemptsInFlight: 64,
 					},
 					Overrides: []v1alpha1.QuotaOverride{{NamespaceSelector: &metav1.LabelSelector{}, TenantLimits: v1alpha1.TenantLimits{EventsPerSecond: 1}}},
 				},

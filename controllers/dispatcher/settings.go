@@ -41,7 +41,7 @@ func settingsOf(d *v1alpha1.WebhookDispatcher) *settings.Settings {
 	quotas := &spec.Quotas
 	s.Quota = routing.Quota{
 		EventsPerSecond: int(quotas.EventsPerSecond), EventsBurst: int(quotas.EventsBurst), PendingBytes: quotas.PendingBytes.Value(),
-		PendingDeliveries: quotas.PendingDeliveries, AttemptsInFlight: int(quotas.AttemptsInFlight),
+		PendingDeliveries: quotas.PendingDeliveries, ScheduledDeliveries: quotas.ScheduledDeliveries, AttemptsInFlight: int(quotas.AttemptsInFlight),
 	}
 	s.Egress = settings.Egress{
 		AllowHTTP:    ptr.Deref(spec.Egress.AllowHTTP, false),

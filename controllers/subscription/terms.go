@@ -34,11 +34,12 @@ func termsOf(d *v1alpha1.WebhookDispatcher, uid string, set labels.Set) *terms {
 	}
 	if overridden {
 		t.quota = &routing.Quota{
-			EventsPerSecond:   int(limits.EventsPerSecond),
-			EventsBurst:       int(limits.EventsBurst),
-			PendingBytes:      limits.PendingBytes.Value(),
-			PendingDeliveries: limits.PendingDeliveries,
-			AttemptsInFlight:  int(limits.AttemptsInFlight),
+			EventsPerSecond:     int(limits.EventsPerSecond),
+			EventsBurst:         int(limits.EventsBurst),
+			PendingBytes:        limits.PendingBytes.Value(),
+			PendingDeliveries:   limits.PendingDeliveries,
+			ScheduledDeliveries: limits.ScheduledDeliveries,
+			AttemptsInFlight:    int(limits.AttemptsInFlight),
 		}
 	}
 	return t
@@ -53,13 +54,14 @@ func limitsOf(quotas *v1alpha1.Quotas, set labels.Set) (limits v1alpha1.TenantLi
 			continue
 		}
 		return v1alpha1.TenantLimits{
-			Subscriptions:      cmp.Or(o.Subscriptions, limits.Subscriptions),
-			ConfigurationBytes: either(o.ConfigurationBytes, limits.ConfigurationBytes),
-			EventsPerSecond:    cmp.Or(o.EventsPerSecond, limits.EventsPerSecond),
-			EventsBurst:        cmp.Or(o.EventsBurst, limits.EventsBurst),
-			PendingBytes:       either(o.PendingBytes, limits.PendingBytes),
-			PendingDeliveries:  cmp.Or(o.PendingDeliveries, limits.PendingDeliveries),
-			AttemptsInFlight:   cmp.Or(o.AttemptsInFlight, limits.AttemptsInFlight),
+			Subscriptions:       cmp.Or(o.Subscriptions, limits.Subscriptions),
+			ConfigurationBytes:  either(o.ConfigurationBytes, limits.ConfigurationBytes),
+			EventsPerSecond:     cmp.Or(o.EventsPerSecond, limits.EventsPerSecond),
+			EventsBurst:         cmp.Or(o.EventsBurst, limits.EventsBurst),
+			PendingBytes:        either(o.PendingBytes, limits.PendingBytes),
+			PendingDeliveries:   cmp.Or(o.PendingDeliveries, limits.PendingDeliveries),
+			ScheduledDeliveries: cmp.Or(o.ScheduledDeliveries, limits.ScheduledDeliveries),
+			AttemptsInFlight:    cmp.Or(o.AttemptsInFlight, limits.AttemptsInFlight),
 		}, true
 	}
 	return limits, false

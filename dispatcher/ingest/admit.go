@@ -13,7 +13,7 @@ func (h *Handler) admit(s *scratch) error {
 	if h.options.Quota == nil {
 		return nil
 	}
-	err := h.options.Quota.Admit(s.body.account.tenant, len(s.events), int64(s.total.deliveries)+s.total.planned, s.total.pendingBytes)
+	err := h.options.Quota.Admit(s.body.account.tenant, len(s.events), int64(s.total.deliveries)+s.total.planned, s.total.pendingBytes, s.total.planned)
 	exceeded, ok := errors.AsType[*quota.ExceededError](err)
 	switch {
 	case !ok:
@@ -32,7 +32,7 @@ func (h *Handler) settle(s *scratch, accepted []store.Accepted, fanouts []delive
 	if h.options.Quota == nil {
 		return
 	}
-	deliveries, bytes := int64(s.total.deliveries)+s.total.planned, s.total.pendingBytes
+	deliveries, bytes, scheduled := int64(s.total.deliveries)+s.total.planned, s.total.pendingBytes, s.total.planned
 	for i := range fanouts {
 		n := int64(len(fanouts[i].Subscriptions))
 		deliveries -= n
@@ -42,8 +42,9 @@ func (h *Handler) settle(s *scratch, accepted []store.Accepted, fanouts []delive
 		if !accepted[i].Repeated {
 			n := planned(s.events[i].Plans)
 			deliveries -= n
+			scheduled -= n
 			bytes -= n * int64(len(s.events[i].Event.Body))
 		}
 	}
-	h.options.Quota.Add(s.body.account.tenant, -deliveries, -bytes)
+	h.options.Quota.AddScheduled(s.body.account.tenant, -deliveries, -bytes, -scheduled)
 }

@@ -179,6 +179,45 @@ func TestPlansAreCountedAsPending(t *testing.T) {
 	}
 }
 
+// TestScheduledQuota: a namespace that has as many planned as it may is refused by name, but for events that plan nothing.
+func TestScheduledQuota(t *testing.T) {
+	t.Parallel()
+	table := scheduledTable(t, routing.Entry{Schedule: &routing.Schedule{
+		At: "event.data.at", IfPast: plan.SkipPast, CancelOn: []routing.CancelRule{{Patterns: []event.Pattern{"appointment.deleted"}}},
+	}})
+	keeper := quota.New(func(string) quota.Limits { return quota.Limits{ScheduledDeliveries: 2} }, time.Now)
+	f := newFixture(t, func(o *Options) {
+		o.Routes = func() *routing.Table { return table }
+		o.Now, o.Quota = func() time.Time { return noon }, keeper
+	})
+	publish := func(kind string, hour int, want int) {
+		t.Helper()
+		w := f.publish(fmt.Sprintf(`{"type":"appointment.%s","data":{"resourceId":"a","at":"2026-01-15T%d:00:00Z"}}`, kind, hour))
+		if w.Code != want {
+			t.Errorf("%s at %d: %d %s, want %d", kind, hour, w.Code, w.Body, want)
+		}
+		if want == http.StatusTooManyRequests {
+			wantProblem(t, w, quotaExceeded, "scheduledDeliveries of 2")
+			if got := w.Header().Get("Retry-After"); got != "60" {
+				t.Errorf("Retry-After is %q, want 60", got)
+			}
+		}
+	}
+	publish("created", 13, http.StatusAccepted)
+	publish("created", 14, http.StatusAccepted)
+	publish("created", 15, http.StatusTooManyRequests)
+	publish("created", 11, http.StatusAccepted) // past: listed, and not planned
+	publish("deleted", 15, http.StatusAccepted)
+	if got := keeper.Largest(1); len(got) != 1 || got[0].Scheduled != 2 || keeper.Refused(quota.ScheduledDeliveries) != 1 {
+		t.Errorf("usage %+v, %d refused", got, keeper.Refused(quota.ScheduledDeliveries))
+	}
+	count := func(add func(string, int64, int64, int64)) error { add("clinic-a", 1, 100, 1); return nil }
+	if err := keeper.Rebase(count); err != nil {
+		t.Fatal(err)
+	}
+	publish("created", 15, http.StatusAccepted) // once one was counted to have gone
+}
+
 // reference says what an event causes for a subscription with a schedule, as docs/automations.md has it: one of nothing,
 // "plans", "fails" and "cancels".
 func reference(typ event.Type, n, at string, filtered, cancelFiltered bool) string {

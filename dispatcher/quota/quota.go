@@ -21,6 +21,8 @@ type Limits struct {
 	EventsPerSecond, Burst int
 	// PendingDeliveries and PendingBytes bound what waits to be delivered. Each delivery counts the bytes of its body.
 	PendingDeliveries, PendingBytes int64
+	// ScheduledDeliveries bounds those of them that wait for a planned time.
+	ScheduledDeliveries int64
 }
 
 // The quotas, as problems and metrics name them, and as they are called in spec.quotas of a WebhookDispatcher.
@@ -29,6 +31,8 @@ const (
 	EventsBurst       = "eventsBurst"
 	PendingDeliveries = "pendingDeliveries"
 	PendingBytes      = "pendingBytes"
+
+	ScheduledDeliveries = "scheduledDeliveries"
 )
 
 // ExceededError says which quota a publish would have gone beyond.
@@ -48,6 +52,8 @@ func (e *ExceededError) Error() string {
 const (
 	// pendingPause is when to try again where deliveries have to end first.
 	pendingPause = 10 * time.Second
+	// scheduledPause is the same for planned deliveries: what became of them is known from the next count.
+	scheduledPause = time.Minute
 	// maxIdle is how many tenants without anything pending are remembered, for the rates of their events.
 	maxIdle = 4096
 )
@@ -69,6 +75,14 @@ type account struct {
 	limiter    *rate.Limiter // nil without a limit
 	deliveries int64
 	bytes      int64
+	scheduled  int64 // of the deliveries
+}
+
+// add adds amounts, which may be negative.
+func (a *account) add(deliveries, bytes, scheduled int64) {
+	a.deliveries += deliveries
+	a.bytes += bytes
+	a.scheduled += scheduled
 }
 
 // New returns a keeper. limits returns a tenant's limits of now; it must not block.
@@ -76,18 +90,18 @@ func New(limits func(tenant string) Limits, now func() time.Time) *Keeper {
 	return &Keeper{limits: limits, now: now, tenants: make(map[string]*account), refused: make(map[string]int64)}
 }
 
-// Admit charges the tenant with events that cause so many deliveries, with bodies of so many bytes in all. If a quota does
-// not allow that, it charges nothing and returns an *ExceededError.
-func (k *Keeper) Admit(tenant string, events int, deliveries, bytes int64) error {
+// Admit charges the tenant with events that cause so many deliveries, with bodies of so many bytes in all, and so many of
+// them planned. If a quota does not allow that, it charges nothing and returns an *ExceededError.
+func (k *Keeper) Admit(tenant string, events int, deliveries, bytes, scheduled int64) error {
 	limits := k.limits(tenant)
 	if limits == (Limits{}) {
-		k.Add(tenant, deliveries, bytes)
+		k.AddScheduled(tenant, deliveries, bytes, scheduled)
 		return nil
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	a := k.account(tenant)
-	exceeded := a.exceeded(limits, deliveries, bytes)
+	exceeded := a.exceeded(limits, deliveries, bytes, scheduled)
 	if exceeded == nil {
 		exceeded = a.pace(limits, events, k.now())
 	}
@@ -95,14 +109,13 @@ func (k *Keeper) Admit(tenant string, events int, deliveries, bytes int64) error
 		k.refused[exceeded.Quota]++
 		return exceeded
 	}
-	k.change(tenant, a, deliveries, bytes)
+	k.change(tenant, a, deliveries, bytes, scheduled)
 	return nil
 }
 
 // change changes what is pending. mu is held.
-func (k *Keeper) change(tenant string, a *account, deliveries, bytes int64) {
-	a.deliveries += deliveries
-	a.bytes += bytes
+func (k *Keeper) change(tenant string, a *account, deliveries, bytes, scheduled int64) {
+	a.add(deliveries, bytes, scheduled)
 	if k.since == nil {
 		return
 	}
@@ -111,24 +124,22 @@ func (k *Keeper) change(tenant string, a *account, deliveries, bytes int64) {
 		since = &account{}
 		k.since[tenant] = since
 	}
-	since.deliveries += deliveries
-	since.bytes += bytes
+	since.add(deliveries, bytes, scheduled)
 }
 
 // Rebase replaces what is known to be pending by what count adds, and what changed since count began. One at a time.
-func (k *Keeper) Rebase(count func(add func(tenant string, deliveries, bytes int64)) error) error {
+func (k *Keeper) Rebase(count func(add func(tenant string, deliveries, bytes, scheduled int64)) error) error {
 	k.mu.Lock()
 	k.since = make(map[string]*account)
 	k.mu.Unlock()
 	counted := make(map[string]*account)
-	err := count(func(tenant string, deliveries, bytes int64) {
+	err := count(func(tenant string, deliveries, bytes, scheduled int64) {
 		a, ok := counted[tenant]
 		if !ok {
 			a = &account{}
 			counted[tenant] = a
 		}
-		a.deliveries += deliveries
-		a.bytes += bytes
+		a.add(deliveries, bytes, scheduled)
 	})
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -138,33 +149,33 @@ func (k *Keeper) Rebase(count func(add func(tenant string, deliveries, bytes int
 		return err
 	}
 	for _, a := range k.tenants {
-		a.deliveries, a.bytes = 0, 0
+		a.deliveries, a.bytes, a.scheduled = 0, 0, 0
 	}
 	for _, part := range []map[string]*account{counted, since} {
 		for tenant, n := range part {
-			a := k.account(tenant)
-			a.deliveries += n.deliveries
-			a.bytes += n.bytes
+			k.account(tenant).add(n.deliveries, n.bytes, n.scheduled)
 		}
 	}
 	return nil
 }
 
 // exceeded reports which quota of what is pending does not allow for more.
-func (a *account) exceeded(limits Limits, deliveries, bytes int64) *ExceededError {
+func (a *account) exceeded(limits Limits, deliveries, bytes, scheduled int64) *ExceededError {
 	for _, q := range [...]struct {
 		name              string
 		limit, have, more int64
+		pause             time.Duration
 	}{
-		{PendingDeliveries, limits.PendingDeliveries, a.deliveries, deliveries},
-		{PendingBytes, limits.PendingBytes, a.bytes, bytes},
+		{PendingDeliveries, limits.PendingDeliveries, a.deliveries, deliveries, pendingPause},
+		{PendingBytes, limits.PendingBytes, a.bytes, bytes, pendingPause},
+		{ScheduledDeliveries, limits.ScheduledDeliveries, a.scheduled, scheduled, scheduledPause},
 	} {
 		switch {
 		case q.limit == 0 || q.more == 0 || q.have+q.more <= q.limit:
 		case q.more > q.limit:
 			return &ExceededError{Quota: q.name, Limit: q.limit}
 		default:
-			return &ExceededError{Quota: q.name, Limit: q.limit, RetryAfter: pendingPause}
+			return &ExceededError{Quota: q.name, Limit: q.limit, RetryAfter: q.pause}
 		}
 	}
 	return nil
@@ -212,7 +223,7 @@ func (k *Keeper) account(tenant string) *account {
 func (k *Keeper) forgetIdle() {
 	now := k.now()
 	for tenant, a := range k.tenants {
-		if a.deliveries == 0 && a.bytes == 0 && (a.limiter == nil || a.limiter.TokensAt(now) >= float64(a.limiter.Burst())) {
+		if a.deliveries == 0 && a.bytes == 0 && a.scheduled == 0 && (a.limiter == nil || a.limiter.TokensAt(now) >= float64(a.limiter.Burst())) {
 			delete(k.tenants, tenant)
 		}
 	}
@@ -221,12 +232,18 @@ func (k *Keeper) forgetIdle() {
 // Add charges the tenant with deliveries that are pending whatever its quotas are: those that were when the dispatcher
 // started, and replays. Negative numbers return what ended, or was not caused after all.
 func (k *Keeper) Add(tenant string, deliveries, bytes int64) {
-	if deliveries == 0 && bytes == 0 {
+	k.AddScheduled(tenant, deliveries, bytes, 0)
+}
+
+// AddScheduled is Add of deliveries of which some are planned. When a planned one is due or ends, only the next count says
+// so.
+func (k *Keeper) AddScheduled(tenant string, deliveries, bytes, scheduled int64) {
+	if deliveries == 0 && bytes == 0 && scheduled == 0 {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.change(tenant, k.account(tenant), deliveries, bytes)
+	k.change(tenant, k.account(tenant), deliveries, bytes, scheduled)
 }
 
 // Refused counts the publishes that a quota did not admit, by quota.
@@ -238,8 +255,8 @@ func (k *Keeper) Refused(quota string) int64 {
 
 // Usage is what a tenant has pending.
 type Usage struct {
-	Tenant            string
-	Deliveries, Bytes int64
+	Tenant                       string
+	Deliveries, Bytes, Scheduled int64
 }
 
 // Largest returns the n tenants with the most pending deliveries, the largest first.
@@ -248,7 +265,7 @@ func (k *Keeper) Largest(n int) []Usage {
 	all := make([]Usage, 0, len(k.tenants))
 	for tenant, a := range k.tenants {
 		if a.deliveries > 0 {
-			all = append(all, Usage{Tenant: tenant, Deliveries: a.deliveries, Bytes: a.bytes})
+			all = append(all, Usage{Tenant: tenant, Deliveries: a.deliveries, Bytes: a.bytes, Scheduled: max(a.scheduled, 0)})
 		}
 	}
 	k.mu.Unlock()

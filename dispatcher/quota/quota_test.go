@@ -25,8 +25,10 @@ func TestAdmit(t *testing.T) {
 	for name, test := range map[string]struct {
 		limits            quota.Limits
 		pending           int64 // deliveries of 100 bytes
+		planned           int64
 		events            int
 		deliveries, bytes int64
+		scheduled         int64
 		want              *quota.ExceededError // nil: admitted
 	}{
 		"no limits":                {pending: 1e6, events: 1000, deliveries: 1e6, bytes: 1e9},
@@ -34,6 +36,10 @@ func TestAdmit(t *testing.T) {
 		"too many deliveries":      {limits: quota.Limits{PendingDeliveries: 100}, pending: 95, events: 1, deliveries: 6, want: &quota.ExceededError{Quota: quota.PendingDeliveries, Limit: 100, RetryAfter: wait}},
 		"more than there may be":   {limits: quota.Limits{PendingDeliveries: 100}, events: 1, deliveries: 101, want: &quota.ExceededError{Quota: quota.PendingDeliveries, Limit: 100}},
 		"too many bytes":           {limits: quota.Limits{PendingBytes: 10_000}, pending: 99, events: 1, deliveries: 1, bytes: 101, want: &quota.ExceededError{Quota: quota.PendingBytes, Limit: 10_000, RetryAfter: wait}},
+		"too many planned":         {limits: quota.Limits{ScheduledDeliveries: 100}, planned: 95, events: 1, deliveries: 6, scheduled: 6, want: &quota.ExceededError{Quota: quota.ScheduledDeliveries, Limit: 100, RetryAfter: time.Minute}},
+		"more than may be planned": {limits: quota.Limits{ScheduledDeliveries: 100}, events: 1, deliveries: 101, scheduled: 101, want: &quota.ExceededError{Quota: quota.ScheduledDeliveries, Limit: 100}},
+		"planned within it":        {limits: quota.Limits{ScheduledDeliveries: 100}, planned: 95, events: 1, deliveries: 5, scheduled: 5},
+		"at once, beside planned":  {limits: quota.Limits{ScheduledDeliveries: 100}, planned: 100, events: 1, deliveries: 5},
 		"nothing matches":          {limits: quota.Limits{PendingDeliveries: 100}, pending: 100, events: 5},
 		"too fast":                 {limits: quota.Limits{EventsPerSecond: 10, Burst: 20}, events: 21, want: &quota.ExceededError{Quota: quota.EventsBurst, Limit: 20}},
 		"replays may go beyond it": {limits: quota.Limits{PendingDeliveries: 10}, pending: 50, events: 1, deliveries: 1, want: &quota.ExceededError{Quota: quota.PendingDeliveries, Limit: 10, RetryAfter: wait}},
@@ -42,7 +48,8 @@ func TestAdmit(t *testing.T) {
 			t.Parallel()
 			k, _ := keeper(test.limits)
 			k.Add("a", test.pending, 100*test.pending)
-			err := k.Admit("a", test.events, test.deliveries, test.bytes)
+			k.AddScheduled("a", test.planned, 0, test.planned)
+			err := k.Admit("a", test.events, test.deliveries, test.bytes, test.scheduled)
 			if test.want == nil && err == nil {
 				return
 			}
@@ -59,7 +66,7 @@ func TestRate(t *testing.T) {
 	admitted := 0
 	for range 100 { // 10 s
 		for range 5 {
-			if k.Admit("a", 1, 0, 0) == nil {
+			if k.Admit("a", 1, 0, 0, 0) == nil {
 				admitted++
 			}
 		}
@@ -68,11 +75,11 @@ func TestRate(t *testing.T) {
 	if admitted < 105 || admitted > 112 {
 		t.Errorf("%d events in 10 s, want 10 at once and 10 a second", admitted)
 	}
-	err := k.Admit("a", 8, 0, 0)
+	err := k.Admit("a", 8, 0, 0, 0)
 	if exceeded, ok := errors.AsType[*quota.ExceededError](err); !ok || exceeded.RetryAfter <= 0 || exceeded.RetryAfter > time.Second {
 		t.Errorf("admit returned %v, want to come again within a second", err)
 	}
-	if k.Admit("b", 10, 0, 0) != nil {
+	if k.Admit("b", 10, 0, 0, 0) != nil {
 		t.Error("one tenant's rate holds another back")
 	}
 }
@@ -80,14 +87,14 @@ func TestRate(t *testing.T) {
 func TestWhatEndsIsReturned(t *testing.T) {
 	t.Parallel()
 	k, _ := keeper(quota.Limits{PendingDeliveries: 10})
-	if err := k.Admit("a", 1, 10, 100); err != nil {
+	if err := k.Admit("a", 1, 10, 100, 0); err != nil {
 		t.Fatal(err)
 	}
-	if k.Admit("a", 1, 1, 1) == nil {
+	if k.Admit("a", 1, 1, 1, 0) == nil {
 		t.Error("admitted beyond the quota")
 	}
 	k.Add("a", -1, -10)
-	if err := k.Admit("a", 1, 1, 1); err != nil {
+	if err := k.Admit("a", 1, 1, 1, 0); err != nil {
 		t.Errorf("not admitted after one ended: %v", err)
 	}
 	if got := k.Largest(3); len(got) != 1 || got[0] != (quota.Usage{Tenant: "a", Deliveries: 10, Bytes: 91}) {
@@ -103,7 +110,7 @@ func TestManyTenantsAreForgotten(t *testing.T) {
 	t.Parallel()
 	k, c := keeper(quota.Limits{EventsPerSecond: 10})
 	for i := range 20_000 {
-		if err := k.Admit(fmt.Sprint(i), 1, 0, 0); err != nil {
+		if err := k.Admit(fmt.Sprint(i), 1, 0, 0, 0); err != nil {
 			t.Fatal(err)
 		}
 		c.now = c.now.Add(time.Millisecond)
@@ -118,23 +125,23 @@ func TestRebase(t *testing.T) {
 	t.Parallel()
 	k, _ := keeper(quota.Limits{})
 	k.Add("gone", 5, 50)
-	k.Add("a", 1, 10)
-	err := k.Rebase(func(add func(string, int64, int64)) error {
-		add("a", 100, 1000)
-		k.Add("a", 3, 30)
+	k.AddScheduled("a", 1, 10, 1)
+	err := k.Rebase(func(add func(string, int64, int64, int64)) error {
+		add("a", 100, 1000, 7)
+		k.AddScheduled("a", 3, 30, 2)
 		k.Add("b", 2, 20)
 		k.Add("a", -1, -10)
-		add("a", 1, 1)
+		add("a", 1, 1, 7)
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := fmt.Sprint(k.Largest(5))
-	if want := "[{a 103 1021} {b 2 20}]"; got != want {
+	if want := "[{a 103 1021 16} {b 2 20 0}]"; got != want {
 		t.Errorf("pending are %s, want %s", got, want)
 	}
-	if k.Rebase(func(func(string, int64, int64)) error { return errors.New("no") }) == nil || fmt.Sprint(k.Largest(5)) != got {
+	if k.Rebase(func(func(string, int64, int64, int64)) error { return errors.New("no") }) == nil || fmt.Sprint(k.Largest(5)) != got {
 		t.Error("a count that failed changed what is known")
 	}
 }

@@ -94,6 +94,8 @@ type Quota struct {
 	PendingBytes      int64 `json:"pendingBytes,omitzero"`
 	PendingDeliveries int64 `json:"pendingDeliveries,omitzero"`
 	AttemptsInFlight  int   `json:"attemptsInFlight,omitzero"`
+
+	ScheduledDeliveries int64 `json:"scheduledDeliveries,omitzero"`
 }
 
 // EgressRule allows address ranges, on the given ports, or on any that the dispatcher allows if there are none.

@@ -79,7 +79,7 @@ func (s *Settings) Check() error {
 		return fmt.Errorf("the retention is %v and %v: want at least %v", s.Delivered, s.Failed, MinRetention)
 	}
 	q := &s.Quota
-	if q.EventsPerSecond < 0 || q.EventsBurst < 0 || q.PendingBytes < 0 || q.PendingDeliveries < 0 || q.AttemptsInFlight < 0 {
+	if q.EventsPerSecond < 0 || q.EventsBurst < 0 || q.PendingBytes < 0 || q.PendingDeliveries < 0 || q.ScheduledDeliveries < 0 || q.AttemptsInFlight < 0 {
 		return errors.New("a quota is negative")
 	}
 	invalid := func(p netip.Prefix) bool { return !p.IsValid() }

@@ -21,7 +21,7 @@ import (
 func full() *Settings {
 	return &Settings{
 		Generation: 7, MaxEventBytes: 2048, OutageGrace: 90 * time.Second, Delivered: 36 * time.Hour, Failed: 90 * time.Minute,
-		Quota: routing.Quota{EventsPerSecond: 1, EventsBurst: 2, PendingBytes: 3, PendingDeliveries: 4, AttemptsInFlight: 5},
+		Quota: routing.Quota{EventsPerSecond: 1, EventsBurst: 2, PendingBytes: 3, PendingDeliveries: 4, ScheduledDeliveries: 6, AttemptsInFlight: 5},
 		Egress: Egress{
 			AllowHTTP: true, AllowedCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
 			DeniedCIDRs: []netip.Prefix{netip.MustParsePrefix("fd00::/8")}, AllowedPorts: []uint16{25},
