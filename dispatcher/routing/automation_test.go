@@ -13,6 +13,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/dispatcher/egress"
 	"github.com/clinikapi/eventflow/dispatcher/expression"
 	"github.com/clinikapi/eventflow/dispatcher/plan"
 )
@@ -100,6 +101,31 @@ func TestCompileAutomations(t *testing.T) {
 	}
 	if held := Hold(entry, 4, v1alpha1.ReasonSecretNotFound); held.Auth != nil || held.Schedule == nil || entry.Auth == nil {
 		t.Error("an entry that waits keeps its schedule, and what came from no Secret")
+	}
+}
+
+// TestHandshakeOfTarget: the endpoint is asked with the spec's origin and rate, and the API of a lookup is not asked.
+func TestHandshakeOfTarget(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]*egress.Handshake{
+		`{}`: nil,
+		`handshake: {origin: eventflow.clinic.example}`: {Origin: "eventflow.clinic.example"},
+		`{handshake: {origin: a.example}, delivery: {rateLimit: {requestsPerSecond: 5}}, transform: {body: "{}"}, lookup: {url: "'https://b.example/'"}}`: {Origin: "a.example", Rate: 300},
+	} {
+		entry, rejection, err := Compile(automated(t, text), secretsOf(automationSecrets()), Policy{Catalog: catalog(t)})
+		if err != nil || rejection != nil {
+			t.Fatal(text, rejection, err)
+		}
+		route, err := entry.Route()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, route.Endpoint.Target.Handshake); diff != "" {
+			t.Errorf("%s: %s", text, diff)
+		}
+		if err := route.Endpoint.Target.Check(); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
 	}
 }
 
