@@ -9,12 +9,14 @@ import (
 	"sync"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/controllers"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
+	"github.com/clinikapi/eventflow/dispatcher/settings"
 )
 
 // requests counts what the manager asks of the API server, by method and path.
@@ -206,5 +208,30 @@ func TestRotationReadsOnce(t *testing.T) {
 	settled(t, ns)
 	if n, list := asked.of(http.MethodGet, ns, "/secrets/key"); n != 1 {
 		t.Errorf("%d reads: %v", n, list)
+	}
+}
+
+// TestNewDispatcherAppliesOnce: what a new dispatcher becomes is applied once, and nothing that does not exist is asked for by
+// name, one after the other.
+func TestNewDispatcherAppliesOnce(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	d := dispatcher(t, ns)
+	appears(t, in(ns, workload, &appsv1.Deployment{}), exists)
+	become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
+	settled(t, ns)
+	all := 0
+	for _, object := range []string{"/serviceaccounts/", "/roles/", "/rolebindings/", "/services/", "/poddisruptionbudgets/", "/deployments/", "/persistentvolumeclaims/", "/secrets/" + settings.SecretName(d.Name)} {
+		n, list := asked.of(http.MethodPatch, ns, object)
+		if n < 1 || n > 2 { // a second one, if a reconcile is faster than the cache, and of the claim with its storage class
+			t.Errorf("%d patches of %s: %v", n, object, list)
+		}
+		all += n
+	}
+	if all > 12 {
+		t.Errorf("%d patches of 8 objects", all)
+	}
+	if n, list := asked.of(http.MethodGet, ns, "/secrets"); n > 3 {
+		t.Errorf("%d reads of Secrets: %v", n, list)
 	}
 }
