@@ -25,7 +25,6 @@ type world struct {
 	dispatcher bool
 	replicas   int32
 	pods       int32
-	isCut      bool
 	secret     string // "", "key" or "other": the key that Secret "key" has
 	subs       map[string]*wish
 
@@ -66,8 +65,7 @@ func (w *world) step(t *testing.T, random *rand.Rand) {
 	case what == 7:
 		w.pod.stop(t)
 	case what < 10: // the API server is unavailable to both planes, or available again
-		w.isCut = !w.isCut
-		w.wire.cut(w.isCut)
+		w.wire.flip()
 	default:
 		w.restartManager(t)
 	}
@@ -182,57 +180,85 @@ func TestStatusesFollowFromTheWorld(t *testing.T) {
 	}
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	w := &world{namespace: namespace(t), subs: map[string]*wish{}, wire: newWire(t)}
-	w.pod = newPod(t, w.wire, w.namespace)
+	way := newWire(t)
+	worlds := make([]*world, 4)
+	for i := range worlds {
+		worlds[i] = &world{namespace: namespace(t), subs: map[string]*wish{}, wire: way}
+		worlds[i].pod = newPod(t, way, worlds[i].namespace)
+	}
 	defer func() {
 		if err := manager.stop(); err != nil {
 			t.Error(err)
 		}
 		manager.start(controllers.Options{})
 	}()
-	w.restartManager(t)
-	for range 60 {
-		w.step(t, random)
+	worlds[0].restartManager(t)
+	for range 25 {
+		for _, w := range worlds {
+			w.step(t, random)
+		}
 	}
-	w.wire.cut(false)
-	if random.IntN(2) == 0 { // else hardly any history ends with what delivers
-		w.complete(t)
+	way.cut(false)
+	for i, w := range worlds {
+		if i%2 == 0 { // else hardly any history ends with what delivers
+			w.complete(t, random)
+		}
+		if w.dispatcher {
+			appears(t, in(w.namespace, workload, &appsv1.Deployment{}), exists)
+		}
+		w.applyPods(t)
+		w.kubelet(t)
 	}
-	if w.dispatcher {
-		appears(t, in(w.namespace, workload, &appsv1.Deployment{}), exists)
+	for _, w := range worlds {
+		eventually(t, w.holds)
+		settled(t, w.namespace)
+		w.pod.stop(t)
 	}
-	w.applyPods(t)
-	w.kubelet(t)
-	eventually(t, w.holds)
-	w.forgets(t)
+	before := make([]map[string]string, len(worlds))
+	for i, w := range worlds {
+		before[i] = w.versions(t)
+	}
+	worlds[0].restartManager(t)
+	for i, w := range worlds {
+		w.kubelet(t)
+		w.forgets(t, before[i])
+	}
 }
 
-// complete adds what is missing for subscriptions to be delivered.
-func (w *world) complete(t *testing.T) {
+// complete adds what is missing for subscriptions to be delivered, in any order.
+func (w *world) complete(t *testing.T, random *rand.Rand) {
 	t.Helper()
-	if !w.dispatcher {
-		dispatcher(t, w.namespace)
+	steps := []func(){
+		func() {
+			if !w.dispatcher {
+				dispatcher(t, w.namespace)
+			}
+			one := int32(1)
+			change(t, in(w.namespace, "main", &v1alpha1.WebhookDispatcher{}), func(d *v1alpha1.WebhookDispatcher) { d.Spec.Replicas = &one })
+			w.dispatcher, w.replicas, w.pods = true, 1, 1
+		},
+		func() { w.secret = "current"; w.applySecret(t) },
+		func() { w.subs["sub-0"] = &wish{}; w.apply(t, "sub-0") },
 	}
-	one := int32(1)
-	change(t, in(w.namespace, "main", &v1alpha1.WebhookDispatcher{}), func(d *v1alpha1.WebhookDispatcher) { d.Spec.Replicas = &one })
-	w.dispatcher, w.replicas, w.pods, w.secret = true, 1, 1, "current"
-	w.applySecret(t)
-	w.subs["sub-0"] = &wish{}
-	w.apply(t, "sub-0")
+	random.Shuffle(len(steps), func(i, j int) { steps[i], steps[j] = steps[j], steps[i] })
+	for _, step := range steps {
+		step()
+	}
 }
 
-// forgets restarts both planes, and keeps that they write no status once more.
-func (w *world) forgets(t *testing.T) {
+// versions are those of the subscriptions now.
+func (w *world) versions(t *testing.T) map[string]string {
 	t.Helper()
-	settled(t, w.namespace)
 	versions := map[string]string{}
 	for name := range w.subs {
 		versions[name] = get(t, in(w.namespace, name, &v1alpha1.WebhookSubscription{})).ResourceVersion
 	}
-	w.pod.stop(t)
-	w.wire.cut(false)
-	w.restartManager(t)
-	w.kubelet(t)
+	return versions
+}
+
+// forgets keeps that planes which were started anew write no status once more.
+func (w *world) forgets(t *testing.T, versions map[string]string) {
+	t.Helper()
 	last := create(t, subscription(w.namespace, "sub-z", func(s *v1alpha1.WebhookSubscription) { s.Spec.Events = []string{"invoice.*"} }))
 	eventually(t, func(ctx context.Context) error { // it is looked at behind the others
 		if err := api.Get(ctx, client.ObjectKeyFromObject(last), last); err != nil {

@@ -114,6 +114,14 @@ func (w *wire) cut(now bool) {
 	}
 }
 
+// flip cuts the wire, or mends it.
+func (w *wire) flip() {
+	w.mu.Lock()
+	now := !w.isCut
+	w.mu.Unlock()
+	w.cut(now)
+}
+
 // pod is a dispatcher that runs here, with no more rights than its ServiceAccount has.
 type pod struct {
 	options dataplane.Options
