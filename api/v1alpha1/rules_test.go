@@ -177,7 +177,7 @@ func TestEveryRuleIsTested(t *testing.T) {
 		}
 		refusals := refusals(map[string][]map[string]rule{
 			"WebhookSubscription": {subscriptionRules, subscriptionStatusRules, subscriptionTransitions},
-			"WebhookDispatcher":   {dispatcherRules, dispatcherStatusRules, embeddedTransitions, postgresTransitions},
+			"WebhookDispatcher":   {dispatcherRules, dispatcherStatusRules, embeddedTransitions, encryptedTransitions, postgresTransitions},
 		}[kind])
 		for _, want := range refusalsOf("", crd.Spec.Versions[0].Schema.OpenAPIV3Schema) {
 			tested := slices.ContainsFunc(refusals, func(refusal string) bool {

@@ -38,6 +38,7 @@ func TestTransitions(t *testing.T) {
 		"used":         {"WebhookDispatcher", "{}", "status: {volume: {id: a, use: Used}}", embeddedTransitions},
 		"unused":       {"WebhookDispatcher", "{}", "status: {volume: {id: a, use: Unused}}", unusedTransitions},
 		"abandoned":    {"WebhookDispatcher", "{}", "status: {volume: {id: a, use: Abandoned}}", unusedTransitions},
+		"encrypted":    {"WebhookDispatcher", "spec: {encryption: {mode: Enabled}}", "", encryptedTransitions},
 		"postgres":     {"WebhookDispatcher", "spec: {store: " + postgresStore + "}", "", postgresTransitions},
 		"set back":     {"WebhookDispatcher", "spec: {store: " + postgresStore + "}", "status: {volume: {id: a, use: Used}}", setBackTransitions},
 	} {
@@ -140,6 +141,8 @@ func TestDispatcherDefaults(t *testing.T) {
 		Ingest:    v1alpha1.Ingest{Authentication: v1alpha1.IngestKubernetes, MaxEventBytes: 1 << 20, OutageGrace: &metav1.Duration{Duration: 5 * time.Minute}},
 		Egress:    v1alpha1.Egress{AllowHTTP: ptr.To(false)},
 		Retention: v1alpha1.Retention{Delivered: metav1.Duration{Duration: 24 * time.Hour}, Failed: metav1.Duration{Duration: 720 * time.Hour}},
+
+		Encryption: v1alpha1.Encryption{Mode: v1alpha1.EncryptionDisabled},
 	}
 	for name, given := range map[string]client.Object{
 		"nothing":       object(t, "WebhookDispatcher", "{}"),

@@ -59,6 +59,19 @@ var dispatcherRules = map[string]rule{
 			"spec: {store: {embedded: {size: big}}}":  "spec.store.embedded.size … should match '^(\\+|-)?(([0-9]+(\\.[0-9]*)?)|(\\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\\+|-)?(([0-9]+(\\.[0-9]*)?)|(\\.[0-9]+))))?$'",
 		},
 	},
+	"encryption": {
+		good: []string{
+			"spec: {encryption: {mode: Enabled}}", "spec: {encryption: {mode: Enabled, keySecretRef: {name: hospital-kek}}}",
+			"spec: {encryption: {mode: Disabled}}", "spec: {encryption: {}}",
+		},
+		bad: map[string]string{
+			"spec: {encryption: {mode: enabled}}":                                          `spec.encryption.mode: Unsupported value: "enabled": supported values: "Disabled", "Enabled"`,
+			"spec: {encryption: {keySecretRef: {}}}":                                       "spec.encryption.keySecretRef.name: Required value",
+			"spec: {encryption: {keySecretRef: {name: ''}}}":                               "spec.encryption.keySecretRef.name … should be at least 1 chars long",
+			"spec: {encryption: {keySecretRef: {name: A}}}":                                "spec.encryption.keySecretRef.name … must be the name of a Secret: lower-case letters, digits, dashes and dots",
+			"spec: {encryption: {keySecretRef: {name: " + strings.Repeat("x", 254) + "}}}": "spec.encryption.keySecretRef.name … may not be more than 253 bytes",
+		},
+	},
 	"storage class": {
 		good: []string{"spec: {store: {embedded: {storageClassName: fast-ssd}}}"},
 		bad: map[string]string{
@@ -389,6 +402,17 @@ var embeddedTransitions = map[string]rule{
 	"store stays": {
 		good: []string{"spec: {store: {embedded: {size: 20Gi}}}", "spec: {store: null}", "spec: null"},
 		bad:  map[string]string{"spec: {store: {embedded: null, postgres: {connectionSecretRef: {name: db, key: uri}}}}": storeStays},
+	},
+}
+
+// encryptedTransitions are of a stored dispatcher that encrypts.
+var encryptedTransitions = map[string]rule{
+	"encryption stays": {
+		good: []string{"spec: {encryption: {keySecretRef: {name: other}}}", "spec: {encryption: {mode: Enabled}}"},
+		bad: map[string]string{
+			"spec: {encryption: {mode: Disabled}}": "spec.encryption … cannot be disabled again: what is stored could not be read any more",
+			"spec: {encryption: null}":             "spec.encryption … cannot be disabled again: what is stored could not be read any more",
+		},
 	},
 }
 

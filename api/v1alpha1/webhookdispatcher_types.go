@@ -23,6 +23,11 @@ type WebhookDispatcherSpec struct {
 	// +kubebuilder:default={embedded: {}}
 	Store Store `json:"store,omitzero"`
 
+	// encryption is how what producers send is kept in the store. A change replaces the pods.
+	// +optional
+	// +kubebuilder:default={mode: Disabled}
+	Encryption Encryption `json:"encryption,omitzero"`
+
 	// subscriptions tells whose subscriptions may use this dispatcher.
 	// +optional
 	// +kubebuilder:default={}
@@ -124,6 +129,35 @@ type PostgresStore struct {
 	// With it, the connection is by TLS and the host's name is verified (sslmode=verify-full), unless the URL says verify-ca.
 	// +optional
 	CASecretRef *SecretKeyReference `json:"caSecretRef,omitempty"`
+}
+
+// EncryptionMode is whether a dispatcher encrypts. The words are not On and Off, which YAML takes for true and false.
+// +kubebuilder:validation:Enum=Disabled;Enabled
+type EncryptionMode string
+
+// The modes of encryption.
+const (
+	// EncryptionDisabled keeps events in the clear.
+	EncryptionDisabled EncryptionMode = "Disabled"
+	// EncryptionEnabled keeps bodies, ids and trace contexts of new events as ciphertexts, by a key of each namespace.
+	EncryptionEnabled EncryptionMode = "Enabled"
+)
+
+// Encryption is how what producers send is kept in the store.
+//
+// +kubebuilder:validation:XValidation:rule="self.mode == 'Enabled' || oldSelf.mode != 'Enabled'",message="cannot be disabled again: what is stored could not be read any more"
+type Encryption struct {
+	// mode is Disabled or Enabled. What is stored when it is enabled stays in the clear until its retention ends. It cannot be
+	// disabled again.
+	// +optional
+	// +kubebuilder:default=Disabled
+	Mode EncryptionMode `json:"mode,omitempty"`
+
+	// keySecretRef names a Secret in the dispatcher's namespace. Its key current holds the name of another key, whose 32 random
+	// bytes, or their base64, encrypt the namespaces' keys; those before it stay until nothing needs them. Without, the
+	// manager makes a Secret eventflow-encryption-NAME, and never changes it.
+	// +optional
+	KeySecretRef *SecretReference `json:"keySecretRef,omitempty"`
 }
 
 // SubscriptionSelector tells whose subscriptions may use a dispatcher.

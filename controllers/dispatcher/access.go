@@ -7,6 +7,7 @@ import (
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/controllers/names"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
+	"github.com/clinikapi/eventflow/dispatcher/seeds/cluster"
 	"github.com/clinikapi/eventflow/dispatcher/settings"
 )
 
@@ -28,13 +29,13 @@ func access(d *v1alpha1.WebhookDispatcher) []object {
 	}
 }
 
-// role names the Secrets of this dispatcher's table and settings alone. Those are all it can read: nobody else's, and no others. In
+// role names the Secrets of this dispatcher's table, settings and seeds alone. Those are all it can read: nobody else's, and no others. In
 // the dispatcher's status it says how its store is.
 func role(d *v1alpha1.WebhookDispatcher) *rbacv1ac.RoleApplyConfiguration {
 	secrets := func() *rbacv1ac.PolicyRuleApplyConfiguration {
 		return rbacv1ac.PolicyRule().WithAPIGroups("").WithResources("secrets")
 	}
-	return rbacv1ac.Role(names.Workload(d.Name), d.Namespace).
+	role := rbacv1ac.Role(names.Workload(d.Name), d.Namespace).
 		WithLabels(labels(d)).
 		WithOwnerReferences(owner(d)).
 		WithRules(
@@ -46,6 +47,10 @@ func role(d *v1alpha1.WebhookDispatcher) *rbacv1ac.RoleApplyConfiguration {
 				WithVerbs("get", "patch").
 				WithResourceNames(d.Name),
 		)
+	if encrypts(d) {
+		role.WithRules(secrets().WithVerbs("get", "patch").WithResourceNames(cluster.SecretNames(d.Name)...))
+	}
+	return role
 }
 
 func roleBinding(d *v1alpha1.WebhookDispatcher) *rbacv1ac.RoleBindingApplyConfiguration {

@@ -25,6 +25,7 @@ func arguments(d *v1alpha1.WebhookDispatcher) []string {
 		"--ingest-auth=" + ingestAuth(d),
 	}
 	args = append(args, storeArguments(d)...)
+	args = append(args, encryptionArguments(d)...)
 	for _, host := range d.Spec.Ingest.Hosts {
 		args = append(args, "--ingest-host="+host)
 	}

@@ -30,6 +30,9 @@ type connection struct {
 
 // connection reads the Secrets that a dispatcher's store names, by name and from the API server.
 func (r *Reconciler) connection(ctx context.Context, d *v1alpha1.WebhookDispatcher) (connection, error) {
+	if refused, err := r.keysRefused(ctx, d); err != nil || refused.reason != "" {
+		return refused, err
+	}
 	postgres := d.Spec.Store.Postgres
 	if postgres == nil {
 		return connection{}, nil
@@ -158,6 +161,9 @@ func (r *Reconciler) connecting(ctx context.Context, secret client.Object) []rec
 }
 
 func connects(d *v1alpha1.WebhookDispatcher, secret string) bool {
+	if name, _ := keySecret(d); encrypts(d) && name == secret {
+		return true
+	}
 	postgres := d.Spec.Store.Postgres
 	if postgres == nil {
 		return false

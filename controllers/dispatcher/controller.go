@@ -126,7 +126,7 @@ func (r *Reconciler) carryOut(ctx context.Context, d *v1alpha1.WebhookDispatcher
 	if o.renewing {
 		return reconcile.Result{RequeueAfter: renewalAwaited}, r.updateStatus(ctx, o)
 	}
-	applyErr := r.apply(ctx, &o)
+	applyErr := errors.Join(r.ensureKey(ctx, d), r.apply(ctx, &o))
 	// As it is now: an older one would say that what was just applied is up already.
 	if o.deployment, err = r.deployment(ctx, d); err != nil {
 		return reconcile.Result{}, errors.Join(applyErr, err)

@@ -85,6 +85,7 @@ func podSpec(d *v1alpha1.WebhookDispatcher, image Image) (*corev1ac.PodSpecApply
 		WithTerminationGracePeriodSeconds(graceSeconds).
 		WithSecurityContext(podSecurity(laid.SecurityContext)).
 		WithVolumes(volumes(d)...).
+		WithVolumes(keysVolumes(d)...).
 		WithTopologySpreadConstraints(spread(d)...).
 		WithContainers(container(d, image, laid)).
 		WithNodeSelector(d.Spec.Template.NodeSelector)
@@ -167,6 +168,7 @@ func container(d *v1alpha1.WebhookDispatcher, image Image, laid *laidOver) *core
 			corev1ac.ContainerPort().WithName("ops").WithContainerPort(opsPort).WithProtocol(corev1.ProtocolTCP)).
 		WithResources(resourceRequirements(resources)).
 		WithVolumeMounts(volumeMounts(d)...).
+		WithVolumeMounts(keysMounts(d)...).
 		// A pod may wait 60 s for the store's lock, and then reads what was not flushed when it was killed.
 		WithStartupProbe(probe("/healthz", 2, 2, 150)).
 		WithLivenessProbe(probe("/healthz", 10, 5, 6)).

@@ -38,6 +38,7 @@ func objects(o observation, image Image) ([]object, error) {
 	if document, err := wanted.Encode(); err == nil { // else the pods keep those before, and Accepted says why
 		result = append(result, object{kind: "Secret", name: settings.SecretName(d.Name), configuration: settingsSecret(d, document, wanted.Generation)})
 	}
+	result = append(result, seedSecrets(d)...)
 	if d.Spec.Store.Postgres == nil {
 		result = append(result, object{kind: "PersistentVolumeClaim", name: names.Claim(d.Name), configuration: persistentVolumeClaim(d, o.claim)})
 	}

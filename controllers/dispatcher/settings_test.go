@@ -32,11 +32,15 @@ var classified = map[string]struct {
 	effect effect
 	change func(*v1alpha1.WebhookDispatcherSpec)
 }{
-	"replicas":                         {apart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Replicas = ptr.To(int32(0)) }},
-	"store.embedded.size":              {apart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Store.Embedded.Size = resource.MustParse("20Gi") }},
-	"store.embedded.storageClassName":  {apart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Store.Embedded.StorageClassName = "fast" }},
-	"store.embedded.accessMode":        {apart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Store.Embedded.AccessMode = "ReadWriteOnce" }},
-	"store.postgres.":                  {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Store = inDatabase("a", "b") }},
+	"replicas":                        {apart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Replicas = ptr.To(int32(0)) }},
+	"store.embedded.size":             {apart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Store.Embedded.Size = resource.MustParse("20Gi") }},
+	"store.embedded.storageClassName": {apart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Store.Embedded.StorageClassName = "fast" }},
+	"store.embedded.accessMode":       {apart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Store.Embedded.AccessMode = "ReadWriteOnce" }},
+	"store.postgres.":                 {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Store = inDatabase("a", "b") }},
+	"encryption.mode":                 {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Encryption.Mode = v1alpha1.EncryptionEnabled }},
+	"encryption.keySecretRef.name": {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) {
+		s.Encryption = v1alpha1.Encryption{Mode: v1alpha1.EncryptionEnabled, KeySecretRef: &v1alpha1.SecretReference{Name: "kek"}}
+	}},
 	"subscriptions.namespaceSelector.": {byTable, func(s *v1alpha1.WebhookDispatcherSpec) { s.Subscriptions.NamespaceSelector = *gold() }},
 	"ingest.authentication":            {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Ingest.Authentication = v1alpha1.IngestNone }},
 	"ingest.maxEventBytes":             {bySettings, func(s *v1alpha1.WebhookDispatcherSpec) { s.Ingest.MaxEventBytes = 2048 }},

@@ -5,13 +5,15 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
-	"maps"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/clinikapi/eventflow/dispatcher/seeds"
 )
@@ -34,7 +36,7 @@ func SecretNames(dispatcher string) []string {
 // Secrets is what the keeper needs of a namespace's; client-go's SecretInterface has it.
 type Secrets interface {
 	Get(ctx context.Context, name string, options metav1.GetOptions) (*corev1.Secret, error)
-	Update(ctx context.Context, secret *corev1.Secret, options metav1.UpdateOptions) (*corev1.Secret, error)
+	Patch(ctx context.Context, name string, kind types.PatchType, patch []byte, options metav1.PatchOptions, subresources ...string) (*corev1.Secret, error)
 }
 
 // Keeper is a seeds.Keeper in Secrets.
@@ -97,7 +99,7 @@ func decode(tenant string, text []byte) (seeds.Record, error) {
 	}
 	r, err := seeds.Decode(text)
 	if err == nil && r.Tenant != tenant {
-		err = fmt.Errorf("a seed's record is another tenant's")
+		err = errors.New("a seed's record is another tenant's")
 	}
 	return r, err
 }
@@ -127,20 +129,14 @@ func (k *Keeper) change(ctx context.Context, tenant string, next func(text []byt
 		if err != nil {
 			return err
 		}
-		secret = secret.DeepCopy() // what was read is kept
-		secret.Data = maps.Clone(secret.Data)
-		if text == nil {
-			if secret.Data[key] == nil {
-				return nil
-			}
-			delete(secret.Data, key)
-		} else {
-			if secret.Data == nil {
-				secret.Data = map[string][]byte{}
-			}
-			secret.Data[key] = text
+		if text == nil && secret.Data[key] == nil {
+			return nil
 		}
-		written, err := k.secrets.Update(ctx, secret, metav1.UpdateOptions{})
+		patch, err := patchOf(secret.ResourceVersion, key, text)
+		if err != nil {
+			return err
+		}
+		written, err := k.secrets.Patch(ctx, s.name, types.MergePatchType, patch, metav1.PatchOptions{})
 		if err == nil {
 			s.keep(written)
 			return nil
@@ -149,6 +145,22 @@ func (k *Keeper) change(ctx context.Context, tenant string, next func(text []byt
 			return fmt.Errorf("write the Secret %s: %w", s.name, err)
 		}
 	}
+}
+
+// patchOf returns a merge patch (RFC 7396) that sets the key, or removes it if text is nil, while the Secret has the version.
+func patchOf(version, key string, text []byte) ([]byte, error) {
+	var value any // null
+	if text != nil {
+		value = text // as base64
+	}
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"resourceVersion": version},
+		"data":     map[string]any{key: value},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode a patch: %w", err)
+	}
+	return patch, nil
 }
 
 // Create keeps the record of a tenant that has none.

@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/clinikapi/eventflow/dispatcher/seeds"
 	"github.com/clinikapi/eventflow/dispatcher/seeds/cluster"
@@ -51,17 +53,33 @@ func (s *secrets) Get(_ context.Context, name string, _ metav1.GetOptions) (*cor
 	return secret.DeepCopy(), nil
 }
 
-func (s *secrets) Update(_ context.Context, secret *corev1.Secret, _ metav1.UpdateOptions) (*corev1.Secret, error) {
+func (s *secrets) Patch(_ context.Context, name string, kind types.PatchType, patch []byte, _ metav1.PatchOptions, _ ...string) (*corev1.Secret, error) {
+	var asked struct {
+		Metadata struct{ ResourceVersion string }
+		Data     map[string]*[]byte
+	}
+	if err := json.Unmarshal(patch, &asked); err != nil || kind != types.MergePatchType {
+		return nil, apierrors.NewBadRequest(string(kind))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before := s.known[secret.Name]
-	if before.ResourceVersion != secret.ResourceVersion {
-		return nil, apierrors.NewConflict(resource, secret.Name, errors.New("modified"))
+	next := s.known[name].DeepCopy()
+	if next.ResourceVersion != asked.Metadata.ResourceVersion {
+		return nil, apierrors.NewConflict(resource, name, errors.New("modified"))
 	}
-	next := secret.DeepCopy()
-	version, err := strconv.Atoi(before.ResourceVersion)
+	version, err := strconv.Atoi(next.ResourceVersion)
 	next.ResourceVersion = strconv.Itoa(version + 1)
-	s.known[secret.Name] = next
+	for key, value := range asked.Data {
+		if value == nil {
+			delete(next.Data, key)
+			continue
+		}
+		if next.Data == nil {
+			next.Data = map[string][]byte{}
+		}
+		next.Data[key] = *value
+	}
+	s.known[name] = next
 	return next.DeepCopy(), err
 }
 

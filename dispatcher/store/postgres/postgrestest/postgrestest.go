@@ -139,6 +139,9 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
+// Data is the folder of the database's files.
+func (s *Server) Data() string { return s.data() }
+
 func (s *Server) data() string { return filepath.Join(s.folder, "data") }
 
 func (s *Server) command(name string, arguments ...string) *exec.Cmd {
