@@ -10,7 +10,10 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/envelope"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/seeds"
@@ -22,6 +25,8 @@ import (
 const (
 	// seedsPause is how often keys are read again, and seeds wrapped by an earlier key are wrapped anew.
 	seedsPause = time.Minute
+	// shredPause is how often the next 100 namespaces are looked at, whether they are gone.
+	shredPause = 10 * time.Minute
 	// seedsTimeout bounds one round of that.
 	seedsTimeout = 30 * time.Second
 	// seedsKubernetes is the word for Secrets of the dispatcher's namespace.
@@ -37,6 +42,8 @@ type encryption struct {
 	ring     atomic.Pointer[envelope.KeyRing]
 	cache    *seeds.Cache
 	lastGood *routing.LastGood // nil if it is not kept
+	shredder *seeds.Shredder   // nil without Kubernetes
+	looked   time.Time         // when the shredder looked last
 
 	tenants, locked, failures atomic.Int64 // as the last round found
 }
@@ -114,7 +121,10 @@ func (d *dispatcher) encrypt(below store.Store) (*sealed.Store, error) {
 		return nil, errors.New("encrypt the store: it has no id")
 	}
 	e := d.encryption
-	e.cache = seeds.New(seeds.Options{Keeper: e.keeper, Ring: e.ring.Load(), Store: named.ID(), Known: sealed.Known(below)})
+	e.cache = seeds.New(seeds.Options{Keeper: e.keeper, Ring: e.ring.Load(), Store: named.ID(), Known: sealed.Known(below), Namespace: d.namespaceOf})
+	if d.Routes == routesKubernetes {
+		e.shredder = d.newShredder(below)
+	}
 	return sealed.New(below, e.cache), nil
 }
 
@@ -124,6 +134,7 @@ func (d *dispatcher) keepSeeds(ctx context.Context) {
 	defer again.Stop()
 	for {
 		d.refreshSeeds(ctx)
+		d.shred(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -160,6 +171,51 @@ func (d *dispatcher) refreshSeeds(ctx context.Context) {
 	e.locked.Store(int64(found.Locked))
 	if found.Rewrapped > 0 || found.Locked > 0 {
 		log.Info("Seeds were wrapped by the current key", "key", ring.Current(), "rewrapped", found.Rewrapped, "lackingTheirKey", found.Locked)
+	}
+}
+
+// namespaceOf returns the name of the namespace that a tenant is, "" if nobody asked for it lately.
+func (d *dispatcher) namespaceOf(tenant string) string {
+	if d.namespaces == nil || d.Routes != routesKubernetes {
+		return ""
+	}
+	return d.namespaces.nameOf(tenant)
+}
+
+// newShredder returns what deletes the seeds of namespaces that were deleted.
+func (d *dispatcher) newShredder(below store.Store) *seeds.Shredder {
+	return &seeds.Shredder{
+		Keeper: d.encryption.keeper, Delete: d.encryption.cache.Delete, Now: time.Now,
+		Gone: func(ctx context.Context, namespace, tenant string) (bool, error) {
+			found, err := d.clients.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				return true, nil
+			}
+			if err != nil {
+				return false, fmt.Errorf("look for a namespace: %w", err)
+			}
+			return string(found.UID) != tenant, nil
+		},
+		Pending: func(ctx context.Context, tenant string) (bool, error) {
+			records, err := below.List(ctx, store.Query{Tenant: tenant, State: delivery.Pending, Limit: 1})
+			return len(records) > 0, err
+		},
+	}
+}
+
+// shred deletes the seeds of namespaces that are gone.
+func (d *dispatcher) shred(ctx context.Context) {
+	e, log := d.encryption, d.Logger.WithName("encryption")
+	if e.shredder == nil || time.Since(e.looked) < shredPause {
+		return
+	}
+	e.looked = time.Now()
+	shredded, err := e.shredder.Round(ctx)
+	if shredded > 0 {
+		log.Info("The encryption keys of namespaces that are gone were deleted; what is stored of them cannot be read any more", "namespaces", shredded)
+	}
+	if err != nil && ctx.Err() == nil {
+		log.Error(err, "Namespaces that are gone could not be looked for; trying again", "pause", shredPause)
 	}
 }
 

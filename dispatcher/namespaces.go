@@ -117,6 +117,17 @@ func (n *namespaces) identify(ctx context.Context, namespace, remote string) (ui
 	}
 }
 
+// nameOf returns the name of a namespace that was identified lately by its uid, else "".
+func (n *namespaces) nameOf(uid string) string {
+	for _, key := range n.known.Keys() {
+		name, _ := key.(string)
+		if found, ok := n.known.Get(name); ok && found.(identity).uid == uid && uid != "" {
+			return name
+		}
+	}
+	return ""
+}
+
 // namespaceAnswer is what the API server says of a namespace.
 type namespaceAnswer struct {
 	uid   string

@@ -41,6 +41,8 @@ type Options struct {
 	Store string
 	// Known reports whether the store has something of the tenant already; nil for never.
 	Known func(ctx context.Context, tenant string) (bool, error)
+	// Namespace returns the name of the namespace that a tenant is, "" if it does not know; nil for never.
+	Namespace func(tenant string) string
 	// MaxTenants bounds what is kept in memory; 2048 if zero. The tenants used last are kept, up to twice as many.
 	MaxTenants int
 }
@@ -231,6 +233,9 @@ func (c *Cache) create(ctx context.Context, tenant string) (Record, error) {
 		return Record{}, err
 	}
 	r := Record{Tenant: tenant}
+	if c.options.Namespace != nil {
+		r.Namespace = c.options.Namespace(tenant)
+	}
 	if r.Seed, err = c.ring.Load().Wrap(tenant, seed, mark); err != nil {
 		return Record{}, err
 	}
@@ -276,7 +281,7 @@ func (c *Cache) Refresh(ctx context.Context) (found Refreshed, err error) {
 		case key == ring.Current():
 			return nil
 		}
-		next := Record{Tenant: r.Tenant}
+		next := r
 		if next.Seed, err = ring.Wrap(r.Tenant, seed, mark); err != nil {
 			return err
 		}

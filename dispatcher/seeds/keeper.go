@@ -33,6 +33,8 @@ type Keeper interface {
 // Record is what a Keeper keeps of a tenant.
 type Record struct {
 	Tenant string `json:"tenant"`
+	// Namespace is the name of the namespace that the tenant was when its seed was made; empty if that was not known.
+	Namespace string `json:"namespace,omitempty"`
 	// Seed is wrapped: what envelope.KeyRing.Wrap returned for the tenant.
 	Seed []byte `json:"seed"`
 }

@@ -313,3 +313,85 @@ func TestKnownTenants(t *testing.T) {
 		}
 	}
 }
+
+// TestShredder: a seed goes once its namespace was gone for an hour and nothing of it is pending, and not before.
+func TestShredder(t *testing.T) {
+	t.Parallel()
+	keeper := &seedstest.Memory{}
+	names := map[string]string{"uid-1": "clinic-a", "uid-2": "clinic-b"} // uid-3 has no known name
+	c := seeds.New(seeds.Options{Keeper: keeper, Ring: ring(t, "a"), Namespace: func(tenant string) string { return names[tenant] }})
+	for _, tenant := range []string{"uid-1", "uid-2", "uid-3"} {
+		if _, err := c.ForWriting(t.Context(), tenant); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now := time.Date(2026, 11, 26, 0, 0, 0, 0, time.UTC)
+	gone, pending, down := map[string]bool{}, map[string]bool{}, error(nil)
+	s := &seeds.Shredder{
+		Keeper: keeper, Delete: c.Delete, Now: func() time.Time { return now },
+		Gone: func(_ context.Context, namespace, tenant string) (bool, error) {
+			if names[tenant] != namespace {
+				t.Errorf("%s is asked for as %s", tenant, namespace)
+			}
+			return gone[tenant], down
+		},
+		Pending: func(_ context.Context, tenant string) (bool, error) { return pending[tenant], nil },
+	}
+	for _, step := range []struct {
+		what   string
+		change func()
+		after  time.Duration
+		want   int
+	}{
+		{"both are there", func() {}, 0, 0},
+		{"one is gone", func() { gone["uid-1"], gone["uid-3"], pending["uid-1"] = true, true, true }, time.Hour, 0},
+		{"not for an hour", func() {}, 59 * time.Minute, 0},
+		{"the API server is down", func() { down = errors.New("down") }, time.Hour, 0},
+		{"it is back", func() { down = nil }, time.Hour, 0},
+		{"an hour later it has something pending", func() {}, time.Hour, 0},
+		{"nothing any more", func() { pending["uid-1"] = false }, time.Minute, 1},
+		{"the other comes and goes", func() { gone["uid-2"] = true }, time.Hour, 0},
+		{"it is there", func() { gone["uid-2"] = false }, time.Hour, 0},
+		{"it is gone again", func() { gone["uid-2"] = true }, time.Hour, 0},
+		{"for an hour", func() {}, time.Hour, 1},
+		{"nothing is left to do", func() {}, 24 * time.Hour, 0},
+	} {
+		now = now.Add(step.after)
+		step.change()
+		if got, err := s.Round(t.Context()); got != step.want || !errors.Is(err, down) {
+			t.Errorf("%s: %d, %v; want %d", step.what, got, err, step.want)
+		}
+	}
+	if _, err := c.ForReading(t.Context(), "uid-3"); err != nil {
+		t.Errorf("a tenant without a known name: %v", err)
+	}
+	if _, err := c.ForReading(t.Context(), "uid-1"); !errors.Is(err, seeds.ErrNone) {
+		t.Errorf("a shredded one: %v", err)
+	}
+}
+
+// TestShredderLooksAtAll: however many namespaces there are, each has its turn, and a round is bounded.
+func TestShredderLooksAtAll(t *testing.T) {
+	t.Parallel()
+	keeper := &seedstest.Memory{}
+	for i := range 250 {
+		r := seeds.Record{Tenant: fmt.Sprint("uid-", i), Namespace: fmt.Sprint("clinic-", i), Seed: []byte{1}}
+		if err := keeper.Create(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	looks, seen := 0, map[string]bool{}
+	s := &seeds.Shredder{Keeper: keeper, Now: time.Now, Gone: func(_ context.Context, _, tenant string) (bool, error) {
+		looks++
+		seen[tenant] = true
+		return false, nil
+	}}
+	for round := 1; round <= 3; round++ {
+		if _, err := s.Round(t.Context()); err != nil || looks != 100*round {
+			t.Errorf("%d looks, %v", looks, err)
+		}
+	}
+	if len(seen) != 250 {
+		t.Errorf("%d were looked at", len(seen))
+	}
+}
