@@ -353,7 +353,8 @@ func TestShredder(t *testing.T) {
 		{"the other comes and goes", func() { gone["uid-2"] = true }, time.Hour, 0},
 		{"it is there", func() { gone["uid-2"] = false }, time.Hour, 0},
 		{"it is gone again", func() { gone["uid-2"] = true }, time.Hour, 0},
-		{"for an hour", func() {}, time.Hour, 1},
+		{"for nearly an hour", func() {}, 59 * time.Minute, 0},
+		{"for an hour", func() {}, time.Minute, 1},
 		{"nothing is left to do", func() {}, 24 * time.Hour, 0},
 	} {
 		now = now.Add(step.after)
