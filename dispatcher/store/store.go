@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/clinikapi/eventflow/api/event"
@@ -128,6 +129,8 @@ type Query struct {
 	Before event.DeliveryID
 	// Limit bounds the answer; at least 1.
 	Limit int
+	// LastAttempt asks for the newest attempt of each delivery, too.
+	LastAttempt bool
 }
 
 // Record is all that is known of a delivery.
@@ -140,7 +143,7 @@ type Record struct {
 	State        delivery.State
 	Created      time.Time
 	// AttemptCount counts every attempt; Attempts holds the newest MaxAttempts of them, oldest first. List leaves
-	// Attempts empty.
+	// Attempts empty, or all but the newest out if Query.LastAttempt is set.
 	AttemptCount int
 	Attempts     []delivery.Attempt
 	// Due is when the next attempt starts; zero unless State is Pending.
@@ -151,6 +154,14 @@ type Record struct {
 	Reason delivery.Reason
 	// ReplayOf is the delivered delivery that this one repeats; zero if it does not.
 	ReplayOf event.DeliveryID
+}
+
+// Listed returns the attempts of r that List answers with: the newest, or none.
+func (r *Record) Listed(lastAttempt bool) []delivery.Attempt {
+	if n := len(r.Attempts); lastAttempt && n > 0 {
+		return slices.Clone(r.Attempts[n-1:])
+	}
+	return nil
 }
 
 // MaxAttempts is how many attempts of one delivery are kept in full: the newest.

@@ -220,7 +220,7 @@ func (l *listing) run(ctx context.Context) ([]store.Record, error) {
 		r, err := l.store.describe(l.store.db, l.query.Tenant, &newest.entry)
 		switch {
 		case err == nil:
-			r.Attempts = nil
+			r.Attempts = r.Listed(l.query.LastAttempt)
 			records = append(records, r)
 		case !errors.Is(err, store.ErrNotFound): // an event of another namespace is as good as none
 			return nil, err
@@ -348,7 +348,7 @@ func (l *listing) read(from *source) (wanted, more bool, err error) {
 		var h history
 		h, err = decodeHistory(value)
 		from.id = event.DeliveryID{Event: event.Key(key[9:]), Subscription: from.sub}
-		from.setPending(&standing{pending: h.pending, due: h.due, replayOf: h.replayOf})
+		from.setPending(&standing{pending: h.pending, due: h.due, list: h.list, replayOf: h.replayOf})
 		wanted = !l.query.Scheduled || h.due > l.now
 	case len(key) == finishedKeyLength:
 		var f finished

@@ -232,6 +232,7 @@ func (s *Store) list(ctx context.Context, conn *pgx.Conn, all live, q *store.Que
 		if err != nil {
 			return nil, err
 		}
+		r.Attempts = r.Listed(q.LastAttempt)
 		records = append(records, r)
 	}
 	return records, nil
@@ -269,7 +270,7 @@ func (s *Store) listStatement(all live, query *store.Query, subs, keys [][]byte)
 	}
 	if finished && (query.State == 0 || query.State == delivery.Delivered) {
 		for _, bucket := range all.from(kindDelivered, kindDelivered.bucket(since)) {
-			q.union("(SELECT %s FROM %s.%s WHERE %s %s)", fmt.Sprintf(deliveredEntry, "NULL::bytea", bucket), schema, kindDelivered.table(bucket), where, newest)
+			q.union("(SELECT %s FROM %s.%s WHERE %s %s)", fmt.Sprintf(deliveredEntry, logOf(query), bucket), schema, kindDelivered.table(bucket), where, newest)
 		}
 	}
 	if finished && (query.State == 0 || query.State == delivery.Failed || query.State == delivery.Cancelled) {
@@ -277,7 +278,7 @@ func (s *Store) listStatement(all live, query *store.Query, subs, keys [][]byte)
 			where += fmt.Sprintf(" AND state = %d", query.State)
 		}
 		for _, bucket := range all.from(kindFailed, kindFailed.bucket(since)) {
-			q.union("(SELECT %s FROM %s.%s WHERE %s %s)", fmt.Sprintf(failedEntry, "NULL::bytea", bucket), schema, kindFailed.table(bucket), where, newest)
+			q.union("(SELECT %s FROM %s.%s WHERE %s %s)", fmt.Sprintf(failedEntry, logOf(query), bucket), schema, kindFailed.table(bucket), where, newest)
 		}
 	}
 	if q.branches == 0 {
@@ -288,13 +289,21 @@ func (s *Store) listStatement(all live, query *store.Query, subs, keys [][]byte)
 	return text, q.arguments
 }
 
+// logOf is the expression that stands for a delivery's attempts in a list.
+func logOf(q *store.Query) string {
+	if q.LastAttempt {
+		return "log"
+	}
+	return "NULL::bytea"
+}
+
 // aheadOfClock is by how much an acceptance may be after the present, as List takes it.
 const aheadOfClock = int64(time.Minute)
 
 // listPending adds the branches that select pending deliveries: those that were put elsewhere, those that are due when
 // their event was accepted, and those that are planned. Each has an index in the order that is asked for.
 func (s *Store) listPending(q *statement, query *store.Query, subs [][]byte, where, limit string) {
-	entry, keys := fmt.Sprintf(pendingEntry, "NULL::bytea"), q.argument(subs)
+	entry, keys := fmt.Sprintf(pendingEntry, logOf(query)), q.argument(subs)
 	branch := func(condition, order string) {
 		q.union(`(SELECT l.* FROM unnest(%s::bytea[]) AS u (one), LATERAL (SELECT %s FROM %s.pending WHERE sub = u.one AND %s AND %s ORDER BY %s LIMIT %s) AS l)`,
 			keys, entry, s.options.Schema, condition, where, order, limit)

@@ -106,6 +106,11 @@ func testListNewestFirst(f *fixture) {
 		full.Attempts = nil
 		f.same("listed record", full, r)
 	}
+	for _, r := range f.list(store.Query{Tenant: clinicA, LastAttempt: true}) {
+		full := f.get(r.ID, clinicA)
+		full.Attempts = full.Listed(true)
+		f.same("listed record with its last attempt", full, r)
+	}
 	f.reopen()
 	f.same("after a restart", got, f.list(store.Query{Tenant: clinicA}))
 }
