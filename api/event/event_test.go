@@ -236,3 +236,17 @@ func BenchmarkAppendBody(b *testing.B) {
 		body = AppendBody(body[:0], "evt_06h0479ptseprr21trg3p6037k", "patient.created", accepted, data)
 	}
 }
+
+func TestTimeOf(t *testing.T) {
+	t.Parallel()
+	made := time.Date(2026, 1, 15, 9, 15, 0, 123_000_000, time.UTC)
+	id := NewID(made)
+	if got, ok := TimeOf(id); !ok || !got.Equal(made) {
+		t.Errorf("got %v, %v", got, ok)
+	}
+	for _, other := range []string{"", "evt_", "order-17", id[:29], id + "0", "dlv_" + id[4:]} {
+		if got, ok := TimeOf(other); ok {
+			t.Errorf("%q: got %v", other, got)
+		}
+	}
+}

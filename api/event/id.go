@@ -28,6 +28,16 @@ func NewID(now time.Time) string {
 	return eventPrefix + ordered.EncodeToString(b[:])
 }
 
+// TimeOf returns when NewID made an id, to the millisecond, and false if the id was not made by it.
+func TimeOf(id string) (made time.Time, ok bool) {
+	text, found := strings.CutPrefix(id, eventPrefix)
+	raw, err := ordered.DecodeString(text)
+	if !found || err != nil || len(raw) != 16 || ordered.EncodeToString(raw) != text {
+		return time.Time{}, false
+	}
+	return time.UnixMilli(int64(binary.BigEndian.Uint64(raw[:8]) >> 16)), true
+}
+
 // maxIDLength bounds a producer's event id, in bytes.
 const maxIDLength = 128
 

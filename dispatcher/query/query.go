@@ -70,15 +70,21 @@ type Selection struct {
 	State string
 	// Key is the key of the subscription's schedule. It needs a Subscription.
 	Key string
+	// EventID and EventType select by the event; an id also where several events had it. A page of a List by these may have
+	// few deliveries, or none, and go on.
+	EventID, EventType string
 	// Since and Until bound the event's acceptance: since ≤ t < until.
 	Since, Until time.Time
+	// LastAttempt asks for the newest attempt of each delivery, too.
+	LastAttempt bool
 	// Continue is the token of the answer before.
 	Continue string
 }
 
 // query is what the store is asked for. purpose keeps the tokens of a list and of a replay apart.
 func (s *Selection) query(purpose string) (q store.Query, err error) {
-	q = store.Query{Tenant: s.Tenant, Subscription: s.Subscription, Since: s.Since, Until: s.Until}
+	q = store.Query{Tenant: s.Tenant, Subscription: s.Subscription, Since: s.Since, Until: s.Until, LastAttempt: s.LastAttempt}
+	s.narrow(&q)
 	if len(s.Subscription) > maxNameLength {
 		return q, invalid("subscription must be a subscription's name")
 	}
@@ -131,20 +137,43 @@ type Page struct {
 }
 
 // List returns the first deliveries that s selects, at most limit, which is from 1 to MaxLimit.
-func (d *Deliveries) List(ctx context.Context, s Selection, limit int) (Page, error) {
+func (d *Deliveries) List(ctx context.Context, s Selection, limit int) (page Page, err error) {
 	if limit < 1 || limit > MaxLimit {
-		return Page{}, invalid("limit must be between 1 and %d", MaxLimit)
+		return page, invalid("limit must be between 1 and %d", MaxLimit)
 	}
-	q, err := s.query("list")
+	purpose := s.purpose("list")
+	q, err := s.query(purpose)
 	if err != nil {
-		return Page{}, err
+		return page, err
 	}
-	q.Limit = limit + 1 // one more reports whether there are more
-	records, err := d.options.Store.List(ctx, q)
-	if err != nil || len(records) <= limit {
-		return Page{Records: records}, err
+	for scanned := 0; ; {
+		q.Limit = limit + 1 // one more reports whether there are more
+		if s.byEvent() {
+			q.Limit = scanPageSize
+		}
+		records, err := d.options.Store.List(ctx, q)
+		if err != nil {
+			return Page{}, err
+		}
+		for i := range records {
+			if !s.selects(&records[i]) {
+				continue
+			}
+			if len(page.Records) == limit {
+				page.Continue = continueToken(purpose, &q, page.Records[limit-1].ID)
+				return page, nil
+			}
+			page.Records = append(page.Records, records[i])
+		}
+		if len(records) < q.Limit {
+			return page, nil
+		}
+		q.Before = records[len(records)-1].ID
+		if scanned += len(records); scanned >= maxScanned {
+			page.Continue = continueToken(purpose, &q, q.Before)
+			return page, nil
+		}
 	}
-	return Page{Records: records[:limit], Continue: continueToken("list", &q, records[limit-1].ID)}, nil
 }
 
 // Get returns the delivery that has the given text as its id, with its attempts. A text that no dispatcher wrote is

@@ -364,3 +364,38 @@ func FuzzContinueToken(f *testing.F) {
 		}
 	})
 }
+
+// TestByEvent: what the store has no order of is found all the same, and an event's deliveries stand together.
+func TestByEvent(t *testing.T) {
+	t.Parallel()
+	f, _ := newFixture(t, 0, delivery.Failed)
+	for i := range 4 {
+		key := event.NewKey(noon.Add(time.Duration(i)), "clinic-a", "")
+		for sub := range byte(2) {
+			id := event.DeliveryID{Event: key, Subscription: event.SubscriptionKey{sub}}
+			f.store.records[id] = &store.Record{ID: id, Tenant: "clinic-a", EventID: string(rune('a' + i)), Type: event.Type([]string{"x.created", "y.created"}[i%2])}
+		}
+	}
+	page, err := f.List(t.Context(), Selection{Tenant: "clinic-a", EventType: "x.created"}, 3)
+	if err != nil || len(page.Records) != 3 || page.Records[0].EventID != "c" || page.Records[2].EventID != "a" || page.Continue == "" {
+		t.Fatalf("got %+v, %v", page, err)
+	}
+	rest, err := f.List(t.Context(), Selection{Tenant: "clinic-a", EventType: "x.created", Continue: page.Continue}, 3)
+	if err != nil || len(rest.Records) != 1 || rest.Records[0].EventID != "a" || rest.Continue != "" {
+		t.Errorf("got %+v, %v", rest, err)
+	}
+	events, err := f.Events(t.Context(), Selection{Tenant: "clinic-a"}, 3)
+	if err != nil || len(events.Events) != 3 || events.Events[0].ID != "d" || len(events.Events[2].Matches) != 2 || events.Continue == "" {
+		t.Fatalf("got %+v, %v", events, err)
+	}
+	last, err := f.Events(t.Context(), Selection{Tenant: "clinic-a", Continue: events.Continue}, 3)
+	if err != nil || len(last.Events) != 1 || last.Events[0].ID != "a" || len(last.Events[0].Matches) != 2 {
+		t.Errorf("got %+v, %v", last, err)
+	}
+	if e, err := f.Event(t.Context(), "clinic-a", "b"); err != nil || e.ID != "b" || len(e.Matches) != 2 {
+		t.Errorf("got %+v, %v", e, err)
+	}
+	if _, err := f.Event(t.Context(), "clinic-b", "b"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("another tenant: got %v", err)
+	}
+}
