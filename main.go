@@ -26,7 +26,7 @@ import (
 	"github.com/clinikapi/eventflow/cli/test"
 	"github.com/clinikapi/eventflow/cli/trigger"
 	"github.com/clinikapi/eventflow/controllers"
-	"github.com/clinikapi/eventflow/demo"
+	"github.com/clinikapi/eventflow/cli/demo"
 	"github.com/clinikapi/eventflow/dispatcher"
 )
 
