@@ -245,11 +245,10 @@ var idText = base64.RawURLEncoding
 func (s *Sealer) SealID(id string) string {
 	m := s.idMACs.Get().(*mac)
 	defer s.idMACs.Put(m)
-	b := append(m.text[:0], s.context...)
-	from := len(b)
-	m.text = append(b, id...)
+	m.text = append(append(m.text[:0], s.context...), id...)
 	vector := m.of()[:vectorLength]
-	b = append(append(m.text[:from], vector...), id...)[from:]
+	m.text = append(append(m.text[:0], vector...), id...)
+	b := m.text
 	s.mask(vector, b[vectorLength:])
 	text := make([]byte, 1+idText.EncodedLen(len(b)))
 	text[0] = MarkID
