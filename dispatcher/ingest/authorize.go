@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,13 +18,17 @@ const (
 
 // Access is what a request wants to do.
 type Access struct {
-	// Verb is create, get, list or update.
+	// Verb is create, get, list, watch or update.
 	Verb string
-	// Resource is ResourceEvents or ResourceDeliveries.
+	// Group of the resource; empty for webhooks.clinikapi.com.
+	Group string
+	// Resource is ResourceEvents or ResourceDeliveries, with a subresource behind a slash.
 	Resource string
 	// Namespace of the event or the deliveries.
 	Namespace string
 }
+
+func (a Access) group() string { return cmp.Or(a.Group, apiGroup) }
 
 // Authorizer decides who may use the API.
 type Authorizer interface {
@@ -49,7 +54,7 @@ type ForbiddenError struct {
 // Error says which rule is missing.
 func (e *ForbiddenError) Error() string {
 	return fmt.Sprintf("user %q may not %s %s in namespace %q: bind it there to a Role with apiGroups [%q], resources [%q], verbs [%q]",
-		e.User, e.Access.Verb, e.Access.Resource, e.Access.Namespace, apiGroup, e.Access.Resource, e.Access.Verb)
+		e.User, e.Access.Verb, e.Access.Resource, e.Access.Namespace, e.Access.group(), e.Access.Resource, e.Access.Verb)
 }
 
 // None is the Authorizer that lets everyone do everything. It is for local use.

@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -145,6 +146,34 @@ func (k *Kubernetes) Authorize(ctx context.Context, authorization, source string
 		return err
 	}
 	return k.permit(ctx, grant{hash, access}, user)
+}
+
+// AuthorizeUser returns nil if a user that was authenticated elsewhere may have access. It shares the answers, and the limits
+// of asking, with Authorize: a user's grants are kept as those of a token are. Errors are those of Authorize.
+func (k *Kubernetes) AuthorizeUser(ctx context.Context, user *authenticationv1.UserInfo, access Access) error {
+	if user == nil || user.Username == "" {
+		return ErrUnauthenticated
+	}
+	hash, err := newUserHash(user)
+	if err != nil {
+		return err
+	}
+	known, ok := k.tokens.get(hash)
+	if !ok {
+		now := time.Now()
+		known = knownToken{life{now, now.Add(allowedTTL)}, user}
+		k.tokens.put(hash, tenantOf(user), known)
+	}
+	return k.permit(ctx, grant{hash, access}, known.user)
+}
+
+// newUserHash stands for all that is known of a user. No token is JSON, so none has the same hash.
+func newUserHash(user *authenticationv1.UserInfo) (tokenHash, error) {
+	text, err := json.Marshal(user) // with the keys of maps in order
+	if err != nil {
+		return tokenHash{}, fmt.Errorf("write the user down: %w", err)
+	}
+	return sha256.Sum256(text), nil
 }
 
 // bearerToken returns the token of an Authorization header (RFC 6750, section 2.1).
@@ -290,7 +319,7 @@ func (k *Kubernetes) permit(ctx context.Context, g grant, user *authenticationv1
 	if verdict == ask {
 		q := question{
 			kind: "access", standing: standing, lane: k.lanes.known, source: tenantOf(user),
-			key:   strings.Join([]string{"access", string(g.token[:]), g.access.Verb, g.access.Resource, g.access.Namespace}, " "),
+			key:   strings.Join([]string{"access", string(g.token[:]), g.access.Verb, g.access.group(), g.access.Resource, g.access.Namespace}, " "),
 			ask:   func(ctx context.Context) (outcome, error) { return k.reviewAccess(ctx, g.access, user) },
 			learn: func(_ *outcome, e effect) { k.learnGrant(g, known, user, e) },
 		}
@@ -345,11 +374,12 @@ func (k *Kubernetes) reviewAccess(ctx context.Context, access Access, user *auth
 	for key, values := range user.Extra {
 		extra[key] = authorizationv1.ExtraValue(values)
 	}
+	resource, subresource, _ := strings.Cut(access.Resource, "/")
 	review, err := k.client.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{
 		Spec: authorizationv1.SubjectAccessReviewSpec{
 			User: user.Username, UID: user.UID, Groups: user.Groups, Extra: extra,
 			ResourceAttributes: &authorizationv1.ResourceAttributes{
-				Group: apiGroup, Resource: access.Resource, Verb: access.Verb, Namespace: access.Namespace,
+				Group: access.group(), Resource: resource, Subresource: subresource, Verb: access.Verb, Namespace: access.Namespace,
 			},
 		},
 	}, metav1.CreateOptions{})

@@ -125,7 +125,14 @@ func (f fakeAccessReviews) Create(ctx context.Context, review *authorizationv1.S
 	review = review.DeepCopy()
 	s.lastAccess = &review.Spec
 	a := review.Spec.ResourceAttributes
-	review.Status.Allowed = a.Group == apiGroup && s.allow[Access{Verb: a.Verb, Resource: a.Resource, Namespace: a.Namespace}]
+	asked := Access{Verb: a.Verb, Group: a.Group, Resource: a.Resource, Namespace: a.Namespace}
+	if a.Group == apiGroup {
+		asked.Group = ""
+	}
+	if a.Subresource != "" {
+		asked.Resource += "/" + a.Subresource
+	}
+	review.Status.Allowed = s.allow[asked]
 	return review, nil
 }
 
@@ -222,12 +229,12 @@ func TestAuthorization(t *testing.T) {
 		needs   Access
 	}{
 		"publish":     {"POST /events", publishA},
-		"list":        {"GET /deliveries", Access{"list", ResourceDeliveries, "clinic-a"}},
-		"get":         {"GET " + delivery, Access{"get", ResourceDeliveries, "clinic-a"}},
-		"replay":      {"POST " + delivery + "/replay", Access{"update", ResourceDeliveries, "clinic-a"}},
-		"cancel":      {"POST " + delivery + "/cancel", Access{"update", ResourceDeliveries, "clinic-a"}},
-		"send now":    {"POST " + delivery + "/sendnow", Access{"update", ResourceDeliveries, "clinic-a"}},
-		"replay many": {"POST /deliveries/replay", Access{"update", ResourceDeliveries, "clinic-a"}},
+		"list":        {"GET /deliveries", Access{Verb: "list", Resource: ResourceDeliveries, Namespace: "clinic-a"}},
+		"get":         {"GET " + delivery, Access{Verb: "get", Resource: ResourceDeliveries, Namespace: "clinic-a"}},
+		"replay":      {"POST " + delivery + "/replay", Access{Verb: "update", Resource: ResourceDeliveries, Namespace: "clinic-a"}},
+		"cancel":      {"POST " + delivery + "/cancel", Access{Verb: "update", Resource: ResourceDeliveries, Namespace: "clinic-a"}},
+		"send now":    {"POST " + delivery + "/sendnow", Access{Verb: "update", Resource: ResourceDeliveries, Namespace: "clinic-a"}},
+		"replay many": {"POST /deliveries/replay", Access{Verb: "update", Resource: ResourceDeliveries, Namespace: "clinic-a"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -257,5 +264,53 @@ func TestAuthorization(t *testing.T) {
 				t.Errorf("server away: got %d %v", w.Code, w.Header())
 			}
 		})
+	}
+}
+
+// TestAuthorizeUser: who was authenticated elsewhere is asked about once, as all that is known of the user, for each access.
+func TestAuthorizeUser(t *testing.T) {
+	t.Parallel()
+	replay := Access{Verb: "create", Group: "deliveries." + apiGroup, Resource: "webhookdeliveries/replay", Namespace: "clinic-a"}
+	server := newAPIServer(replay)
+	k := newKubernetes(t, server)
+	user := func() *authenticationv1.UserInfo {
+		return &authenticationv1.UserInfo{Username: "ada", Groups: []string{"nurses"}, Extra: map[string]authenticationv1.ExtraValue{"k": {"v"}}}
+	}
+	for range 3 {
+		if err := k.AuthorizeUser(t.Context(), user(), replay); err != nil {
+			t.Errorf("allowed: %v", err)
+		}
+	}
+	if n := server.accessCount.Load(); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+	if spec := server.lastAccess; spec.User != "ada" || len(spec.Groups) != 1 || spec.Extra["k"][0] != "v" || spec.ResourceAttributes.Subresource != "replay" {
+		t.Errorf("asked for %+v", spec)
+	}
+	others := map[string]Access{"another group of resources": replay, "another subresource": replay, "another namespace": replay}
+	for name, other := range others {
+		switch name {
+		case "another group of resources":
+			other.Group = ""
+		case "another subresource":
+			other.Resource = "webhookdeliveries/cancel"
+		default:
+			other.Namespace = "clinic-b"
+		}
+		var denied *ForbiddenError
+		if err := k.AuthorizeUser(t.Context(), user(), other); !errors.As(err, &denied) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	before := server.accessCount.Load()
+	promoted := user()
+	promoted.Groups = append(promoted.Groups, "doctors")
+	if err := k.AuthorizeUser(t.Context(), promoted, replay); err != nil || server.accessCount.Load() != before+1 {
+		t.Errorf("in another group: %v, asked %d times", err, server.accessCount.Load()-before)
+	}
+	for _, nobody := range []*authenticationv1.UserInfo{nil, {}} {
+		if err := k.AuthorizeUser(t.Context(), nobody, replay); !errors.Is(err, ErrUnauthenticated) {
+			t.Errorf("nobody: got %v", err)
+		}
 	}
 }
