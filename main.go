@@ -22,11 +22,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/config"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
+	"github.com/clinikapi/eventflow/cli/demo"
 	"github.com/clinikapi/eventflow/cli/exit"
 	"github.com/clinikapi/eventflow/cli/test"
 	"github.com/clinikapi/eventflow/cli/trigger"
 	"github.com/clinikapi/eventflow/controllers"
-	"github.com/clinikapi/eventflow/cli/demo"
 	"github.com/clinikapi/eventflow/dispatcher"
 )
 

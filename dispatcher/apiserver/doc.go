@@ -13,5 +13,5 @@
 // The caller is kube-apiserver's front proxy, by its client certificate; who asks stands in the headers that it sets. Each
 // request is authorized by itself, in one namespace, and sees one tenant.
 //
-// It is written over apimachinery and not over k8s.io/apiserver: see docs/adr/0011-the-deliveries-api-is-small.md.
+// It is written over apimachinery and not over k8s.io/apiserver: see docs/adr/0013-the-deliveries-api-is-small.md.
 package apiserver
