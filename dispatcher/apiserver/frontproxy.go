@@ -2,6 +2,9 @@ package apiserver
 
 import (
 	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -18,6 +21,28 @@ type FrontProxy struct {
 	Names []string
 	// The headers that carry the user, its groups, and the prefix of those with more about it.
 	UserHeaders, GroupHeaders, ExtraPrefixes []string
+}
+
+// ParseFrontProxy reads the data of the ConfigMap extension-apiserver-authentication in kube-system.
+func ParseFrontProxy(data map[string]string) (*FrontProxy, error) {
+	p := &FrontProxy{Roots: x509.NewCertPool()}
+	if !p.Roots.AppendCertsFromPEM([]byte(data["requestheader-client-ca-file"])) {
+		return nil, errors.New("requestheader-client-ca-file has no certificate: this kube-apiserver aggregates nothing")
+	}
+	for key, into := range map[string]*[]string{
+		"requestheader-allowed-names": &p.Names, "requestheader-username-headers": &p.UserHeaders,
+		"requestheader-group-headers": &p.GroupHeaders, "requestheader-extra-headers-prefix": &p.ExtraPrefixes,
+	} {
+		if text := data[key]; text != "" {
+			if err := json.Unmarshal([]byte(text), into); err != nil {
+				return nil, fmt.Errorf("read %s: %w", key, err)
+			}
+		}
+	}
+	if len(p.UserHeaders) == 0 {
+		return nil, errors.New("requestheader-username-headers is empty")
+	}
+	return p, nil
 }
 
 // Authenticate returns who asks, nil unless the request came with the front proxy's certificate and names a user. TLS has to

@@ -89,6 +89,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, c *call) error {
 	}
 	defer watching.Close()
 	out := &stream{server: s, call: c, writer: w, control: http.NewResponseController(w)}
+	_ = out.control.SetReadDeadline(time.Time{}) // a server's ReadTimeout would end the watch
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusOK)
 	if err := out.flush(); err != nil {
