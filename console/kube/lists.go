@@ -39,7 +39,9 @@ type Lists struct {
 }
 
 // NewLists returns an empty Lists.
-func NewLists(c clock.PassiveClock) *Lists { return &Lists{clock: c, kept: make(map[listKey]*Snapshot)} }
+func NewLists(c clock.PassiveClock) *Lists {
+	return &Lists{clock: c, kept: make(map[listKey]*Snapshot)}
+}
 
 // get returns the kept list of key, or one that list makes now.
 func (l *Lists) get(ctx context.Context, key listKey, fresh bool, list func(context.Context) ([]Row, error)) (*Snapshot, error) {
