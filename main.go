@@ -26,6 +26,7 @@ import (
 	"github.com/clinikapi/eventflow/cli/exit"
 	"github.com/clinikapi/eventflow/cli/test"
 	"github.com/clinikapi/eventflow/cli/trigger"
+	"github.com/clinikapi/eventflow/console"
 	"github.com/clinikapi/eventflow/controllers"
 	"github.com/clinikapi/eventflow/dispatcher"
 )
@@ -66,7 +67,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.SetVersionTemplate("eventflow {{.Version}}\n")
 	root.AddCommand(dispatcherCommand(), managerCommand(), demo.Command(buildVersion()), describeCommand())
-	root.AddCommand(test.Command(buildVersion()), trigger.Command(buildVersion()))
+	root.AddCommand(test.Command(buildVersion()), trigger.Command(buildVersion()), console.Command())
 	addCompletion(root)
 	return root
 }

@@ -1,0 +1,137 @@
+package console
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/utils/clock"
+
+	"github.com/clinikapi/eventflow/console/deliveries"
+	"github.com/clinikapi/eventflow/console/folder"
+	"github.com/clinikapi/eventflow/console/kube"
+	"github.com/clinikapi/eventflow/console/web"
+)
+
+// backends make the clients of each request.
+type backends struct {
+	open func(*http.Request) (*web.Backend, error)
+	// where names what is looked at, and namespace is the one that the user works in.
+	where, namespace string
+}
+
+func newBackends(o *options) (*backends, error) {
+	var dispatcher *url.URL
+	if o.dispatcher != "" {
+		var err error
+		if dispatcher, err = url.Parse(o.dispatcher); err != nil || dispatcher.Host == "" {
+			return nil, fmt.Errorf("--dispatcher=%q: want a URL such as http://127.0.0.1:8080", o.dispatcher)
+		}
+	}
+	if o.folder != "" {
+		return folderBackends(o, dispatcher), nil
+	}
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = o.kubeconfig
+	loaded := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: o.context})
+	config, err := loaded.ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("find the cluster: %w", err)
+	}
+	config.UserAgent = "eventflow-console"
+	b := &backends{where: config.Host, namespace: o.namespace}
+	if raw, err := loaded.RawConfig(); err == nil && raw.CurrentContext != "" {
+		b.where = raw.CurrentContext
+		if o.context != "" {
+			b.where = o.context
+		}
+	}
+	if b.namespace == "" {
+		b.namespace, _, _ = loaded.Namespace()
+	}
+	if o.auth == authBearer {
+		b.open, err = perToken(config, dispatcher)
+	} else {
+		b.open, err = oneUser(config, dispatcher)
+	}
+	return b, err
+}
+
+func folderBackends(o *options, dispatcher *url.URL) *backends {
+	backend := &web.Backend{Objects: folder.New(o.folder), Deliveries: source(dispatcher, plain()), User: "local"}
+	namespace := o.namespace
+	if namespace == "" {
+		namespace = "default"
+	}
+	return &backends{where: "folder " + o.folder, namespace: namespace, open: func(*http.Request) (*web.Backend, error) { return backend, nil }}
+}
+
+// plain is a transport without credentials.
+func plain() http.RoundTripper { return http.DefaultTransport.(*http.Transport).Clone() }
+
+func source(dispatcher *url.URL, transport http.RoundTripper) deliveries.Source {
+	if dispatcher == nil {
+		return deliveries.None{}
+	}
+	return deliveries.NewClient(dispatcher, transport)
+}
+
+// oneUser acts as the kubeconfig's user.
+func oneUser(config *rest.Config, dispatcher *url.URL) (func(*http.Request) (*web.Backend, error), error) {
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the cluster: %w", err)
+	}
+	transport, err := rest.HTTPWrappersForConfig(config, plain())
+	if err != nil {
+		return nil, fmt.Errorf("use the kubeconfig's credentials: %w", err)
+	}
+	lists := kube.NewLists(clock.RealClock{})
+	return func(*http.Request) (*web.Backend, error) {
+		objects, err := kube.NewClient(config, client, sha256.Sum256(nil), lists)
+		if err != nil {
+			return nil, err
+		}
+		return &web.Backend{Objects: objects, Deliveries: source(dispatcher, transport), User: "local"}, nil
+	}, nil
+}
+
+// perToken acts as the user of each request's token. What the console's own pod or kubeconfig may is left out.
+func perToken(config *rest.Config, dispatcher *url.URL) (func(*http.Request) (*web.Backend, error), error) {
+	bare := rest.AnonymousClientConfig(config)
+	base, err := rest.TransportFor(bare)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the cluster: %w", err)
+	}
+	toDispatcher := plain()
+	lists := kube.NewLists(clock.RealClock{})
+	return func(r *http.Request) (*web.Backend, error) {
+		token := web.Token(r)
+		sum := sha256.Sum256([]byte(token))
+		client := &http.Client{Transport: &withToken{token, base}}
+		objects, err := kube.NewClient(bare, client, sum, lists)
+		if err != nil {
+			return nil, err
+		}
+		return &web.Backend{
+			Objects: objects, Deliveries: source(dispatcher, &withToken{token, toDispatcher}), User: "token " + hex.EncodeToString(sum[:6]),
+		}, nil
+	}, nil
+}
+
+// withToken adds a user's token to requests.
+type withToken struct {
+	token string
+	next  http.RoundTripper
+}
+
+// RoundTrip adds the token.
+func (t *withToken) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+t.token)
+	return t.next.RoundTrip(r)
+}
