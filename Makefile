@@ -30,13 +30,14 @@ help: ## Show this list
 	  /^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: generate
-generate: ## Generate deepcopy functions, CRDs, RBAC, the chart's part of them, docs/api-reference.md and docs/states.md
+generate: ## Generate deepcopy functions, CRDs, RBAC, the chart's part of them, the panel's pages, and two pages of docs/
 	$(tool) controller-gen object paths=./api/...
 	$(tool) controller-gen crd paths=./api/v1alpha1/... output:crd:dir=config/crd/bases
 	$(tool) controller-gen rbac:roleName=eventflow-manager paths=./controllers/... output:rbac:dir=config/rbac
 	go run -C hack/release ./chart generate
 	$(tool) crd-ref-docs --log-level=ERROR --source-path=api/v1alpha1 --config=hack/tools/api-reference/config.yaml \
 	  --templates-dir=hack/tools/api-reference --renderer=markdown --output-path=docs/api-reference.md
+	$(tool) templ generate -path console/view -log-level=error
 	go test -count=1 -run AreDocumented ./controllers/subscription ./controllers/dispatcher ./dispatcher/status -update
 
 .PHONY: lint

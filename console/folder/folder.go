@@ -103,6 +103,7 @@ func (f *Folder) Subscriptions(ctx context.Context, namespace string, _ bool) (*
 			list.Rows = append(list.Rows, kube.RowOf(&subs[i]))
 		}
 	}
+	kube.Sort(list.Rows)
 	return list, nil
 }
 

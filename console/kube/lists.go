@@ -57,6 +57,7 @@ func (l *Lists) get(ctx context.Context, key listKey, fresh bool, list func(cont
 	if err != nil {
 		return nil, err
 	}
+	Sort(rows)
 	made := &Snapshot{Rows: rows, Time: now}
 	l.mu.Lock()
 	defer l.mu.Unlock()

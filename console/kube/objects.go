@@ -1,9 +1,12 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
@@ -29,7 +32,7 @@ type Objects interface {
 	ReadOnly() string
 }
 
-// Snapshot is a list of subscriptions, and when it was made.
+// Snapshot is a list of subscriptions, failing first, and when it was made. Nobody changes it.
 type Snapshot struct {
 	Rows []Row
 	Time time.Time
@@ -155,4 +158,11 @@ func Owner(sub *v1alpha1.WebhookSubscription) string {
 		return "Flux"
 	}
 	return ""
+}
+
+// Sort puts failing subscriptions first, and those of a state by namespace and name.
+func Sort(rows []Row) {
+	slices.SortFunc(rows, func(a, b Row) int {
+		return cmp.Or(slices.Index(States, a.State)-slices.Index(States, b.State), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+	})
 }

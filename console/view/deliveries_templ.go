@@ -546,7 +546,7 @@ func replayWord(state string) string {
 	if state == "" {
 		return "failed"
 	}
-	return lower(state)
+	return lower(Shown(state))
 }
 
 // FreshPart is the bar that says how many are new.

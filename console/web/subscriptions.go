@@ -55,7 +55,7 @@ func (s *Server) subscriptions(c *call) error {
 	return s.show(c, http.StatusOK, view.SubscriptionsPage(m))
 }
 
-// selectRows counts by state what the search finds, and keeps the rows of the wanted state, failing first.
+// selectRows counts by state what the search finds, and keeps the rows of the wanted state. They are sorted, failing first.
 func selectRows(m *view.Subscriptions, rows []kube.Row) {
 	m.Counts = make(map[string]int)
 	words := strings.Fields(strings.ToLower(m.Search))
@@ -69,13 +69,6 @@ func selectRows(m *view.Subscriptions, rows []kube.Row) {
 		}
 	}
 	m.Matched = len(m.Rows)
-	rank := make(map[string]int)
-	for i, state := range kube.States {
-		rank[state] = i
-	}
-	slices.SortFunc(m.Rows, func(a, b kube.Row) int {
-		return cmp.Or(cmp.Compare(rank[a.State], rank[b.State]), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
-	})
 }
 
 func found(r *kube.Row, words []string) bool {
