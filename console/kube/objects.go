@@ -55,6 +55,18 @@ type Row struct {
 	LastDelivered time.Time
 	// GitOps names the tool that owns it, or is empty.
 	GitOps string
+
+	text string // all that a search looks at, in lower case
+}
+
+// Matches reports whether each of the words, in lower case, stands in the row's name, namespace, endpoint, reason or events.
+func (r *Row) Matches(words []string) bool {
+	for _, w := range words {
+		if !strings.Contains(r.text, w) {
+			return false
+		}
+	}
+	return true
 }
 
 // The states of a subscription, as pages group them.
@@ -160,8 +172,12 @@ func Owner(sub *v1alpha1.WebhookSubscription) string {
 	return ""
 }
 
-// Sort puts failing subscriptions first, and those of a state by namespace and name.
+// Sort puts failing subscriptions first, and those of a state by namespace and name, and prepares the rows for searches.
 func Sort(rows []Row) {
+	for i := range rows {
+		r := &rows[i]
+		r.text = strings.ToLower(strings.Join(append([]string{r.Name, r.Namespace, r.Endpoint, r.Reason}, r.Events...), "\n"))
+	}
 	slices.SortFunc(rows, func(a, b Row) int {
 		return cmp.Or(slices.Index(States, a.State)-slices.Index(States, b.State), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 	})

@@ -46,39 +46,32 @@ func (s *Server) subscriptions(c *call) error {
 		return s.show(c, status, view.SubscriptionsPage(m))
 	}
 	m.AsOf, m.Total = list.Time, len(list.Rows)
-	selectRows(m, list.Rows)
-	m.Pages = max(1, (len(m.Rows)+view.PageSize-1)/view.PageSize)
+	at := selectRows(m, list.Rows)
+	m.Pages = max(1, (len(at)+view.PageSize-1)/view.PageSize)
 	if page, err := strconv.Atoi(query.Get("page")); err == nil {
 		m.Page = min(max(page, 1), m.Pages)
 	}
-	m.Rows = m.Rows[(m.Page-1)*view.PageSize : min(m.Page*view.PageSize, len(m.Rows))]
+	for _, i := range at[(m.Page-1)*view.PageSize : min(m.Page*view.PageSize, len(at))] {
+		m.Rows = append(m.Rows, list.Rows[i])
+	}
 	return s.show(c, http.StatusOK, view.SubscriptionsPage(m))
 }
 
-// selectRows counts by state what the search finds, and keeps the rows of the wanted state. They are sorted, failing first.
-func selectRows(m *view.Subscriptions, rows []kube.Row) {
+// selectRows counts by state what the search finds, and returns where the rows of the wanted state stand, in their order.
+func selectRows(m *view.Subscriptions, rows []kube.Row) (at []int) {
 	m.Counts = make(map[string]int)
 	words := strings.Fields(strings.ToLower(m.Search))
 	for i := range rows {
-		if !found(&rows[i], words) {
+		if !rows[i].Matches(words) {
 			continue
 		}
 		m.Counts[rows[i].State]++
 		if m.State == "" || m.State == rows[i].State {
-			m.Rows = append(m.Rows, rows[i])
+			at = append(at, i)
 		}
 	}
-	m.Matched = len(m.Rows)
-}
-
-func found(r *kube.Row, words []string) bool {
-	for _, w := range words {
-		if !strings.Contains(r.Name, w) && !strings.Contains(r.Namespace, w) && !strings.Contains(strings.ToLower(r.Endpoint), w) &&
-			!strings.Contains(strings.ToLower(r.Reason), w) && !slices.ContainsFunc(r.Events, func(e string) bool { return strings.Contains(e, w) }) {
-			return false
-		}
-	}
-	return true
+	m.Matched = len(at)
+	return at
 }
 
 // subscription shows one.
