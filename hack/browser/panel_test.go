@@ -81,7 +81,7 @@ func open(t *testing.T, arguments ...string) *panel {
 			t.Errorf("a page violates its policy: %s", e.Entry.Text)
 		}
 	})
-	p.run(log.Enable(), chromedp.Navigate(link), chromedp.WaitVisible("h1"))
+	p.run(log.Enable(), chromedp.Navigate(link), chromedp.WaitVisible("h1", chromedp.ByQuery))
 	return p
 }
 
@@ -100,7 +100,7 @@ func (p *panel) until(path, text string) {
 	p.t.Helper()
 	var shown string
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		p.run(chromedp.Navigate(p.base+path), chromedp.Text("main", &shown))
+		p.run(chromedp.Navigate(p.base+path), chromedp.Text("main", &shown, chromedp.ByQuery))
 		if strings.Contains(shown, text) {
 			return
 		}
@@ -112,13 +112,14 @@ func (p *panel) until(path, text string) {
 // audit looks at a page in both themes and at both widths: axe finds nothing. A picture of each theme is kept.
 func (p *panel) audit(name, path string) {
 	p.t.Helper()
+	p.t.Logf("audit %s at %s", name, path)
 	for _, theme := range []string{"light", "dark"} {
 		for _, width := range []int64{360, 1440} {
 			result := ""
 			p.run(
 				chromedp.EmulateViewport(width, 900),
 				emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}, {Name: "prefers-reduced-motion", Value: "reduce"}}),
-				chromedp.Navigate(p.base+path), chromedp.WaitVisible("h1"),
+				chromedp.Navigate(p.base+path), chromedp.WaitVisible("h1", chromedp.ByQuery),
 				chromedp.Evaluate(p.axe+";0", nil),
 				chromedp.Evaluate(`axe.run().then(r => JSON.stringify(r.violations.map(v => v.id + ": " + v.nodes.map(n => n.html.slice(0, 160) + " " + n.any.map(a => a.message).join()).join(" | "))))`,
 					&result, func(e *runtime.EvaluateParams) *runtime.EvaluateParams { return e.WithAwaitPromise(true) }),
@@ -192,27 +193,27 @@ func TestMainFlow(t *testing.T) {
 	p.run(
 		chromedp.EmulateViewport(1440, 900),
 		chromedp.Navigate(p.base+"/subscriptions/new?namespace="+namespace),
-		chromedp.SendKeys(`input[name=name]`, name), chromedp.SendKeys(`input[name=url]`, address),
-		chromedp.Click(`input[value="lab.*"]`), chromedp.Click(`input[value="patient.created"]`),
-		chromedp.SendKeys(`textarea[name=filter]`, `event.data.test == true`),
-		chromedp.WaitVisible(`#check .note.good`), // the live check
+		chromedp.SendKeys(`input[name=name]`, name, chromedp.ByQuery), chromedp.SendKeys(`input[name=url]`, address, chromedp.ByQuery),
+		chromedp.Click(`input[value="lab.*"]`, chromedp.ByQuery), chromedp.Click(`input[value="patient.created"]`, chromedp.ByQuery),
+		chromedp.SendKeys(`textarea[name=filter]`, `event.data.test == true`, chromedp.ByQuery),
+		chromedp.WaitVisible(`#check .note.good`, chromedp.ByQuery), // the live check
 	)
 	if images != "" {
 		p.picture("create-light-1440.png", 1440)
 	}
-	p.run(chromedp.Click(`.side button.primary`), chromedp.WaitVisible(`.tiles`))
+	p.run(chromedp.Click(`.side button.primary`, chromedp.ByQuery), chromedp.WaitVisible(`.tiles`, chromedp.ByQuery))
 	p.until(of, "An event published now is delivered")
-	p.run(chromedp.Click(`form[action$="/test"] button`), chromedp.WaitVisible(`[role=status]`))
+	p.run(chromedp.Click(`form[action$="/test"] button`, chromedp.ByQuery), chromedp.WaitVisible(`[role=status]`, chromedp.ByQuery))
 	p.until(of, "Delivered\tpatient.created")
 
 	broken.Store(true)
-	p.run(chromedp.Click(`form[action$="/test"] button`), chromedp.WaitVisible(`[role=status]`))
+	p.run(chromedp.Click(`form[action$="/test"] button`, chromedp.ByQuery), chromedp.WaitVisible(`[role=status]`, chromedp.ByQuery))
 	p.until(of, "The last attempt failed")
 	p.until("/subscriptions?q="+name+"&fresh=1", "Failing")
 	failing := "/deliveries?namespace=" + namespace + "&subscription=" + name + "&state=Pending"
 	p.until(failing, "patient.created")
 	delivery := ""
-	p.run(chromedp.AttributeValue(`tbody th a`, "href", &delivery, nil))
+	p.run(chromedp.AttributeValue(`tbody th a`, "href", &delivery, nil, chromedp.ByQuery))
 	p.audit("subscriptions", "/subscriptions")
 	p.audit("subscription", of)
 	p.audit("deliveries", "/deliveries?namespace="+namespace)
@@ -221,10 +222,10 @@ func TestMainFlow(t *testing.T) {
 	p.audit("edit", of+"/edit")
 	p.audit("rotate", of+"/rotate")
 	p.audit("dispatchers", "/dispatchers")
-	p.run(chromedp.Navigate(p.base+delivery), chromedp.Click(`form[action$="/cancel"] button`), chromedp.WaitVisible(`[role=status]`))
+	p.run(chromedp.Navigate(p.base+delivery), chromedp.Click(`form[action$="/cancel"] button`, chromedp.ByQuery), chromedp.WaitVisible(`[role=status]`, chromedp.ByQuery))
 
 	broken.Store(false)
-	p.run(chromedp.Click(`form[action$="/replay"] button`), chromedp.WaitVisible(`[role=status]`))
+	p.run(chromedp.Click(`form[action$="/replay"] button`, chromedp.ByQuery), chromedp.WaitVisible(`[role=status]`, chromedp.ByQuery))
 	p.until(delivery, "Delivered")
 }
 
@@ -233,7 +234,7 @@ func TestRebinding(t *testing.T) {
 	p := open(t, "--folder="+t.TempDir())
 	port := p.base[strings.LastIndex(p.base, ":"):]
 	shown := ""
-	p.run(chromedp.Navigate("http://rebound.localhost"+port+"/subscriptions"), chromedp.Text("body", &shown))
+	p.run(chromedp.Navigate("http://rebound.localhost"+port+"/subscriptions"), chromedp.Text("body", &shown, chromedp.ByQuery))
 	if !strings.Contains(shown, "does not answer to this host name") {
 		t.Errorf("it answered: %s", shown)
 	}
