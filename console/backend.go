@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -71,7 +72,9 @@ func folderBackends(o *options, dispatcher *url.URL) *backends {
 }
 
 // plain is a transport without credentials.
-func plain() http.RoundTripper { return http.DefaultTransport.(*http.Transport).Clone() }
+func plain() http.RoundTripper {
+	return &http.Transport{Proxy: http.ProxyFromEnvironment, MaxConnsPerHost: 64, IdleConnTimeout: time.Minute, TLSHandshakeTimeout: 10 * time.Second}
+}
 
 func source(dispatcher *url.URL, transport http.RoundTripper) deliveries.Source {
 	if dispatcher == nil {

@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -44,7 +45,7 @@ func TestUsersHaveTheirOwnRights(t *testing.T) {
 		t.Fatal(err)
 	}
 	as := func(token string) kube.Objects {
-		r := httptest.NewRequest("GET", "/", nil)
+		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 		r.Header.Set("Authorization", "Bearer "+token)
 		b, err := open(r)
 		if err != nil {

@@ -27,7 +27,7 @@ type Subscriptions struct {
 	AsOf    time.Time
 }
 
-func (s *Subscriptions) link(state string, page string) string {
+func (s *Subscriptions) link(state, page string) string {
 	return string(Link([]string{"subscriptions"}, "namespace", s.Namespace, "q", s.Search, "state", state, "page", page))
 }
 

@@ -236,7 +236,7 @@ func TestBearer(t *testing.T) {
 		"a script elsewhere":    {map[string]string{"Authorization": "Bearer t", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}, 403},
 		"a frame elsewhere":     {map[string]string{"Authorization": "Bearer t", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}, 403},
 	} {
-		r := httptest.NewRequest(http.MethodGet, "/subscriptions", nil)
+		r := httptest.NewRequest(http.MethodGet, "/subscriptions", http.NoBody)
 		r.Host = "hooks.example.com"
 		for k, v := range test.header {
 			r.Header.Set(k, v)

@@ -225,7 +225,7 @@ func TestMainFlow(t *testing.T) {
 	p.run(chromedp.Navigate(p.base+delivery), chromedp.Click(`form[action$="/cancel"] button`, chromedp.ByQuery), chromedp.WaitVisible(`[role=status]`, chromedp.ByQuery))
 
 	broken.Store(false)
-	p.run(chromedp.Click(`form[action$="/replay"] button`, chromedp.ByQuery), chromedp.WaitVisible(`[role=status]`, chromedp.ByQuery))
+	p.run(chromedp.Navigate(p.base+delivery), chromedp.Click(`form[action$="/replay"] button`, chromedp.ByQuery), chromedp.WaitVisible(`[role=status]`, chromedp.ByQuery))
 	p.until(delivery, "Delivered")
 }
 
