@@ -77,8 +77,8 @@ verify: generate ## Check that what is generated, and every go.mod, is committed
 
 # With the race detector, what has goroutines of its own; without, what drives processes, and what tests long and alone
 # there (testing.Short). A database's suite is whole with it.
-raced = ./api/... ./cli/... ./controllers/... ./dispatcher/...
-plain = $$(go list ./... | grep -vE '^github.com/clinikapi/eventflow/(api|cli|controllers|dispatcher)(/|$$)') \
+raced = ./api/... ./cli/... ./console/... ./controllers/... ./dispatcher/...
+plain = $$(go list ./... | grep -vE '^github.com/clinikapi/eventflow/(api|cli|console|controllers|dispatcher)(/|$$)') \
   ./dispatcher/expression ./dispatcher/store/pebble
 
 .PHONY: test
