@@ -108,7 +108,7 @@ func TestEncryptionKeyOfOnesOwn(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
 	d := dispatcher(t, ns, func(d *v1alpha1.WebhookDispatcher) {
-		d.Spec.Encryption = v1alpha1.Encryption{Mode: v1alpha1.EncryptionEnabled, KeySecretRef: v1alpha1.SecretReference{Name: "kek"}}
+		d.Spec.Encryption = v1alpha1.Encryption{Mode: v1alpha1.EncryptionEnabled, KeySecretRef: &v1alpha1.SecretReference{Name: "kek"}}
 	})
 	become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonSecretNotFound)
 	kek := secret(t, ns, "kek", map[string]string{"current": "a", "a": "canary-too-short"})

@@ -157,7 +157,7 @@ type Encryption struct {
 	// bytes, or their base64, encrypt the namespaces' keys; those before it stay until nothing needs them. Without, the
 	// manager makes a Secret eventflow-encryption-NAME, and never changes it.
 	// +optional
-	KeySecretRef SecretReference `json:"keySecretRef,omitzero"`
+	KeySecretRef *SecretReference `json:"keySecretRef,omitempty"`
 }
 
 // SubscriptionSelector tells whose subscriptions may use a dispatcher.

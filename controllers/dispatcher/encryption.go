@@ -35,7 +35,7 @@ func encrypts(d *v1alpha1.WebhookDispatcher) bool {
 
 // keySecret is the name of the Secret of key-encryption keys; own reports whether the manager makes it.
 func keySecret(d *v1alpha1.WebhookDispatcher) (name string, own bool) {
-	if ref := d.Spec.Encryption.KeySecretRef; ref.Name != "" {
+	if ref := d.Spec.Encryption.KeySecretRef; ref != nil {
 		return ref.Name, false
 	}
 	return "eventflow-encryption-" + d.Name, true

@@ -39,7 +39,7 @@ var classified = map[string]struct {
 	"store.postgres.":                 {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Store = inDatabase("a", "b") }},
 	"encryption.mode":                 {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Encryption.Mode = v1alpha1.EncryptionEnabled }},
 	"encryption.keySecretRef.name": {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) {
-		s.Encryption = v1alpha1.Encryption{Mode: v1alpha1.EncryptionEnabled, KeySecretRef: v1alpha1.SecretReference{Name: "kek"}}
+		s.Encryption = v1alpha1.Encryption{Mode: v1alpha1.EncryptionEnabled, KeySecretRef: &v1alpha1.SecretReference{Name: "kek"}}
 	}},
 	"subscriptions.namespaceSelector.": {byTable, func(s *v1alpha1.WebhookDispatcherSpec) { s.Subscriptions.NamespaceSelector = *gold() }},
 	"ingest.authentication":            {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Ingest.Authentication = v1alpha1.IngestNone }},

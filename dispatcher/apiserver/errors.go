@@ -41,7 +41,7 @@ func notAcceptable() error {
 	return apierrors.NewGenericServerResponse(http.StatusNotAcceptable, "get", schema.GroupResource{}, "", "only application/json, and a Table of meta.k8s.io/v1 as JSON, can be had", 0, true)
 }
 
-func invalid(c *call, at string, detail string) error {
+func invalid(c *call, at, detail string) error {
 	kind := schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: "WebhookDelivery"}
 	if c.Resource == v1alpha1.ResourceEvents {
 		kind.Kind = "WebhookEvent"

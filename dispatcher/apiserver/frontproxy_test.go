@@ -25,7 +25,7 @@ func issue(t *testing.T, name string, usage x509.ExtKeyUsage) (leaf *x509.Certif
 	if err != nil {
 		t.Fatal(err)
 	}
-	make := func(template, parent *x509.Certificate) *x509.Certificate {
+	sign := func(template, parent *x509.Certificate) *x509.Certificate {
 		template.SerialNumber, template.NotBefore, template.NotAfter = big.NewInt(1), time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
 		if parent == nil {
 			parent = template
@@ -40,8 +40,8 @@ func issue(t *testing.T, name string, usage x509.ExtKeyUsage) (leaf *x509.Certif
 		}
 		return made
 	}
-	root := make(&x509.Certificate{Subject: pkix.Name{CommonName: "authority"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil)
-	leaf = make(&x509.Certificate{Subject: pkix.Name{CommonName: name}, ExtKeyUsage: []x509.ExtKeyUsage{usage}}, root)
+	root := sign(&x509.Certificate{Subject: pkix.Name{CommonName: "authority"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil)
+	leaf = sign(&x509.Certificate{Subject: pkix.Name{CommonName: name}, ExtKeyUsage: []x509.ExtKeyUsage{usage}}, root)
 	return leaf, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw}))
 }
 

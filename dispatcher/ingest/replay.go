@@ -48,7 +48,8 @@ func (h *Handler) parseReplay(w http.ResponseWriter, r *http.Request, tenant str
 			return selection, err
 		}
 	}
-	return selection, setSpan(&selection, since, until)
+	err = setSpan(&selection, since, until)
+	return selection, err
 }
 
 // readStrings reads an object whose members are strings, each at most once.

@@ -111,8 +111,8 @@ func TestFeedExpires(t *testing.T) {
 				f.publish(t, "clinic-a")
 			}
 		},
-		"an hour has passed": func(t *testing.T, f *Feed) { f.now = func() time.Time { return time.Now().Add(logAge) } },
-		"the feed ended":     func(t *testing.T, f *Feed) { f.CloseFeed() },
+		"an hour has passed": func(_ *testing.T, f *Feed) { f.now = func() time.Time { return time.Now().Add(logAge) } },
+		"the feed ended":     func(_ *testing.T, f *Feed) { f.CloseFeed() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
