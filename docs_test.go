@@ -115,7 +115,7 @@ func TestLinks(t *testing.T) {
 				t.Errorf("%s: %s leads nowhere", document, match[1])
 				continue
 			}
-			if anchor != "" && !regexp.MustCompile(`(?mi)^#+ `+strings.ReplaceAll(regexp.QuoteMeta(anchor), "-", "[ -]")+`$`).MatchString(read(t, file)) {
+			if anchor != "" && !regexp.MustCompile(`(?mi)^#+ `+strings.ReplaceAll(regexp.QuoteMeta(anchor), "-", "[^a-z0-9\n]+")+`$`).MatchString(read(t, file)) {
 				t.Errorf("%s: %s names no heading", document, match[1])
 			}
 		}
