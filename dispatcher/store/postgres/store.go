@@ -131,7 +131,7 @@ func (s *Store) prepare(ctx context.Context) error {
 	if err := s.migrate(ctx); err != nil {
 		return err
 	}
-	if err := s.pool.QueryRow(ctx, s.sql(`SELECT store FROM eventflow.meta WHERE id = 1`)).Scan(&s.id); err != nil {
+	if err := s.pool.QueryRow(ctx, s.sql(`SELECT store FROM eventflow.identity WHERE id = 1`)).Scan(&s.id); err != nil {
 		return concealed(err)
 	}
 	if err := s.syncClock(ctx); err != nil {
