@@ -82,7 +82,9 @@ func NewFeed(of store.Store, tenantOf func(event.SubscriptionKey) (string, bool)
 
 // CloseFeed ends all watches, and not the store.
 func (f *Feed) CloseFeed() {
-	f.stop()
+	f.mu.Lock()
+	f.stop() // under the lock: no log begins afterwards
+	f.mu.Unlock()
 	f.readers.Wait()
 }
 
@@ -179,7 +181,7 @@ func (f *Feed) Revision(tenant string) uint64 {
 	return f.revision
 }
 
-// log returns the tenant's changes, nil if there is no room. The feed's lock is held.
+// log returns the tenant's changes, nil if there is no room or the feed ended. The feed's lock is held.
 func (f *Feed) log(tenant string) *changes {
 	now := f.now()
 	l := f.logs[tenant]
@@ -187,7 +189,7 @@ func (f *Feed) log(tenant string) *changes {
 		l.used = now
 		return l
 	}
-	if l == nil && len(f.logs) >= maxLogs && !f.dropOldest() {
+	if f.ctx.Err() != nil || l == nil && len(f.logs) >= maxLogs && !f.dropOldest() {
 		return nil
 	}
 	if l != nil {

@@ -168,3 +168,17 @@ func TestWatchRefused(t *testing.T) {
 		}
 	})
 }
+
+// TestNothingBeginsAfterTheEnd: a request that outlives the feed starts no reader of a store that is being closed.
+func TestNothingBeginsAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	feed, _ := newFeed(t)
+	feed.CloseFeed()
+	revision := feed.Revision("clinic-a")
+	if _, err := feed.Watch("clinic-a", revision); !errors.Is(err, ErrTooManyWatchers) {
+		t.Errorf("watch: %v, want %v", err, ErrTooManyWatchers)
+	}
+	if len(feed.logs) > 0 {
+		t.Error("a log began after the end")
+	}
+}
