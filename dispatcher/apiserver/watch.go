@@ -101,6 +101,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, c *call) error {
 		}
 	}
 	out.follow(r, watching)
+	_ = out.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // for the end of the body: the last write may be long ago
 	return nil
 }
 
