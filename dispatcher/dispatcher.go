@@ -24,18 +24,11 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/query"
 	"github.com/clinikapi/eventflow/dispatcher/quota"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
-	"github.com/clinikapi/eventflow/dispatcher/settings"
 	"github.com/clinikapi/eventflow/dispatcher/status"
 	"github.com/clinikapi/eventflow/dispatcher/store"
-	"github.com/clinikapi/eventflow/dispatcher/store/pebble"
-	"github.com/clinikapi/eventflow/dispatcher/store/postgres"
 )
 
 const (
-	// lockWait is how long a starting dispatcher waits for its predecessor to leave the store.
-	lockWait = 60 * time.Second
-	// connectWait is how long it waits for a database that does not answer, before it says so and ends.
-	connectWait = 15 * time.Second
 	// shutdownTimeout is how long requests that are under way at the stop may take.
 	shutdownTimeout = 5 * time.Second
 	// stopTimeout is how long the stop may take after DrainDelay: requests, then attempts (20 s), then what they leave. With
@@ -49,27 +42,31 @@ const (
 type dispatcher struct {
 	Options
 	understood
-	limits      limits.Limits
-	memory      *budget.Budget // bytes, by namespace
-	registry    *prometheus.Registry
-	store       store.Store
-	below       store.Store // what is under the encryption
-	sender      *egress.Client
-	clients     kubernetes.Interface // nil without Kubernetes
-	engine      *engine.Engine
-	api         *ingest.Handler
-	deliveries  *query.Deliveries
-	source      routing.Source
-	namespaces  *namespaces
-	quotas      *quota.Keeper
-	guarded     *guarded              // what deliveries never reach
-	statuses    status.Client         // nil without Kubernetes
-	status      *status.Writer        // nil without Kubernetes
-	cluster     *rest.Config          // nil without Kubernetes
-	firstUse    *firstUse             // nil but for an embedded store of a WebhookDispatcher
-	reporter    *status.StoreReporter // nil without Kubernetes
-	encryption  *encryption           // nil if nothing is encrypted
-	programming programming
+	limits           limits.Limits
+	shownConnections int            // of the deliveries API
+	memory           *budget.Budget // bytes, by namespace
+	registry         *prometheus.Registry
+	store            store.Store
+	below            store.Store // what is under the encryption
+	feed             *query.Feed // over the encryption; nil without the deliveries API
+	sender           *egress.Client
+	clients          kubernetes.Interface // nil without Kubernetes
+	engine           *engine.Engine
+	api              *ingest.Handler
+	authorizer       *ingest.Kubernetes // nil without Kubernetes
+	shown            *deliveriesServer
+	deliveries       *query.Deliveries
+	source           routing.Source
+	namespaces       *namespaces
+	quotas           *quota.Keeper
+	guarded          *guarded              // what deliveries never reach
+	statuses         status.Client         // nil without Kubernetes
+	status           *status.Writer        // nil without Kubernetes
+	cluster          *rest.Config          // nil without Kubernetes
+	firstUse         *firstUse             // nil but for an embedded store of a WebhookDispatcher
+	reporter         *status.StoreReporter // nil without Kubernetes
+	encryption       *encryption           // nil if nothing is encrypted
+	programming      programming
 
 	failed  chan error         // a part that cannot go on says so
 	stop    context.CancelFunc // begins the stop
@@ -99,6 +96,10 @@ func Run(ctx context.Context, options Options) error {
 		return fmt.Errorf("--ops-listen: %w", err)
 	}
 	defer ops.close()
+	if err := d.listenDeliveries(ctx); err != nil {
+		return err
+	}
+	defer d.shown.close()
 	ended, err := within(ctx, openTimeout, func() error { return d.open(ctx) })
 	if !ended || err != nil {
 		if ctx.Err() == nil {
@@ -122,9 +123,10 @@ func newDispatcher(options Options) (*dispatcher, error) {
 		return nil, err
 	}
 	shares := options.limits(limits.Derive(limits.Detect()))
+	shown := options.splitConnections(&shares)
 	shares.Apply()
 	d := &dispatcher{
-		Options: options, understood: meant, limits: shares, memory: budget.New(shares.MemoryBudget), registry: newRegistry(),
+		Options: options, understood: meant, limits: shares, shownConnections: shown, memory: budget.New(shares.MemoryBudget), registry: newRegistry(),
 		loaded: make(chan struct{}), settled: make(chan struct{}), failed: make(chan error, 1),
 	}
 	d.live.Store(meant.start)
@@ -160,6 +162,7 @@ func within(ctx context.Context, patience time.Duration, f func() error) (ended 
 // serve accepts and delivers until ctx ends, and closes what is open.
 func (d *dispatcher) serve(ctx context.Context, ops *server) error {
 	defer func() {
+		d.hideDeliveries()
 		if err := d.store.Close(); err != nil {
 			d.Logger.Error(err, "Closing the store failed; what was acknowledged is safe")
 		}
@@ -172,6 +175,9 @@ func (d *dispatcher) serve(ctx context.Context, ops *server) error {
 		return fmt.Errorf("--listen: %w", err)
 	}
 	defer api.close()
+	if err := d.showDeliveries(); err != nil {
+		return err
+	}
 	return d.run(ctx, api, ops)
 }
 
@@ -206,9 +212,11 @@ func (d *dispatcher) open(ctx context.Context) error {
 	if d.below, err = d.waitForStore(ctx); err != nil {
 		return err
 	}
-	if d.store, err = d.encrypt(d.below); err != nil {
+	encrypted, err := d.encrypt(d.below)
+	if err != nil {
 		return errors.Join(err, d.below.Close())
 	}
+	d.store = d.noticed(encrypted)
 	if err := d.trackUse(d.cluster); err != nil {
 		return errors.Join(err, d.store.Close())
 	}
@@ -227,51 +235,6 @@ func (d *dispatcher) open(ctx context.Context) error {
 		return errors.Join(err, d.store.Close())
 	}
 	return nil
-}
-
-// spacePause is how often a store is tried to be opened whose volume has no space.
-const spacePause = 5 * time.Second
-
-// waitForStore opens the store. While it is full or read-only, it waits: to end would change nothing, and what is in the
-// store is safe.
-func (d *dispatcher) waitForStore(ctx context.Context) (store.Store, error) {
-	for {
-		opened, err := d.openStore(ctx)
-		if err == nil {
-			return opened, nil
-		}
-		if d.reporter != nil {
-			d.reporter.Report(ctx, err)
-		}
-		if !errors.Is(err, store.ErrFull) && !errors.Is(err, store.ErrReadOnly) {
-			return nil, err
-		}
-		d.Logger.Error(err, "The store cannot be opened while it is full or read-only; trying again", "pause", spacePause)
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(spacePause):
-		}
-	}
-}
-
-// openStore opens the store that the options name.
-func (d *dispatcher) openStore(ctx context.Context) (store.Store, error) {
-	logger := d.Logger.WithName("store")
-	delivered, failed := d.start.Delivered, d.start.Failed
-	if d.Settings == settingsKubernetes { // until it is known what may go, nothing does
-		delivered, failed = settings.MaxRetention, settings.MaxRetention
-	}
-	if d.postgresURL != "" {
-		return postgres.Open(ctx, postgres.Options{
-			URL: d.postgresURL, Logger: logger, Registerer: d.registry, ConnectWait: connectWait,
-			Retention: postgres.Retention{Delivered: delivered, Failed: failed},
-		})
-	}
-	return pebble.OpenContext(ctx, d.pebbleDir, pebble.Options{
-		Logger: logger, Registerer: d.registry, LockWait: lockWait, Now: steadyClock(), MaxOpenFiles: d.limits.StoreFiles,
-		Retention: pebble.Retention{Delivered: delivered, Failed: failed},
-	})
 }
 
 // connect finds the cluster, if the options need one, and makes what writes statuses to it.
@@ -310,9 +273,10 @@ func (d *dispatcher) openAPI() error {
 	var err error
 	var authorizer ingest.Authorizer = ingest.None{}
 	if d.IngestAuth == authKubernetes {
-		if authorizer, err = d.newAuthorizer(); err != nil {
+		if d.authorizer, err = d.newAuthorizer(); err != nil {
 			return err
 		}
+		authorizer = d.authorizer
 	}
 	accepting := d.store
 	if d.firstUse != nil {
@@ -379,7 +343,7 @@ func (d *dispatcher) run(ctx context.Context, api, ops *server) error {
 		stopStatus()
 		reporting.Wait()
 	}()
-	d.guarded.listen(api.listener.Addr(), ops.listener.Addr())
+	d.guarded.listen(d.listening(api, ops)...)
 	source.Go(func() { d.follow(sourceCtx) })
 	source.Go(func() { d.report(d.source.Run(sourceCtx, d.use)) })
 	if d.firstUse != nil {
@@ -390,6 +354,7 @@ func (d *dispatcher) run(ctx context.Context, api, ops *server) error {
 		})
 	}
 	reporting.Go(func() { d.guarded.run(statusCtx, d.guardedNames()) })
+	reporting.Go(func() { d.readFrontProxy(statusCtx) })
 	if d.encryption != nil {
 		reporting.Go(func() { d.keepSeeds(statusCtx) })
 	}
@@ -452,6 +417,9 @@ func (d *dispatcher) drain(api *server) error {
 	<-time.After(d.DrainDelay)
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
+	var shown sync.WaitGroup
+	shown.Go(func() { d.shown.shutdown(ctx) })
+	defer shown.Wait()
 	if err := api.Shutdown(ctx); err != nil {
 		d.Logger.Info("Some requests were still under way at the stop; they were not acknowledged")
 	}
@@ -482,11 +450,4 @@ func (e endpoints) Endpoint(key event.SubscriptionKey) (*engine.Endpoint, bool) 
 		return nil, false
 	}
 	return route.Endpoint, true
-}
-
-// steadyClock returns a wall clock that does not jump: due times and ages are kept on it, and a step of the machine's
-// clock must neither delay what is due nor age what is young. A restart takes the machine's word anew.
-func steadyClock() func() time.Time {
-	start := time.Now()
-	return func() time.Time { return start.Add(time.Since(start)) }
 }

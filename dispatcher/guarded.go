@@ -38,6 +38,15 @@ func (g *guarded) listen(addresses ...net.Addr) {
 	g.own.Store(&ports)
 }
 
+// listening are the addresses that this process listens on.
+func (d *dispatcher) listening(api, ops *server) []net.Addr {
+	all := []net.Addr{api.listener.Addr(), ops.listener.Addr()}
+	if d.shown.server != nil {
+		all = append(all, d.shown.listener.Addr())
+	}
+	return all
+}
+
 const (
 	// guardedPause is how often names of guarded addresses are looked up, guardedTimeout bounds that.
 	guardedPause, guardedTimeout = 30 * time.Second, 5 * time.Second

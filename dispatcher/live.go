@@ -35,7 +35,7 @@ func (d *dispatcher) settle(s *settings.Settings) error {
 	}
 	d.live.Store(&inForce{Settings: *s, catalog: catalog})
 	d.engine.Limit(s.Quota.AttemptsInFlight)
-	if store, ok := d.store.(retainer); ok {
+	if store, ok := d.below.(retainer); ok {
 		store.Retain(s.Delivered, s.Failed)
 	}
 	if d.programming.fleet != nil {

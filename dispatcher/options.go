@@ -41,6 +41,9 @@ type Options struct {
 	// TLSCertFile and TLSKeyFile hold the API's certificate; it is read again when it changes. Without, the API speaks
 	// plain HTTP.
 	TLSCertFile, TLSKeyFile string
+	// DeliveriesListen is the address of the deliveries API, which kube-apiserver passes requests on to; "" for none. The files
+	// hold its certificate, which is read again when it changes.
+	DeliveriesListen, DeliveriesTLSCertFile, DeliveriesTLSKeyFile string
 	// EgressAllowHTTP, EgressAllowCIDRs and EgressDenyCIDRs are what deliveries may reach beside public https.
 	EgressAllowHTTP                   bool
 	EgressAllowCIDRs, EgressDenyCIDRs []string
@@ -108,6 +111,9 @@ func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.DurationVar(&o.OutageGrace, "ingest-outage-grace", ingest.MaxOutageGrace, "how long the API server's last yes to a token holds while it cannot be reached: 0s to 5m")
 	flags.StringVar(&o.TLSCertFile, "tls-cert-file", "", "certificate of the publish API, PEM; read again when it changes")
 	flags.StringVar(&o.TLSKeyFile, "tls-key-file", "", "key of that certificate, PEM")
+	flags.StringVar(&o.DeliveriesListen, "deliveries-listen", "", "address of the deliveries API, for an APIService of the cluster; without, there is none")
+	flags.StringVar(&o.DeliveriesTLSCertFile, "deliveries-tls-cert-file", "", "certificate of the deliveries API, PEM; read again when it changes")
+	flags.StringVar(&o.DeliveriesTLSKeyFile, "deliveries-tls-key-file", "", "key of that certificate, PEM")
 	flags.BoolVar(&o.EgressAllowHTTP, "egress-allow-http", false, "allow endpoints without TLS")
 	flags.StringSliceVar(&o.EgressAllowCIDRs, "egress-allow-cidr", nil, "address range that deliveries may reach although it is private or special; may be repeated")
 	flags.StringSliceVar(&o.EgressDenyCIDRs, "egress-deny-cidr", nil, "address range that deliveries may not reach whatever allows it; may be repeated")
@@ -204,11 +210,10 @@ func (o *Options) check() (understood, error) {
 	if (o.TLSCertFile == "") != (o.TLSKeyFile == "") {
 		return s, errors.New("--tls-cert-file and --tls-key-file go together")
 	}
-	if err := o.checkLimits(); err != nil {
-		return s, err
-	}
-	if err := o.checkEncryption(s.pebbleDir); err != nil {
-		return s, err
+	for _, check := range []func() error{o.checkDeliveries, o.checkLimits, func() error { return o.checkEncryption(s.pebbleDir) }} {
+		if err := check(); err != nil {
+			return s, err
+		}
 	}
 	var err error
 	s.start, err = o.settings()

@@ -56,7 +56,16 @@ func TestOptionsAreChecked(t *testing.T) {
 		"seeds in Secrets":  {[]string{"--routes=kubernetes", "--encryption-keys=/keys", "--encryption-seeds=kubernetes"}, ""},
 		"seeds, no cluster": {[]string{"--encryption-keys=/keys", "--encryption-seeds=kubernetes"}, "--routes=kubernetes"},
 		"seeds alone":       {[]string{"--encryption-seeds=/seeds"}, "--encryption-keys"},
-		"port":              {[]string{"--egress-allow-port=65536"}, "--egress-allow-port"},
+		"deliveries":        {[]string{"--ingest-auth=kubernetes", "--deliveries-listen=:8443", "--deliveries-tls-cert-file=a", "--deliveries-tls-key-file=b"}, ""},
+		"deliveries, half a certificate": {
+			[]string{"--ingest-auth=kubernetes", "--deliveries-listen=:8443", "--deliveries-tls-cert-file=a"}, "--deliveries-tls-key-file",
+		},
+		"deliveries, no certificate": {[]string{"--ingest-auth=kubernetes", "--deliveries-listen=:8443"}, "--deliveries-tls-cert-file"},
+		"deliveries, no cluster":     {[]string{"--deliveries-listen=:8443", "--deliveries-tls-cert-file=a", "--deliveries-tls-key-file=b"}, "--ingest-auth=kubernetes"},
+		"deliveries, certificate alone": {
+			[]string{"--deliveries-tls-cert-file=a", "--deliveries-tls-key-file=b"}, "--deliveries-listen",
+		},
+		"port": {[]string{"--egress-allow-port=65536"}, "--egress-allow-port"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

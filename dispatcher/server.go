@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -16,7 +17,7 @@ import (
 
 // newAuthorizer returns what asks the API server about tokens. Its client has no rate limiter: what waits there would wait
 // for all that this process asks about, and could not be told from an API server that does not answer.
-func (d *dispatcher) newAuthorizer() (ingest.Authorizer, error) {
+func (d *dispatcher) newAuthorizer() (*ingest.Kubernetes, error) {
 	config, err := clusterConfig(d.Kubeconfig)
 	if err != nil {
 		return nil, err
@@ -47,7 +48,7 @@ const (
 // listenAPI begins to serve the API.
 func (d *dispatcher) listenAPI(ctx context.Context) (*server, error) {
 	bounds := listener.Options{Name: "api", Connections: d.limits.Connections, Registerer: d.registry}
-	return d.listen(ctx, d.Listen, d.api, bounds, d.TLSCertFile)
+	return d.listen(ctx, d.Listen, d.api, bounds, certificateFiles{cert: d.TLSCertFile, key: d.TLSKeyFile})
 }
 
 // listenOps begins to serve health and metrics.
@@ -55,11 +56,18 @@ func (d *dispatcher) listenOps(ctx context.Context) (*server, error) {
 	bounds := listener.Options{
 		Name: "ops", Connections: opsConnections, SpareDescriptors: opsSpareDescriptors, Registerer: d.registry,
 	}
-	return d.listen(ctx, d.OpsListen, http.HandlerFunc(d.serveOps), bounds, "")
+	return d.listen(ctx, d.OpsListen, http.HandlerFunc(d.serveOps), bounds, certificateFiles{})
 }
 
-// listen begins to serve handler at address, with the API's certificate if certFile is given.
-func (d *dispatcher) listen(ctx context.Context, address string, handler http.Handler, bounds listener.Options, certFile string) (*server, error) {
+// certificateFiles are a server's certificate; without, it speaks plain HTTP.
+type certificateFiles struct {
+	cert, key string
+	// askClients asks clients for a certificate, and leaves it to the handler to verify it.
+	askClients bool
+}
+
+// listen begins to serve handler at address.
+func (d *dispatcher) listen(ctx context.Context, address string, handler http.Handler, bounds listener.Options, files certificateFiles) (*server, error) {
 	inner, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
@@ -71,10 +79,13 @@ func (d *dispatcher) listen(ctx context.Context, address string, handler http.Ha
 	}
 	s := &server{Server: ingest.NewServer(handler, d.Logger.WithName("http")), listener: bounded}
 	bounded.Bind(s.Server)
-	if certFile != "" {
-		if s.TLSConfig, err = reloadedCertificate(d.TLSCertFile, d.TLSKeyFile, d.Logger); err != nil {
+	if files.cert != "" {
+		if s.TLSConfig, err = reloadedCertificate(files.cert, files.key, d.Logger); err != nil {
 			_ = bounded.Close()
 			return nil, err
+		}
+		if files.askClients {
+			s.TLSConfig.ClientAuth = tls.RequestClientCert
 		}
 	}
 	s.served.Go(func() { d.report(s.serve()) })

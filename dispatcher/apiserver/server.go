@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-logr/logr"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	v1alpha1 "github.com/clinikapi/eventflow/api/deliveries/v1alpha1"
@@ -59,6 +60,9 @@ func New(options Options) (*Server, error) {
 	return &Server{options}, nil
 }
 
+// NewDiscovery returns a Server that answers discovery as New's does, and all else with 503: for while there is no store yet.
+func NewDiscovery(shared bool) *Server { return &Server{Options{Shared: shared}} }
+
 // groupPath and versionPath begin the API's paths.
 var (
 	groupPath   = "/apis/" + v1alpha1.GroupVersion.Group
@@ -86,6 +90,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serve answers what is no discovery. It has not answered if it returns an error.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) error {
+	if s.options.Deliveries == nil {
+		return apierrors.NewServiceUnavailable("the dispatcher has not opened its store yet; try again")
+	}
 	user := s.options.Authenticate(r)
 	if user == nil {
 		return unauthorized()
