@@ -241,7 +241,7 @@ func (c *cluster) checkStops() {
 	if took := time.Since(began); took > 4*time.Second { // below shutdownTimeout: nothing waited for the watch
 		c.Errorf("the stop took %v", took)
 	}
-	for lines.Scan() { //nolint:revive // to the end
+	for lines.Scan() {
 	}
 	if err := watching.Wait(); err != nil {
 		c.Errorf("the watch did not end tidily: %v", err)
