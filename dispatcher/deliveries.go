@@ -108,7 +108,7 @@ func (d *dispatcher) showDeliveries() error {
 	}
 	handler, err := apiserver.New(apiserver.Options{
 		Deliveries: d.deliveries, Feed: d.feed, Authenticate: d.shown.userOf, Authorizer: userAuthorizer{d.authorizer},
-		Tenant: d.tenant, Shared: d.postgresURL != "", Logger: d.Logger.WithName("deliveries"),
+		Tenant: d.tenant, Shared: d.postgresURL != "", Memory: d.memory, MaxEventBytes: d.maxEventBytes, Logger: d.Logger.WithName("deliveries"),
 	})
 	if err != nil {
 		return fmt.Errorf("--deliveries-listen: %w", err)

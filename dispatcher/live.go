@@ -92,6 +92,9 @@ func (d *dispatcher) terms() (catalog *event.Catalog, maxEventBytes int) {
 	return s.catalog, s.MaxEventBytes
 }
 
+// maxEventBytes bounds one event's JSON.
+func (d *dispatcher) maxEventBytes() int { return d.live.Load().MaxEventBytes }
+
 // outageGrace is that of now.
 func (d *dispatcher) outageGrace() time.Duration { return d.live.Load().OutageGrace }
 

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	v1alpha1 "github.com/clinikapi/eventflow/api/deliveries/v1alpha1"
+	"github.com/clinikapi/eventflow/dispatcher/budget"
 	"github.com/clinikapi/eventflow/dispatcher/query"
 )
 
@@ -46,7 +47,10 @@ type Options struct {
 	Tenant func(ctx context.Context, namespace, remote string) (tenant string, known bool, err error)
 	// Shared says that other processes change the same store: watch is refused then, because it would miss their changes.
 	Shared bool
-	Logger logr.Logger
+	// Memory is what answers are charged to, in bytes, by tenant; nil charges nothing. MaxEventBytes bounds one event's JSON.
+	Memory        *budget.Budget
+	MaxEventBytes func() int
+	Logger        logr.Logger
 }
 
 // Server serves the API. It is safe for concurrent use.
@@ -116,13 +120,19 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) error {
 	default:
 		c.tenant = tenant
 	}
+	if c.Verb == "watch" { // which is charged for its beginning
+		return s.watch(w, r, &c)
+	}
+	give, err := s.charge(&c)
+	if err != nil {
+		return err
+	}
+	defer give()
 	return s.do(w, r, &c)
 }
 
 func (s *Server) do(w http.ResponseWriter, r *http.Request, c *call) error {
 	switch {
-	case c.Verb == "watch":
-		return s.watch(w, r, c)
 	case c.Subresource == v1alpha1.SubresourcePayload:
 		return s.payload(w, r, c)
 	case c.Verb == "create":

@@ -28,6 +28,7 @@ import (
 
 	v1alpha1 "github.com/clinikapi/eventflow/api/deliveries/v1alpha1"
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/budget"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/query"
 	"github.com/clinikapi/eventflow/dispatcher/store"
@@ -42,7 +43,8 @@ var whd = v1alpha1.GroupVersion.WithResource(v1alpha1.ResourceDeliveries)
 // has no right to payloads; nobody else may do anything.
 type fixture struct {
 	*httptest.Server
-	feed *query.Feed
+	feed   *query.Feed
+	memory *budget.Budget
 
 	mu      sync.Mutex
 	resumed int
@@ -62,7 +64,7 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{feed: query.NewFeed(opened, func(event.SubscriptionKey) (string, bool) { return "", false })}
+	f := &fixture{memory: budget.New(4 << 20), feed: query.NewFeed(opened, func(event.SubscriptionKey) (string, bool) { return "", false })}
 	deliveries, err := query.New(query.Options{Store: f.feed, Now: opened.Now, Resume: func([]delivery.PendingDelivery) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -72,7 +74,7 @@ func newFixture(t *testing.T) *fixture {
 		t.Fatal(err)
 	}
 	server, err := New(Options{
-		Deliveries: deliveries, Feed: f.feed, Authorizer: f, Logger: logr.Discard(),
+		Deliveries: deliveries, Feed: f.feed, Authorizer: f, Memory: f.memory, MaxEventBytes: func() int { return 64 << 10 }, Logger: logr.Discard(),
 		Authenticate: func(r *http.Request) *authenticationv1.UserInfo {
 			if name := r.Header.Get("X-Remote-User"); name != "" {
 				return &authenticationv1.UserInfo{Username: name}
@@ -91,6 +93,9 @@ func newFixture(t *testing.T) *fixture {
 		f.CloseClientConnections()
 		f.Close()
 		f.feed.CloseFeed()
+		if used := f.memory.Used(); used != 0 {
+			t.Errorf("%d bytes are still charged", used)
+		}
 		if err := opened.Close(); err != nil {
 			t.Error(err)
 		}

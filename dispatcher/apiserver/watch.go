@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -88,6 +89,14 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, c *call) error {
 		return statusOf(c, err)
 	}
 	defer watching.Close()
+	give := func() {}
+	if initial {
+		if give, err = s.charge(c); err != nil {
+			return err
+		}
+	}
+	give = sync.OnceFunc(give)
+	defer give()
 	out := &stream{server: s, call: c, writer: w, control: http.NewResponseController(w)}
 	_ = out.control.SetReadDeadline(time.Time{}) // a server's ReadTimeout would end the watch
 	w.Header().Set("Content-Type", "application/json")
@@ -100,6 +109,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, c *call) error {
 			return nil
 		}
 	}
+	give() // what follows is shared
 	out.follow(r, watching)
 	_ = out.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // for the end of the body: the last write may be long ago
 	return nil
