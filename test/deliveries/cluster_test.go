@@ -244,14 +244,31 @@ func (c *cluster) available() {
 type process struct {
 	*exec.Cmd
 	api   string
-	ended chan error // gets what became of it
+	ready chan string   // gets the address of the API
+	ended chan error    // gets what became of it
+	done  chan struct{} // closed once it is gone and log is complete
+	log   bytes.Buffer
 }
 
 // startDispatcher starts a dispatcher on a store of the cluster's folder, and waits until it is ready.
 func (c *cluster) startDispatcher(store, deliveries string) *process {
 	c.Helper()
+	p := c.launchDispatcher(store, deliveries)
+	select {
+	case p.api = <-p.ready:
+	case <-p.done:
+		c.Fatalf("the dispatcher ended:\n%s", &p.log)
+	case <-time.After(patience):
+		c.Fatal("the dispatcher did not become ready")
+	}
+	return p
+}
+
+// launchDispatcher starts a dispatcher.
+func (c *cluster) launchDispatcher(store, deliveries string) *process {
+	c.Helper()
 	config, _ := c.account("default", "dispatcher")
-	p := &process{ended: make(chan error, 1), Cmd: exec.Command(c.binary, "dispatcher", "--routes="+filepath.Join(c.dir, "routes"), "--store=pebble:"+filepath.Join(c.dir, store),
+	p := &process{ready: make(chan string, 1), ended: make(chan error, 1), done: make(chan struct{}), Cmd: exec.Command(c.binary, "dispatcher", "--routes="+filepath.Join(c.dir, "routes"), "--store=pebble:"+filepath.Join(c.dir, store),
 		"--kubeconfig="+config, "--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0", "--drain-delay=0s", "--egress-allow-http", "--egress-allow-cidr=127.0.0.0/8",
 		"--deliveries-listen="+deliveries, "--deliveries-tls-cert-file="+c.serving[0], "--deliveries-tls-key-file="+c.serving[1])}
 	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -262,35 +279,25 @@ func (c *cluster) startDispatcher(store, deliveries string) *process {
 	if err := p.Start(); err != nil {
 		c.Fatal(err)
 	}
-	ready := make(chan string, 1)
-	var log bytes.Buffer
-	done := make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(p.done)
 		lines := bufio.NewScanner(stderr)
 		for lines.Scan() {
-			log.WriteString(lines.Text() + "\n")
+			p.log.WriteString(lines.Text() + "\n")
 			var entry struct{ API string }
 			if json.Unmarshal(lines.Bytes(), &entry) == nil && entry.API != "" {
-				ready <- entry.API
+				p.ready <- entry.API
 			}
 		}
 		p.ended <- p.Wait()
 	}()
 	c.Cleanup(func() {
 		_ = p.Process.Kill()
-		<-done
+		<-p.done
 		if c.Failed() {
-			c.Logf("dispatcher on %s:\n%s", store, &log)
+			c.Logf("dispatcher on %s:\n%s", store, &p.log)
 		}
 	})
-	select {
-	case p.api = <-ready:
-	case <-done:
-		c.Fatalf("the dispatcher ended:\n%s", &log)
-	case <-time.After(patience):
-		c.Fatal("the dispatcher did not become ready")
-	}
 	return p
 }
 

@@ -3,10 +3,12 @@ package deliveries
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 )
 
 // checkFrontProxy: the dispatcher believes headers from kube-apiserver alone, and asks for itself whether a user may.
@@ -54,6 +56,41 @@ func (c *cluster) checkFrontProxy() {
 		if test.want != http.StatusOK && strings.Contains(string(text), "dlv_") {
 			c.Errorf("%s: shows a delivery: %s", name, text)
 		}
+	}
+}
+
+// checkWithoutStore: a dispatcher that waits for its store answers discovery, and asks others to try again.
+func (c *cluster) checkWithoutStore() {
+	c.Helper()
+	address := freeAddress(c.T)
+	waiting := c.launchDispatcher("store", address) // which the other one holds
+	client := c.client(c.proxyCA, "front-proxy-client")
+	const group = "/apis/deliveries.webhooks.clinikapi.com/v1alpha1"
+	for path, want := range map[string]int{group: http.StatusOK, apiPath + "clinic-a/webhookdeliveries": http.StatusServiceUnavailable} {
+		c.eventually(func() error {
+			r, err := http.NewRequestWithContext(c.ctx, http.MethodGet, "https://"+address+path, http.NoBody)
+			if err != nil {
+				return err
+			}
+			r.Header.Set("X-Remote-User", "root")
+			response, err := client.Do(r)
+			if err != nil {
+				return err
+			}
+			_ = response.Body.Close()
+			if response.StatusCode != want {
+				return fmt.Errorf("%s: %d, want %d", path, response.StatusCode, want)
+			}
+			return nil
+		})
+	}
+	select {
+	case <-waiting.ready:
+		c.Error("two dispatchers have one store")
+	default:
+	}
+	if err := c.end(waiting, syscall.SIGTERM); err != nil {
+		c.Errorf("the dispatcher that waits ended with %v", err)
 	}
 }
 

@@ -37,6 +37,7 @@ func TestDeliveriesInKubectl(t *testing.T) {
 	c.checkErrors()
 	c.checkViewer()
 	c.checkFrontProxy()
+	c.checkWithoutStore()
 	c.checkWatchAndReplay()
 	c.checkStops()
 }
