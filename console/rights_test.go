@@ -63,6 +63,8 @@ func TestUsersHaveTheirOwnRights(t *testing.T) {
 		}
 		forbidden(t, "bob lists what alice just listed", second(as(bob).Subscriptions(ctx, "clinic-a", false)), "list")
 		forbidden(t, "bob lists his own", second(as(bob).Subscriptions(ctx, "clinic-b", false)), "list")
+		_, _, err := as(bob).Specs(ctx, "clinic-a")
+		forbidden(t, "bob tries an event on alice's", err, "list")
 		forbidden(t, "bob gets alice's", second(as(bob).Subscription(ctx, "clinic-a", "billing")), "get")
 		forbidden(t, "alice lists all", second(as(alice).Subscriptions(ctx, "", false)), "list")
 		forbidden(t, "alice lists namespaces", second(as(alice).Namespaces(ctx)), "list")

@@ -121,6 +121,16 @@ func (f *Folder) Subscription(ctx context.Context, namespace, name string) (*v1a
 	return nil, kube.ErrNotFound
 }
 
+// Specs are the manifests of a namespace.
+func (f *Folder) Specs(ctx context.Context, namespace string) (subs []v1alpha1.WebhookSubscription, more bool, err error) {
+	all, err := f.all(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	subs = slices.DeleteFunc(all, func(sub v1alpha1.WebhookSubscription) bool { return sub.Namespace != namespace })
+	return subs[:min(len(subs), kube.MaxSpecs)], len(subs) > kube.MaxSpecs, nil
+}
+
 // Check succeeds: what a manifest may be is the compiler's to say.
 func (*Folder) Check(context.Context, *v1alpha1.WebhookSubscription) error { return nil }
 

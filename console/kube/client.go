@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -98,6 +99,13 @@ func (c *Client) Subscription(ctx context.Context, namespace, name string) (*v1a
 	sub := &v1alpha1.WebhookSubscription{}
 	err := c.webhooks.Get().Namespace(namespace).Resource(subscriptions).Name(name).Do(ctx).Into(sub)
 	return sub, failed(err, "get", v1alpha1.GroupVersion.Group, subscriptions, namespace)
+}
+
+// Specs lists whole subscriptions, and keeps none of them.
+func (c *Client) Specs(ctx context.Context, namespace string) (subs []v1alpha1.WebhookSubscription, more bool, err error) {
+	list := v1alpha1.WebhookSubscriptionList{}
+	err = c.webhooks.Get().Namespace(namespace).Resource(subscriptions).Param("limit", strconv.Itoa(MaxSpecs)).Do(ctx).Into(&list)
+	return list.Items, list.Continue != "", failed(err, "list", v1alpha1.GroupVersion.Group, subscriptions, namespace)
 }
 
 // Check saves without an effect: schema, admission and rights are asked.

@@ -19,6 +19,8 @@ type Objects interface {
 	// Subscriptions are the rows of a namespace, or of all if it is empty. fresh asks for no kept list.
 	Subscriptions(ctx context.Context, namespace string, fresh bool) (*Snapshot, error)
 	Subscription(ctx context.Context, namespace, name string) (*v1alpha1.WebhookSubscription, error)
+	// Specs are the subscriptions of a namespace with all that they say, at most MaxSpecs; more reports whether there are others.
+	Specs(ctx context.Context, namespace string) (subs []v1alpha1.WebhookSubscription, more bool, err error)
 	// Check asks whether Save would succeed.
 	Check(ctx context.Context, sub *v1alpha1.WebhookSubscription) error
 	// Save creates a subscription that has no resourceVersion, and updates one that has.
@@ -31,6 +33,9 @@ type Objects interface {
 	// ReadOnly is why nothing can be changed, or empty.
 	ReadOnly() string
 }
+
+// MaxSpecs is how many whole subscriptions are read at once.
+const MaxSpecs = 1000
 
 // Snapshot is a list of subscriptions, failing first, and when it was made. Nobody changes it.
 type Snapshot struct {

@@ -10,6 +10,7 @@ const (
 	SectionSubscriptions = "subscriptions"
 	SectionDeliveries    = "deliveries"
 	SectionEvents        = "events"
+	SectionTry           = "try"
 	SectionDispatchers   = "dispatchers"
 )
 
@@ -17,6 +18,7 @@ var sections = []section{
 	{SectionSubscriptions, "Subscriptions"},
 	{SectionDeliveries, "Deliveries"},
 	{SectionEvents, "Events"},
+	{SectionTry, "Try it"},
 	{SectionDispatchers, "Dispatchers"},
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/console/deliveries"
 	"github.com/clinikapi/eventflow/console/kube"
+	"github.com/clinikapi/eventflow/dispatcher/simulate"
 )
 
 var hostile = []string{
@@ -66,7 +67,23 @@ func pages(text string) map[string]templ.Component {
 		"dispatchers":   DispatchersPage(&Dispatchers{Frame: f, Items: []v1alpha1.WebhookDispatcher{dispatcher}}),
 		"rotate":        RotatePage(&Rotate{Frame: f, Sub: sub}),
 		"edit":          EditPage(&Edit{Frame: f, Form: form, Resources: []string{text}, Actions: []string{text}, Check: Check{Problems: []string{text}, YAML: text}, Owner: text, New: true}),
-		"failure":       Failure(&f),
+		"try": TryPage(&Try{Frame: f, Namespaces: []string{text}, Types: []string{text}, Subscription: text, Type: text, Text: text, EventID: text, Lookup: text,
+			Notes: []string{text}, Events: []Tried{tryOf(text)}}),
+		"failure": Failure(&f),
+	}
+}
+
+// tryOf is a trial with one text in every place.
+func tryOf(text string) Tried {
+	c := &simulate.Condition{Expression: text, Result: "false", Terms: []simulate.Term{{Text: text, Result: text, Message: text, Decides: true, Fields: []simulate.Field{{Name: text, Value: text}}}}}
+	r := &simulate.Request{Method: text, URL: text, Header: []simulate.HeaderLine{{Name: text, Value: text}}, Body: text}
+	return Tried{
+		EventReport: simulate.EventReport{ID: text, Type: text, Results: []*simulate.Result{{
+			Subscription: text, Outcome: simulate.Outcome(text), Reason: text, Explanation: []string{text}, Filter: c, Recheck: c, Lookup: r, Request: r,
+			CancelOn: []simulate.CancelItem{{Filter: c}}, Failures: []simulate.Failure{{Use: text, Message: text}},
+			Plan: &simulate.Plan{IfPast: text, Window: &simulate.Window{From: text, Until: text, TimeZone: text, Outside: text}},
+		}}},
+		Refused: map[string]string{text: text},
 	}
 }
 

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/http/httptest"
@@ -25,6 +26,10 @@ type cluster struct {
 	rows []kube.Row
 	subs map[string]*v1alpha1.WebhookSubscription
 	err  error
+	// specs, if set, is called by each Specs.
+	specs          func()
+	dispatchers    []v1alpha1.WebhookDispatcher
+	dispatchersErr error
 
 	saved   []*v1alpha1.WebhookSubscription
 	patches []string
@@ -61,6 +66,18 @@ func (c *cluster) Subscription(_ context.Context, namespace, name string) (*v1al
 	return nil, kube.ErrNotFound
 }
 
+func (c *cluster) Specs(_ context.Context, namespace string) (subs []v1alpha1.WebhookSubscription, more bool, err error) {
+	if c.specs != nil {
+		c.specs()
+	}
+	for _, sub := range c.subs {
+		if sub.Namespace == namespace {
+			subs = append(subs, *sub)
+		}
+	}
+	return subs, false, c.err
+}
+
 func (c *cluster) Check(context.Context, *v1alpha1.WebhookSubscription) error { return c.err }
 
 func (c *cluster) Save(_ context.Context, sub *v1alpha1.WebhookSubscription) error {
@@ -79,7 +96,7 @@ func (c *cluster) CreateSecret(_ context.Context, namespace, name, _ string, _ [
 }
 
 func (c *cluster) Dispatchers(context.Context) ([]v1alpha1.WebhookDispatcher, error) {
-	return nil, c.err
+	return c.dispatchers, cmp.Or(c.dispatchersErr, c.err)
 }
 
 // newServer returns a local console on objects, and a function that opens it as the launch address does.

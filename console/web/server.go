@@ -53,6 +53,8 @@ type Server struct {
 	options Options
 	assets  view.Assets
 	files   map[string]file
+	// trying has room for maxTries, each of which takes processor time and memory.
+	trying chan struct{}
 }
 
 //go:embed static
@@ -65,7 +67,7 @@ type file struct {
 
 // New returns a server.
 func New(o Options) (*Server, error) {
-	s := &Server{options: o, files: make(map[string]file)}
+	s := &Server{options: o, files: make(map[string]file), trying: make(chan struct{}, maxTries)}
 	for _, f := range []struct {
 		name, kind string
 		to         *string
@@ -116,6 +118,8 @@ var routes = []route{
 	{"POST /namespaces/{namespace}/deliveries/{id}/payload", (*Server).payload},
 	{"POST /namespaces/{namespace}/replay", (*Server).replayMany},
 	{"GET /events", (*Server).events},
+	{"GET /try", (*Server).tryForm},
+	{"POST /try", (*Server).try},
 	{"GET /dispatchers", (*Server).dispatchers},
 	{"POST /preferences", (*Server).preferences},
 }
