@@ -93,13 +93,18 @@ func oneUser(config *rest.Config, dispatcher *url.URL) (func(*http.Request) (*we
 	if err != nil {
 		return nil, fmt.Errorf("use the kubeconfig's credentials: %w", err)
 	}
-	lists := kube.NewLists(clock.RealClock{})
-	return func(*http.Request) (*web.Backend, error) {
+	lists, found := kube.NewLists(clock.RealClock{}), &discovery{clock: clock.RealClock{}}
+	return func(r *http.Request) (*web.Backend, error) {
 		objects, err := kube.NewClient(config, client, sha256.Sum256(nil), lists)
 		if err != nil {
 			return nil, err
 		}
-		return &web.Backend{Objects: objects, Deliveries: source(dispatcher, transport), User: "local"}, nil
+		other := source(dispatcher, transport)
+		api, err := deliveries.NewAPI(config, client, other)
+		if err != nil {
+			return nil, err
+		}
+		return &web.Backend{Objects: objects, Deliveries: found.choose(r.Context(), api, other), User: "local"}, nil
 	}, nil
 }
 
@@ -111,7 +116,7 @@ func perToken(config *rest.Config, dispatcher *url.URL) (func(*http.Request) (*w
 		return nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
 	toDispatcher := plain()
-	lists := kube.NewLists(clock.RealClock{})
+	lists, found := kube.NewLists(clock.RealClock{}), &discovery{clock: clock.RealClock{}}
 	return func(r *http.Request) (*web.Backend, error) {
 		token := web.Token(r)
 		sum := sha256.Sum256([]byte(token))
@@ -120,8 +125,13 @@ func perToken(config *rest.Config, dispatcher *url.URL) (func(*http.Request) (*w
 		if err != nil {
 			return nil, err
 		}
+		other := source(dispatcher, &withToken{token, toDispatcher})
+		api, err := deliveries.NewAPI(bare, client, other)
+		if err != nil {
+			return nil, err
+		}
 		return &web.Backend{
-			Objects: objects, Deliveries: source(dispatcher, &withToken{token, toDispatcher}), User: "token " + hex.EncodeToString(sum[:6]),
+			Objects: objects, Deliveries: found.choose(r.Context(), api, other), User: "token " + hex.EncodeToString(sum[:6]),
 		}, nil
 	}, nil
 }

@@ -221,6 +221,30 @@ func TestReplayOfManyShowsProgress(t *testing.T) {
 	}
 }
 
+// TestPayloadNeedsItsOwnRight: the page names it, shows nothing, and no browser keeps either answer.
+func TestPayloadNeedsItsOwnRight(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		err        error
+		wantStatus int
+		want       string
+	}{
+		{nil, 200, "PHI"},
+		{&deliveries.Forbidden{Verb: "get", Group: "g", Resource: "webhookevents/payload", Namespace: "clinic-a"}, 403, "get webhookevents/payload.g in clinic-a"},
+		{deliveries.ErrNoPayload, 501, "serves no payloads"},
+	} {
+		handler, cookie := newServer(t, &cluster{}, payloads{err: test.err})
+		answer := do(handler, cookie, request(http.MethodPost, "/namespaces/clinic-a/deliveries/dlv_1/payload", url.Values{}))
+		page := answer.Body.String()
+		if answer.Code != test.wantStatus || !strings.Contains(page, test.want) || (test.err != nil) == strings.Contains(page, "PHI") {
+			t.Errorf("%d: %s", answer.Code, page)
+		}
+		if got := answer.Header().Get("Cache-Control"); got != "no-store" {
+			t.Errorf("Cache-Control %q", got)
+		}
+	}
+}
+
 func TestNewDeliveriesAreCounted(t *testing.T) {
 	t.Parallel()
 	s := &source{items: []deliveries.Delivery{{ID: "dlv_3"}, {ID: "dlv_2"}, {ID: "dlv_1"}}}

@@ -139,6 +139,10 @@ func (p payloads) Payload(context.Context, string, string) ([]byte, error) {
 	return []byte(`{"id":"evt_1","type":"appointment.created","timestamp":"2026-01-15T09:15:00Z","data":{"status":"PHI"}}`), p.err
 }
 
+func (payloads) Get(_ context.Context, namespace, id string) (deliveries.Delivery, error) {
+	return deliveries.Delivery{ID: id, Namespace: namespace, EventID: "evt_1", State: deliveries.Delivered}, nil
+}
+
 // TestTryLoadsAPayload: a published event is tried by who has the right to its payload, and the event stays in the page.
 func TestTryLoadsAPayload(t *testing.T) {
 	t.Parallel()
