@@ -140,6 +140,9 @@ func (*Folder) Save(context.Context, *v1alpha1.WebhookSubscription) error { retu
 // Patch is refused.
 func (*Folder) Patch(context.Context, string, string, []byte) error { return kube.ErrReadOnly }
 
+// CheckPatch is refused.
+func (*Folder) CheckPatch(context.Context, string, string, []byte) error { return kube.ErrReadOnly }
+
 // Dispatchers are none.
 func (*Folder) Dispatchers(context.Context) ([]v1alpha1.WebhookDispatcher, error) { return nil, nil }
 

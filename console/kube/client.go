@@ -134,9 +134,21 @@ func (c *Client) save(ctx context.Context, sub *v1alpha1.WebhookSubscription, dr
 // Patch merges into a subscription.
 func (c *Client) Patch(ctx context.Context, namespace, name string, patch []byte) error {
 	defer c.lists.forget(c.user)
-	err := c.webhooks.Patch(types.MergePatchType).Namespace(namespace).Resource(subscriptions).Name(name).
-		Param("fieldManager", FieldManager).Body(patch).Do(ctx).Error()
-	return failed(err, "patch", v1alpha1.GroupVersion.Group, subscriptions, namespace)
+	return c.patch(ctx, namespace, name, patch, "")
+}
+
+// CheckPatch merges without an effect: schema, admission, rights and the version are asked.
+func (c *Client) CheckPatch(ctx context.Context, namespace, name string, patch []byte) error {
+	return c.patch(ctx, namespace, name, patch, metav1.DryRunAll)
+}
+
+func (c *Client) patch(ctx context.Context, namespace, name string, patch []byte, dryRun string) error {
+	request := c.webhooks.Patch(types.MergePatchType).Namespace(namespace).Resource(subscriptions).Name(name).
+		Param("fieldManager", FieldManager).Body(patch)
+	if dryRun != "" {
+		request = request.Param("dryRun", dryRun)
+	}
+	return failed(request.Do(ctx).Error(), "patch", v1alpha1.GroupVersion.Group, subscriptions, namespace)
 }
 
 // Dispatchers lists those of all namespaces.

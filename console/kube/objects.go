@@ -27,6 +27,8 @@ type Objects interface {
 	Save(ctx context.Context, sub *v1alpha1.WebhookSubscription) error
 	// Patch changes fields of a spec, by a JSON merge patch (RFC 7396).
 	Patch(ctx context.Context, namespace, name string, patch []byte) error
+	// CheckPatch asks whether Patch would succeed.
+	CheckPatch(ctx context.Context, namespace, name string, patch []byte) error
 	Dispatchers(ctx context.Context) ([]v1alpha1.WebhookDispatcher, error)
 	// CreateSecret makes a Secret with one key.
 	CreateSecret(ctx context.Context, namespace, name, key string, value []byte) error

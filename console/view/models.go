@@ -154,5 +154,7 @@ type Check struct {
 	Prefs    Prefs
 	Checked  bool
 	Problems []string
-	YAML     string
+	// Notes say what may be refused later, because the console cannot see it.
+	Notes []string
+	YAML  string
 }

@@ -67,6 +67,7 @@ func pages(text string) map[string]templ.Component {
 		"dispatchers":   DispatchersPage(&Dispatchers{Frame: f, Items: []v1alpha1.WebhookDispatcher{dispatcher}}),
 		"rotate":        RotatePage(&Rotate{Frame: f, Sub: sub}),
 		"edit":          EditPage(&Edit{Frame: f, Form: form, Resources: []string{text}, Actions: []string{text}, Check: Check{Problems: []string{text}, YAML: text}, Owner: text, New: true}),
+		"check":         CheckPart(&Check{Checked: true, Notes: []string{text}, YAML: text}),
 		"try": TryPage(&Try{Frame: f, Namespaces: []string{text}, Types: []string{text}, Subscription: text, Type: text, Text: text, EventID: text, Lookup: text,
 			Notes: []string{text}, Events: []Tried{tryOf(text)}}),
 		"failure": Failure(&f),

@@ -163,7 +163,7 @@ func (c *call) base(f view.Form) (*v1alpha1.WebhookSubscription, error) {
 	return c.Objects.Subscription(c.Context(), f.Namespace, f.Name)
 }
 
-// examine compiles a form's object as the manager does, and asks the cluster if it would take it.
+// examine compiles a form's object as the manager does, by the settings of the dispatcher if the user may see them, and asks the cluster if it would take it.
 func (s *Server) examine(c *call, f view.Form, sub *v1alpha1.WebhookSubscription) (*view.Check, error) {
 	check := &view.Check{Checked: true}
 	var err error
@@ -178,7 +178,11 @@ func (s *Server) examine(c *call, f view.Form, sub *v1alpha1.WebhookSubscription
 	}
 	// Secrets are the manager's to read: a key that is good in their place lets everything else be compiled.
 	sources := routing.Sources{Secrets: anySecret(sub)}
-	_, rejection, err := routing.Compile(withoutSecrets(sub), sources, routing.Policy{Catalog: s.options.Catalog, AllowHTTP: true})
+	policy, known := s.policies(c).of(sub)
+	if !known {
+		check.Notes = unknown(sub)
+	}
+	_, rejection, err := routing.Compile(withoutSecrets(sub), sources, policy)
 	switch {
 	case err != nil:
 		return nil, err
@@ -255,7 +259,7 @@ func (*Server) formYAML(c *call) error {
 	return c.download(overlay(base, form))
 }
 
-// save creates or updates, and makes the Secret first if the form says so.
+// save creates or updates. The Secret that the form asks for is made once the API server said that it would take the rest.
 func (s *Server) save(c *call) error {
 	form := readForm(c)
 	base, err := c.base(form)
@@ -273,14 +277,20 @@ func (s *Server) save(c *call) error {
 	if len(check.Problems) > 0 {
 		return s.showForm(c, http.StatusUnprocessableEntity, form, base, check)
 	}
+	made := false
 	if form.Signing == "new" && form.ResourceVersion == "" {
 		err = c.newKey(form.Namespace, form.Secret, cmp.Or(form.Key, defaultKey))
+		made = err == nil
 	}
 	if err == nil {
 		err = c.Objects.Save(c.Context(), sub)
 	}
 	if err != nil {
 		check.Problems = []string{messageOf(err)}
+		if made {
+			form.Signing = "have"
+			check.Problems = append(check.Problems, leftBehind(form.Namespace, form.Secret)+" Apply again to use it.")
+		}
 		status, _ := problemOf(err)
 		return s.showForm(c, status, form, base, check)
 	}
@@ -295,6 +305,19 @@ func (c *call) newKey(namespace, name, key string) error {
 	value := "whsec_" + base64.StdEncoding.EncodeToString(random)
 	return c.Objects.CreateSecret(c.Context(), namespace, name, key, []byte(value))
 }
+
+// leftBehind says that a Secret was made for a change that failed. The console does not delete it: that is a right that few have.
+func leftBehind(namespace, secret string) string {
+	return "The Secret " + secret + " was made, and nothing uses it yet: \"kubectl -n " + namespace + " delete secret " + secret + "\" removes it."
+}
+
+// unusedSecret is why a change failed that a Secret was made for.
+type unusedSecret struct {
+	error
+	namespace, secret string
+}
+
+func (u *unusedSecret) Unwrap() error { return u.error }
 
 func (s *Server) rotate(c *call) error {
 	sub, err := c.Objects.Subscription(c.Context(), c.PathValue("namespace"), c.PathValue("name"))
@@ -314,27 +337,46 @@ func (s *Server) rotateStep(c *call) error {
 	if owner := kube.Owner(sub); owner != "" {
 		return fmt.Errorf("%s owns this subscription: change its keys in Git", owner)
 	}
-	signing, word := map[string]any{"previousSecretRef": nil}, "ended"
 	if c.FormValue("step") == "begin" {
-		if sub.Spec.Signing.PreviousSecretRef != nil || sub.ResourceVersion != c.FormValue("version") {
-			return errors.New("the subscription has changed since the page was shown: look at it again")
-		}
-		secret := name + "-key-" + strings.ToLower(rand.Text()[:6])
-		if err := c.newKey(namespace, secret, defaultKey); err != nil {
-			return err
-		}
-		word = "rotated"
-		signing = map[string]any{"secretRef": v1alpha1.SecretKeyReference{Name: secret, Key: defaultKey}, "previousSecretRef": sub.Spec.Signing.SecretRef}
+		return s.beginRotation(c, sub)
 	}
+	if err := c.Objects.Patch(c.Context(), namespace, name, signingPatch(c, map[string]any{"previousSecretRef": nil})); err != nil {
+		return err
+	}
+	s.audit(c, "ended", "subscription", name)
+	return c.done(view.SubscriptionLink(namespace, name, "rotate"), "ended")
+}
+
+// beginRotation makes a new key, and names the old one beside it. The key is made once the API server said that it would take
+// the change.
+func (s *Server) beginRotation(c *call, sub *v1alpha1.WebhookSubscription) error {
+	if sub.Spec.Signing.PreviousSecretRef != nil || sub.ResourceVersion != c.FormValue("version") {
+		return errors.New("the subscription has changed since the page was shown: look at it again")
+	}
+	secret := sub.Name + "-key-" + strings.ToLower(rand.Text()[:6])
+	patch := signingPatch(c, map[string]any{
+		"secretRef": v1alpha1.SecretKeyReference{Name: secret, Key: defaultKey}, "previousSecretRef": sub.Spec.Signing.SecretRef,
+	})
+	if err := c.Objects.CheckPatch(c.Context(), sub.Namespace, sub.Name, patch); err != nil {
+		return err
+	}
+	if err := c.newKey(sub.Namespace, secret, defaultKey); err != nil {
+		return err
+	}
+	if err := c.Objects.Patch(c.Context(), sub.Namespace, sub.Name, patch); err != nil {
+		return &unusedSecret{err, sub.Namespace, secret}
+	}
+	s.audit(c, "rotated", "subscription", sub.Name)
+	return c.done(view.SubscriptionLink(sub.Namespace, sub.Name, "rotate"), "rotated")
+}
+
+// signingPatch changes spec.signing, at the version that the page showed.
+func signingPatch(c *call, signing map[string]any) []byte {
 	patch, err := json.Marshal(map[string]any{
 		"metadata": map[string]string{"resourceVersion": c.FormValue("version")}, "spec": map[string]any{"signing": signing},
 	})
 	if err != nil {
-		return err
+		panic(err) // strings and references always encode
 	}
-	if err := c.Objects.Patch(c.Context(), namespace, name, patch); err != nil {
-		return err
-	}
-	s.audit(c, word, "subscription", name)
-	return c.done(view.SubscriptionLink(namespace, name, "rotate"), word)
+	return patch
 }

@@ -31,6 +31,9 @@ type cluster struct {
 	dispatchers    []v1alpha1.WebhookDispatcher
 	dispatchersErr error
 
+	// calls are check, secret and save, as they came; refuse says what each of them answers.
+	calls   []string
+	refuse  map[string]error
 	saved   []*v1alpha1.WebhookSubscription
 	patches []string
 	secrets []string
@@ -78,21 +81,29 @@ func (c *cluster) Specs(_ context.Context, namespace string) (subs []v1alpha1.We
 	return subs, false, c.err
 }
 
-func (c *cluster) Check(context.Context, *v1alpha1.WebhookSubscription) error { return c.err }
+func (c *cluster) Check(context.Context, *v1alpha1.WebhookSubscription) error {
+	c.calls = append(c.calls, "check")
+	return cmp.Or(c.refuse["check"], c.err)
+}
+
+func (c *cluster) CheckPatch(context.Context, string, string, []byte) error {
+	c.calls = append(c.calls, "check")
+	return cmp.Or(c.refuse["check"], c.err)
+}
 
 func (c *cluster) Save(_ context.Context, sub *v1alpha1.WebhookSubscription) error {
-	c.saved = append(c.saved, sub)
-	return c.err
+	c.calls, c.saved = append(c.calls, "save"), append(c.saved, sub)
+	return cmp.Or(c.refuse["save"], c.err)
 }
 
 func (c *cluster) Patch(_ context.Context, _, _ string, patch []byte) error {
-	c.patches = append(c.patches, string(patch))
-	return c.err
+	c.calls, c.patches = append(c.calls, "save"), append(c.patches, string(patch))
+	return cmp.Or(c.refuse["save"], c.err)
 }
 
 func (c *cluster) CreateSecret(_ context.Context, namespace, name, _ string, _ []byte) error {
-	c.secrets = append(c.secrets, namespace+"/"+name)
-	return c.err
+	c.calls, c.secrets = append(c.calls, "secret"), append(c.secrets, namespace+"/"+name)
+	return cmp.Or(c.refuse["secret"], c.err)
 }
 
 func (c *cluster) Dispatchers(context.Context) ([]v1alpha1.WebhookDispatcher, error) {

@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -133,6 +134,82 @@ func TestFormsWorkWithoutScripts(t *testing.T) {
 			}
 			if len(c.saved) != test.wantSaved || (test.wantSaved > 0 && !slices.Equal(c.secrets, []string{"clinic-a/billing-key"})) {
 				t.Errorf("saved %d, Secrets %v", len(c.saved), c.secrets)
+			}
+		})
+	}
+}
+
+// TestASecretIsMadeLast: only once the API server said that it takes the subscription, and if that fails nonetheless the page says
+// what exists, and goes on with it.
+func TestASecretIsMadeLast(t *testing.T) {
+	t.Parallel()
+	rotate := url.Values{"step": {"begin"}, "version": {"7"}}
+	const rotation = "/namespaces/clinic-a/subscriptions/billing/rotate"
+	for name, test := range map[string]struct {
+		target     string
+		form       url.Values
+		refuse     string
+		wantCalls  string
+		wantStatus int
+		wantText   string
+	}{
+		"create":                     {"/subscriptions", form(), "", "check secret save", 303, ""},
+		"create, not taken":          {"/subscriptions", form(), "check", "check", 422, "refused"},
+		"create, no Secret":          {"/subscriptions", form(), "secret", "check secret", 502, "refused"},
+		"create, not saved":          {"/subscriptions", form(), "save", "check secret save", 502, "The Secret billing-key was made"},
+		"create, with what was made": {"/subscriptions", form("signing", "have", "secret", "billing-key"), "", "check save", 303, ""},
+		"rotate":                     {rotation, rotate, "", "check secret save", 303, ""},
+		"rotate, not taken":          {rotation, rotate, "check", "check", 502, "refused"},
+		"rotate, no Secret":          {rotation, rotate, "secret", "check secret", 502, "refused"},
+		"rotate, not saved":          {rotation, rotate, "save", "check secret save", 502, "The Secret billing-key-"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := &cluster{subs: map[string]*v1alpha1.WebhookSubscription{"clinic-a/billing": sub()}, refuse: map[string]error{test.refuse: errors.New("refused")}}
+			handler, cookie := newServer(t, c, deliveries.None{})
+			answer := do(handler, cookie, request(http.MethodPost, test.target, test.form))
+			page := answer.Body.String()
+			if calls := strings.Join(c.calls, " "); calls != test.wantCalls || answer.Code != test.wantStatus || !strings.Contains(page, test.wantText) {
+				t.Errorf("%s and %d, want %s and %d with %q: %s", calls, answer.Code, test.wantCalls, test.wantStatus, test.wantText, page)
+			}
+			if made := test.refuse == "save"; made != strings.Contains(page, "delete secret billing-key") {
+				t.Errorf("the page is wrong about the Secret that exists: %s", page)
+			}
+			if test.refuse == "save" && test.target == "/subscriptions" && !strings.Contains(page, `value="have" checked`) {
+				t.Errorf("applying again would make the Secret again: %s", page)
+			}
+		})
+	}
+}
+
+// TestCheckSaysWhatItDoesNotKnow: the dispatcher's settings decide where the user may see them; elsewhere the page says what the
+// manager may refuse.
+func TestCheckSaysWhatItDoesNotKnow(t *testing.T) {
+	t.Parallel()
+	claim := dispatcherThatAllows(false)
+	claim[0].Spec.EventResources = []string{"claim"}
+	twins := append(dispatcherThatAllows(false), dispatcherThatAllows(false)...)
+	twins[1].Namespace = "other"
+	for name, test := range map[string]struct {
+		cluster      cluster
+		form         url.Values
+		want, unwant string
+	}{
+		"https":                     {cluster{}, form(), "the cluster would take it", "does not see the settings"},
+		"http, unseen":              {cluster{dispatchersErr: &kube.Forbidden{}}, form("url", "HTTP://example.com"), "refused later unless the dispatcher has spec.egress.allowHTTP", "problems"},
+		"http, allowed":             {cluster{dispatchers: dispatcherThatAllows(true)}, form("url", "http://example.com"), "the cluster would take it", "does not see the settings"},
+		"http, not allowed":         {cluster{dispatchers: dispatcherThatAllows(false)}, form("url", "http://example.com"), "problems", "the cluster would take it"},
+		"http, one of two":          {cluster{dispatchers: twins}, form("url", "http://example.com"), "does not see the settings", "problems"},
+		"a site's own, known":       {cluster{dispatchers: claim}, form("event", "claim.created"), "the cluster would take it", "does not see the settings"},
+		"a site's own, not known":   {cluster{dispatchers: dispatcherThatAllows(false)}, form("event", "claim.created"), "problems", "the cluster would take it"},
+		"a site's own, not the one": {cluster{}, form("event", "claim.created"), "problems", "the cluster would take it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			handler, cookie := newServer(t, &test.cluster, deliveries.None{})
+			page := do(handler, cookie, request(http.MethodPost, "/subscriptions/check", test.form)).Body.String()
+			if !strings.Contains(page, test.want) || strings.Contains(page, test.unwant) {
+				t.Errorf("want %q and not %q: %s", test.want, test.unwant, page)
 			}
 		})
 	}

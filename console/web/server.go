@@ -239,6 +239,12 @@ func choice(r *http.Request, name string, allowed ...string) string {
 
 // problemOf says an error in words, with the status that it is answered with.
 func problemOf(err error) (int, *view.Problem) {
+	if u, ok := errors.AsType[*unusedSecret](err); ok {
+		status, problem := problemOf(u.error)
+		problem.Title = "The key was not changed"
+		problem.Detail += " " + leftBehind(u.namespace, u.secret)
+		return status, problem
+	}
 	if f, ok := errors.AsType[*kube.Forbidden](err); ok {
 		return http.StatusForbidden, &view.Problem{Title: "You may not see or do this", Detail: f.Error() + ".", Right: right(f.Verb, f.Resource, f.Group, f.Namespace)}
 	}
