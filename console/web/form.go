@@ -45,7 +45,7 @@ func (s *Server) showForm(c *call, status int, form view.Form, base *v1alpha1.We
 	if !m.New {
 		m.Title = "Edit " + form.Name
 	}
-	m.Resources = s.options.Catalog.Resources()
+	m.Resources = gridResources(s.policies(c).catalog().Resources(), form.Events)
 	for _, a := range event.Actions {
 		m.Actions = append(m.Actions, string(a))
 	}
@@ -58,6 +58,18 @@ func (s *Server) showForm(c *call, status int, form view.Form, base *v1alpha1.We
 	}
 	m.Check = *check
 	return s.show(c, status, view.EditPage(m))
+}
+
+// gridResources are those of a form's grid: what it has no box for, the next Apply would drop.
+func gridResources(known []string, events map[string]bool) []string {
+	all := slices.Clone(known)
+	for text := range events {
+		if p, err := event.ParsePattern(text); err == nil && p.Resource() != "" && !slices.Contains(all, p.Resource()) {
+			all = append(all, p.Resource())
+		}
+	}
+	slices.Sort(all[len(known):])
+	return all
 }
 
 // formOf fills a form from a subscription.

@@ -254,6 +254,20 @@ func TestEditKeepsOtherFields(t *testing.T) {
 	}
 }
 
+// TestEditShowsEveryPattern: also one of a resource that neither the console nor a visible dispatcher knows. Apply would drop it.
+func TestEditShowsEveryPattern(t *testing.T) {
+	t.Parallel()
+	s := sub()
+	s.Spec.Events = []string{"claim.*", "patient.created", "payer.updated"}
+	handler, cookie := newServer(t, &cluster{subs: all(s)}, deliveries.None{})
+	page := body(t, handler, cookie, "/namespaces/clinic-a/subscriptions/billing/edit", 200)
+	for _, pattern := range s.Spec.Events {
+		if !strings.Contains(page, `name="event" value="`+pattern+`" checked`) {
+			t.Errorf("there is no box for %s", pattern)
+		}
+	}
+}
+
 // source is deliveries of one namespace.
 type source struct {
 	deliveries.None
