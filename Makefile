@@ -100,6 +100,10 @@ receivers: ## Test the receivers in Node and Python
 	python3 -m unittest discover -s receivers/python
 	cd receivers/node && npm ci --ignore-scripts --no-audit --no-fund --prefer-offline && npm test
 
+.PHONY: console-test
+console-test: ## Test the Webhooks panel in Chromium, against a control plane on this machine; about 5 minutes
+	hack/browser/test
+
 .PHONY: bench
 bench: ## Measure a dispatcher against this machine's raw limit (STORE=embedded|postgres, BENCHFLAGS=-help)
 	CGO_ENABLED=0 go run ./hack/bench -store=$(STORE) $(BENCHFLAGS)

@@ -149,6 +149,18 @@ func (p *panel) fits(name string, width int64) {
 	}
 }
 
+// shows reports what the main part of the page lacks.
+func (p *panel) shows(texts ...string) {
+	p.t.Helper()
+	shown := ""
+	p.run(chromedp.Text("main", &shown, chromedp.ByQuery))
+	for _, text := range texts {
+		if !strings.Contains(shown, text) {
+			p.t.Errorf("the page does not show %q: %s", text, shown)
+		}
+	}
+}
+
 func (p *panel) picture(name string, width int64) {
 	p.t.Helper()
 	var picture []byte
@@ -222,6 +234,9 @@ func TestMainFlow(t *testing.T) {
 	p.audit("edit", of+"/edit")
 	p.audit("rotate", of+"/rotate")
 	p.audit("dispatchers", "/dispatchers")
+	p.audit("try", "/try?namespace="+namespace+"&subscription="+name+"&type=lab.created")
+	p.run(chromedp.Click(`form[method=post][action="/try"] button.primary`, chromedp.ByQuery), chromedp.WaitVisible(`h3 .chip`, chromedp.ByQuery))
+	p.shows("event.data.test == true", "Does not match")
 	p.run(chromedp.Navigate(p.base+delivery), chromedp.Click(`form[action$="/cancel"] button`, chromedp.ByQuery), chromedp.WaitVisible(`[role=status]`, chromedp.ByQuery))
 
 	broken.Store(false)

@@ -21,6 +21,8 @@ type options struct {
 	once bool
 	// failFirst makes the receiver refuse the first attempts of each delivery.
 	failFirst int
+	// then is a program that runs once everything does; the run ends with it.
+	then string
 	// out gets what is shown; progress of builds goes to progress.
 	out, progress io.Writer
 	// running, if set, is called once everything is shown, before the wait for the end of the context.
@@ -32,6 +34,7 @@ func main() {
 	flag.StringVar(&o.cluster, "cluster", "", `"current" uses the cluster that KUBECONFIG names; else a control plane is started`)
 	flag.BoolVar(&o.once, "once", false, "end after the sample events arrived, instead of at Ctrl-C")
 	flag.IntVar(&o.failFirst, "fail-first", 0, "let the receiver refuse the first N attempts of each delivery, to see retries")
+	flag.StringVar(&o.then, "then", "", "program to run once everything does, and to end with; KUBECONFIG, EVENTFLOW and DISPATCHER say where things are")
 	flag.Parse()
 
 	ctrl.SetLogger(logr.Discard()) // envtest's

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/clinikapi/eventflow/config/samples"
@@ -86,7 +87,25 @@ func run(ctx context.Context, o options) (err error) {
 	if err := s.demonstrate(ctx); err != nil || s.once {
 		return err
 	}
+	if s.then != "" {
+		return s.follow(ctx)
+	}
 	return s.wait(ctx)
+}
+
+// follow runs the program that -then names, with kubectl in its path.
+func (s *session) follow(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, s.then)
+	cmd.Dir, cmd.SysProcAttr = s.root, ownGroup()
+	cmd.Stdout, cmd.Stderr = s.out, s.progress
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) } // what it started, too
+	cmd.WaitDelay = killAfter
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+s.kubeconfig, "EVENTFLOW="+s.binary(), "DISPATCHER=http://"+s.api,
+		"PATH="+filepath.Dir(s.kubectl)+":"+os.Getenv("PATH"))
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w", s.then, err)
+	}
+	return nil
 }
 
 // prepare finds the checkout and makes the folder for everything temporary.
