@@ -74,6 +74,13 @@ func TestUsersHaveTheirOwnRights(t *testing.T) {
 		forbidden(t, "bob checks a new one", as(bob).Check(ctx, subscription("clinic-b", "x")), "create")
 		forbidden(t, "nobody", second(as("no-token").Subscriptions(ctx, "clinic-a", false)), "list")
 	}
+	forbidden(t, "bob asks if he could", as(bob).CheckPatch(ctx, "clinic-a", "billing", []byte(`{"spec":{"suspend":true}}`)), "patch")
+	if err := as(alice).CheckPatch(ctx, "clinic-a", "billing", []byte(`{"spec":{"suspend":true}}`)); err != nil {
+		t.Errorf("alice asks if she could: %v", err)
+	}
+	if subs, more, err := as(alice).Specs(ctx, "clinic-a"); err != nil || more || len(subs) != 1 || subs[0].Spec.Suspend != nil && *subs[0].Spec.Suspend {
+		t.Errorf("asking changed something, or the specs are not there: %v", err)
+	}
 	if err := as(alice).Patch(ctx, "clinic-a", "billing", []byte(`{"spec":{"suspend":true}}`)); err != nil {
 		t.Errorf("alice suspends hers: %v", err)
 	}

@@ -113,21 +113,7 @@ func (c *cluster) Dispatchers(context.Context) ([]v1alpha1.WebhookDispatcher, er
 // newServer returns a local console on objects, and a function that opens it as the launch address does.
 func newServer(t *testing.T, objects kube.Objects, source deliveries.Source) (http.Handler, *http.Cookie) {
 	t.Helper()
-	catalog, err := event.NewCatalog()
-	if err != nil {
-		t.Fatal(err)
-	}
-	launch := NewLaunch("4711")
-	s, err := New(Options{
-		Auth: launch, Hosts: []string{host, "localhost:4711"}, Where: "test", Catalog: catalog, Now: time.Now, Logger: logr.Discard(), Namespace: "clinic-a",
-		Open: func(*http.Request) (*Backend, error) {
-			return &Backend{Objects: objects, Deliveries: source, User: "alice"}, nil
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	handler := s.Handler()
+	handler, launch := newLogging(t, objects, source, logr.Discard())
 	answer := httptest.NewRecorder()
 	handler.ServeHTTP(answer, request(http.MethodGet, launch.Path(), nil))
 	cookies := answer.Result().Cookies()
@@ -135,6 +121,26 @@ func newServer(t *testing.T, objects kube.Objects, source deliveries.Source) (ht
 		t.Fatalf("the launch address answered %d with %d cookies", answer.Code, len(cookies))
 	}
 	return handler, cookies[0]
+}
+
+// newLogging returns a local console that logs what users do.
+func newLogging(t *testing.T, objects kube.Objects, source deliveries.Source, logger logr.Logger) (http.Handler, *Launch) {
+	t.Helper()
+	catalog, err := event.NewCatalog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	launch := NewLaunch("4711")
+	s, err := New(Options{
+		Auth: launch, Hosts: []string{host, "localhost:4711"}, Where: "test", Catalog: catalog, Now: time.Now, Logger: logger, Namespace: "clinic-a",
+		Open: func(*http.Request) (*Backend, error) {
+			return &Backend{Objects: objects, Deliveries: source, User: "alice"}, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Handler(), launch
 }
 
 func request(method, target string, form url.Values) *http.Request {

@@ -137,9 +137,11 @@ func (s *Server) Handler() http.Handler {
 	for _, r := range routes {
 		mux.HandleFunc(r.pattern, func(w http.ResponseWriter, request *http.Request) {
 			c := &call{Request: request, w: w}
-			backend, err := s.options.Open(request)
+			err := request.ParseForm() // here, so that no route takes a form that was cut for an empty one
 			if err == nil {
-				c.Backend = backend
+				c.Backend, err = s.options.Open(request)
+			}
+			if err == nil {
 				err = r.handle(s, c)
 			}
 			if err != nil {
@@ -253,6 +255,9 @@ func problemOf(err error) (int, *view.Problem) {
 	}
 	if f, ok := errors.AsType[*deliveries.Refused](err); ok {
 		return f.Status, &view.Problem{Title: "The dispatcher did not do it", Detail: f.Message}
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return http.StatusRequestEntityTooLarge, &view.Problem{Title: "The form is too large", Detail: "A form has at most 1 MiB."}
 	}
 	switch {
 	case errors.Is(err, kube.ErrNotFound), errors.Is(err, deliveries.ErrNotFound):
