@@ -52,7 +52,9 @@ func newBackends(o *options) (*backends, error) {
 		}
 	}
 	if b.namespace == "" {
-		b.namespace, _, _ = loaded.Namespace()
+		if b.namespace, _, err = loaded.Namespace(); err != nil {
+			return nil, fmt.Errorf("find the namespace of the context: %w", err)
+		}
 	}
 	if o.auth == authBearer {
 		b.open, err = perToken(config, dispatcher)
