@@ -180,14 +180,25 @@ func (f *Feed) Watch(tenant string, revision uint64) (*Watch, error) {
 	defer f.mu.Unlock()
 	l := f.log(tenant)
 	switch {
-	case l == nil || f.watching[tenant] >= maxTenantWatchers || f.watchers >= maxWatchers:
+	case l == nil || !f.mayWatch(tenant):
 		return nil, ErrTooManyWatchers
 	case revision < l.floor || revision > f.revision:
 		return nil, ErrExpired
 	}
 	f.watching[tenant]++
-	f.watchers++
 	return &Watch{feed: f, log: l, revision: revision}, nil
+}
+
+// mayWatch reports whether the tenant may have one more watcher: one of its own, or one of those that tenants share.
+func (f *Feed) mayWatch(tenant string) bool {
+	if f.watching[tenant] < ownWatchers {
+		return true
+	}
+	shared := 0
+	for _, n := range f.watching {
+		shared += max(0, n-ownWatchers)
+	}
+	return f.watching[tenant] < maxTenantWatchers && shared < sharedWatchers
 }
 
 // Next returns the changes behind the last one, and waits for the first. wake, which may be nil, ends the wait without a
@@ -226,7 +237,6 @@ func (w *Watch) Close() {
 		return
 	}
 	w.closed = true
-	w.feed.watchers--
 	if w.feed.watching[w.log.tenant]--; w.feed.watching[w.log.tenant] == 0 {
 		delete(w.feed.watching, w.log.tenant)
 	}

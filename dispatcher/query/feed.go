@@ -16,8 +16,9 @@ const (
 	maxLogs           = 64        // tenants whose changes are kept
 	maxLogEntries     = 2048      // changes of one tenant that are kept; each is a record with one attempt, below 1 KiB
 	maxNotices        = 8192      // changes of one tenant that are not read from the store yet
-	maxTenantWatchers = 128       // per tenant
-	maxWatchers       = 1024      // in all; each is a goroutine and a connection
+	ownWatchers       = 8         // of each tenant, which no other can take; each is a goroutine and a connection
+	sharedWatchers    = 512       // of all tenants together, beyond their own
+	maxTenantWatchers = 128       // per tenant, both
 	logAge            = time.Hour // then watchers start anew: retention and what was not noticed shows
 	noticeLinger      = 20 * time.Millisecond
 	// maxOfKey is how many of the newest deliveries of a schedule's key an event may have changed.
@@ -67,7 +68,6 @@ type Feed struct {
 	revision uint64
 	logs     map[string]*changes
 	watching map[string]int // watchers by tenant
-	watchers int            // of all
 }
 
 // NewFeed returns a feed of the store's changes. tenantOf says of which tenant a subscription is. Close ends it.

@@ -3,6 +3,7 @@ package query
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -163,10 +164,32 @@ func TestWatchRefused(t *testing.T) {
 			w.Close()
 			w.Close()
 		}
-		if feed.watchers != 0 || len(feed.watching) != 0 {
-			t.Errorf("%d are left", feed.watchers)
+		if len(feed.watching) != 0 {
+			t.Errorf("%v are left", feed.watching)
 		}
 	})
+}
+
+// TestWatchersAreShared: tenants that watch as much as they can leave places for another one.
+func TestWatchersAreShared(t *testing.T) {
+	t.Parallel()
+	feed, _ := newFeed(t)
+	watch := func(tenant string) error {
+		_, err := feed.Watch(tenant, feed.Revision(tenant))
+		return err
+	}
+	for i := range maxLogs / 2 {
+		for n := 0; watch(fmt.Sprint("greedy-", i)) == nil; n++ {
+			if n == maxTenantWatchers {
+				t.Fatal("a tenant watches without end")
+			}
+		}
+	}
+	for n := range ownWatchers {
+		if err := watch("another"); err != nil {
+			t.Fatalf("its watch %d: %v", n, err)
+		}
+	}
 }
 
 // TestNothingBeginsAfterTheEnd: a request that outlives the feed starts no reader of a store that is being closed.
