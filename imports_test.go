@@ -31,6 +31,23 @@ func TestQueryKnowsNoTransport(t *testing.T) {
 	}
 }
 
+// TestClientLinksThisModuleAlone: a producer takes nothing of Kubernetes with it, and neither plane is a user of the other's API.
+func TestClientLinksThisModuleAlone(t *testing.T) {
+	t.Parallel()
+	const module = "github.com/clinikapi/eventflow/"
+	for _, dependency := range depsOf(t, "./api/client") {
+		first, _, _ := strings.Cut(dependency, "/")
+		if strings.Contains(first, ".") && dependency != module+"api/client" && dependency != module+"api/event" {
+			t.Errorf("api/client links %s", dependency)
+		}
+	}
+	for _, plane := range []string{"./controllers/...", "./dispatcher/..."} {
+		if slices.Contains(depsOf(t, plane), module+"api/client") {
+			t.Errorf("%s links api/client", plane)
+		}
+	}
+}
+
 // depsOf returns all packages that a package links, with itself.
 func depsOf(t *testing.T, pkg string) []string {
 	t.Helper()

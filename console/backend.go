@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/utils/clock"
 
+	"github.com/clinikapi/eventflow/api/client"
 	"github.com/clinikapi/eventflow/console/deliveries"
 	"github.com/clinikapi/eventflow/console/folder"
 	"github.com/clinikapi/eventflow/console/kube"
@@ -34,7 +34,7 @@ func newBackends(o *options) (*backends, error) {
 		}
 	}
 	if o.folder != "" {
-		return folderBackends(o, dispatcher), nil
+		return folderBackends(o, dispatcher)
 	}
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = o.kubeconfig
@@ -64,45 +64,51 @@ func newBackends(o *options) (*backends, error) {
 	return b, err
 }
 
-func folderBackends(o *options, dispatcher *url.URL) *backends {
-	backend := &web.Backend{Objects: folder.New(o.folder), Deliveries: source(dispatcher, plain()), User: "local"}
+func folderBackends(o *options, dispatcher *url.URL) (*backends, error) {
+	from, err := source(dispatcher, client.NewTransport(nil))
+	if err != nil {
+		return nil, err
+	}
+	backend := &web.Backend{Objects: folder.New(o.folder), Deliveries: from, User: "local"}
 	namespace := o.namespace
 	if namespace == "" {
 		namespace = "default"
 	}
-	return &backends{where: "folder " + o.folder, namespace: namespace, open: func(*http.Request) (*web.Backend, error) { return backend, nil }}
+	return &backends{where: "folder " + o.folder, namespace: namespace, open: func(*http.Request) (*web.Backend, error) { return backend, nil }}, nil
 }
 
-// plain is a transport without credentials.
-func plain() http.RoundTripper {
-	return &http.Transport{Proxy: http.ProxyFromEnvironment, MaxConnsPerHost: 64, IdleConnTimeout: time.Minute, TLSHandshakeTimeout: 10 * time.Second}
-}
-
-func source(dispatcher *url.URL, transport http.RoundTripper) deliveries.Source {
+func source(dispatcher *url.URL, transport http.RoundTripper) (deliveries.Source, error) {
 	if dispatcher == nil {
-		return deliveries.None{}
+		return deliveries.None{}, nil
 	}
-	return deliveries.NewClient(dispatcher, transport)
+	from, err := deliveries.NewClient(dispatcher, transport)
+	if err != nil {
+		return nil, fmt.Errorf("--dispatcher: %w", err)
+	}
+	return from, nil
 }
 
 // oneUser acts as the kubeconfig's user.
 func oneUser(config *rest.Config, dispatcher *url.URL) (func(*http.Request) (*web.Backend, error), error) {
-	client, err := rest.HTTPClientFor(config)
+	toCluster, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
-	transport, err := rest.HTTPWrappersForConfig(config, plain())
+	transport, err := rest.HTTPWrappersForConfig(config, client.NewTransport(nil))
 	if err != nil {
 		return nil, fmt.Errorf("use the kubeconfig's credentials: %w", err)
 	}
+	other, err := source(dispatcher, transport)
+	if err != nil {
+		return nil, err
+	}
 	lists, found := kube.NewLists(clock.RealClock{}), &discovery{clock: clock.RealClock{}}
 	return func(r *http.Request) (*web.Backend, error) {
-		objects, err := kube.NewClient(config, client, sha256.Sum256(nil), lists)
+		objects, err := kube.NewClient(config, toCluster, sha256.Sum256(nil), lists)
 		if err != nil {
 			return nil, err
 		}
-		other := source(dispatcher, transport)
-		api, err := deliveries.NewAPI(config, client, other)
+		api, err := deliveries.NewAPI(config, toCluster, other)
 		if err != nil {
 			return nil, err
 		}
@@ -117,18 +123,21 @@ func perToken(config *rest.Config, dispatcher *url.URL) (func(*http.Request) (*w
 	if err != nil {
 		return nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
-	toDispatcher := plain()
+	toDispatcher := client.NewTransport(nil)
 	lists, found := kube.NewLists(clock.RealClock{}), &discovery{clock: clock.RealClock{}}
 	return func(r *http.Request) (*web.Backend, error) {
 		token := web.Token(r)
 		sum := sha256.Sum256([]byte(token))
-		client := &http.Client{Transport: &withToken{token, base}}
-		objects, err := kube.NewClient(bare, client, sum, lists)
+		toCluster := &http.Client{Transport: &withToken{token, base}}
+		objects, err := kube.NewClient(bare, toCluster, sum, lists)
 		if err != nil {
 			return nil, err
 		}
-		other := source(dispatcher, &withToken{token, toDispatcher})
-		api, err := deliveries.NewAPI(bare, client, other)
+		other, err := source(dispatcher, &withToken{token, toDispatcher})
+		if err != nil {
+			return nil, err
+		}
+		api, err := deliveries.NewAPI(bare, toCluster, other)
 		if err != nil {
 			return nil, err
 		}

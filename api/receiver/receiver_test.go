@@ -290,7 +290,7 @@ func TestPlacesAreBounded(t *testing.T) {
 	}
 }
 
-// TestNothingElseIsNeeded: a program that imports the consumer's packages depends on this module and on Go alone.
+// TestNothingElseIsNeeded: a program that imports the packages for producers and consumers depends on this module and on Go alone.
 func TestNothingElseIsNeeded(t *testing.T) {
 	t.Parallel()
 	root, err := filepath.Abs("../..")
@@ -301,7 +301,7 @@ func TestNothingElseIsNeeded(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"go.mod":  "module example.com/clinic\n\ngo 1.26.0\n\nrequire " + module + " v0.0.0\n\nreplace " + module + " => " + strconv.Quote(root) + "\n",
-		"main.go": "package main\n\nimport (\n_ \"" + module + "/api/event\"\n_ \"" + module + "/api/receiver\"\n_ \"" + module + "/api/signature\"\n)\n\nfunc main() {}\n",
+		"main.go": "package main\n\nimport (\n_ \"" + module + "/api/client\"\n_ \"" + module + "/api/event\"\n_ \"" + module + "/api/receiver\"\n_ \"" + module + "/api/signature\"\n)\n\nfunc main() {}\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)

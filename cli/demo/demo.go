@@ -197,13 +197,15 @@ func (s *session) dispatcherOptions(started func(api, ops string)) dispatcher.Op
 // demonstrate publishes the sample events, and returns once all have arrived.
 func (s *session) demonstrate(ctx context.Context, api string) error {
 	s.say("• an event of each automation in the Event Flow guide, published to http://%s", api)
-	p := publisher{
-		to: "http://" + api, namespace: s.samples.Namespace, patience: startTimeout, out: lines(func(line string) { s.say("  %s", line) }),
-		client: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}},
+	p := publisher{to: "http://" + api, namespace: s.samples.Namespace, patience: startTimeout, out: lines(func(line string) { s.say("  %s", line) })}
+	c, err := p.client()
+	if err != nil {
+		return err
 	}
+	defer c.CloseIdleConnections()
 	began := time.Now()
 	for _, event := range s.samples.Events {
-		if err := p.publish(ctx, string(event)); err != nil {
+		if err := p.publish(ctx, c, string(event)); err != nil {
 			return fmt.Errorf("publish a sample event: %w", err)
 		}
 	}

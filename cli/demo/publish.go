@@ -1,33 +1,32 @@
 package demo
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/clinikapi/eventflow/api/client"
 )
 
-// pause is the wait before a publish is tried again.
-const pause = 500 * time.Millisecond
-
-// publisher posts events as a producer does: the same id again until the dispatcher has answered for it.
+// publisher publishes events as a producer does: the same id again until the dispatcher has answered for it.
 type publisher struct {
 	to, namespace, tokenFile, event string
 	count                           int
 	patience                        time.Duration
-	client                          *http.Client
+	transport                       http.RoundTripper // nil for the client's own
 	out                             io.Writer
 }
 
 func publishCommand() *cobra.Command {
-	p := publisher{client: &http.Client{Timeout: 30 * time.Second}}
+	p := publisher{}
 	command := &cobra.Command{
 		Use:   "publish",
 		Short: "Publish an event; again while the dispatcher is unavailable",
@@ -48,67 +47,53 @@ func publishCommand() *cobra.Command {
 }
 
 func (p *publisher) run(ctx context.Context) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	defer c.CloseIdleConnections()
 	for n := 1; n <= p.count; n++ {
-		if err := p.publish(ctx, strings.ReplaceAll(p.event, "#", fmt.Sprint(n))); err != nil {
+		if err := p.publish(ctx, c, strings.ReplaceAll(p.event, "#", fmt.Sprint(n))); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// publish posts one event until it is accepted, refused, or patience is at its end.
-func (p *publisher) publish(ctx context.Context, event string) error {
-	deadline := time.Now().Add(p.patience)
-	for {
-		err := p.post(ctx, event)
-		var later *laterError
-		if err == nil || !errors.As(err, &later) || time.Now().After(deadline) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause):
-		}
+func (p *publisher) client() (*client.Client, error) {
+	config := client.Config{URL: p.to, Transport: p.transport, RetryFor: p.patience}
+	if p.patience == 0 {
+		config.RetryFor = -1
 	}
+	if p.tokenFile != "" {
+		config.Token = client.TokenFile(p.tokenFile)
+	}
+	return client.New(config)
 }
 
-// laterError is an error that may pass.
-type laterError struct{ cause error }
-
-func (e *laterError) Error() string { return e.cause.Error() }
-func (e *laterError) Unwrap() error { return e.cause }
-
-func (p *publisher) post(ctx context.Context, event string) error {
-	target := strings.TrimRight(p.to, "/") + "/v1/namespaces/" + url.PathEscape(p.namespace) + "/events"
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target, strings.NewReader(event))
+// publish publishes one event, and prints the answer.
+func (p *publisher) publish(ctx context.Context, c *client.Client, text string) error {
+	var e client.Event
+	decoder := json.NewDecoder(strings.NewReader(text))
+	decoder.DisallowUnknownFields() // it would be lost
+	if err := decoder.Decode(&e); err != nil {
+		return fmt.Errorf("read the event: %w", err)
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("read the event: there is more behind it; use --count to publish several")
+	}
+	accepted, err := c.Publish(ctx, p.namespace, e)
 	if err != nil {
 		return err
 	}
-	request.Header.Set("Content-Type", "application/json")
-	if p.tokenFile != "" {
-		token, err := os.ReadFile(p.tokenFile)
-		if err != nil {
-			return fmt.Errorf("read the token: %w", err)
-		}
-		request.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	code := http.StatusAccepted
+	if accepted.Repeated {
+		code = http.StatusOK
 	}
-	response, err := p.client.Do(request)
-	if err != nil {
-		return &laterError{err}
+	var answer bytes.Buffer
+	if err := json.NewEncoder(&answer).Encode(accepted); err != nil {
+		return fmt.Errorf("print the answer: %w", err)
 	}
-	defer func() { _ = response.Body.Close() }()
-	answer, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
-	if err != nil {
-		return &laterError{err}
-	}
-	switch code := response.StatusCode; code {
-	case http.StatusOK, http.StatusAccepted:
-		fmt.Fprintf(p.out, "%d %s\n", code, strings.TrimSpace(string(answer)))
-		return nil
-	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		return &laterError{fmt.Errorf("%d %s", code, answer)}
-	default:
-		return fmt.Errorf("%d %s", code, strings.TrimSpace(string(answer)))
-	}
+	_, err = fmt.Fprintf(p.out, "%d %s", code, &answer)
+	return err
 }

@@ -1,7 +1,7 @@
 package demo
 
 import (
-	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -106,9 +106,10 @@ func TestPublish(t *testing.T) {
 		patience  time.Duration
 		wantError string
 		wantCalls int32
+		want      string
 	}{
-		"accepted":            {answers: []int{202}, wantCalls: 2},
-		"known already":       {answers: []int{200}, wantCalls: 2},
+		"accepted":            {answers: []int{202}, wantCalls: 2, want: strings.Repeat(`202 {"id":"e1","deliveries":2}`+"\n", 2)},
+		"known already":       {answers: []int{200}, wantCalls: 2, want: strings.Repeat(`200 {"id":"e1","deliveries":2}`+"\n", 2)},
 		"away, then there":    {answers: []int{503, 202}, patience: time.Minute, wantCalls: 3},
 		"away, no patience":   {answers: []int{503}, wantError: "503", wantCalls: 1},
 		"refused at once":     {answers: []int{403}, patience: time.Minute, wantError: "403", wantCalls: 1},
@@ -122,16 +123,32 @@ func TestPublish(t *testing.T) {
 					t.Errorf("posted to %s with %q", r.URL.Path, got)
 				}
 				w.WriteHeader(tc.answers[min(int(calls.Add(1)), len(tc.answers))-1])
+				_, _ = io.WriteString(w, `{"id":"e1","deliveries":2}`)
 			}))
 			t.Cleanup(server.Close)
-			p := publisher{to: server.URL, namespace: "clinic-a", tokenFile: token, event: "{}", count: 2, patience: tc.patience, client: server.Client(), out: &strings.Builder{}}
-			err := p.run(context.Background())
+			out := &strings.Builder{}
+			p := publisher{to: server.URL, namespace: "clinic-a", tokenFile: token, event: `{"id":"e#","type":"lab.created"}`, count: 2, patience: tc.patience, transport: server.Client().Transport, out: out}
+			err := p.run(t.Context())
 			if (err == nil) != (tc.wantError == "") || (err != nil && !strings.Contains(err.Error(), tc.wantError)) {
 				t.Errorf("error %v, want %q", err, tc.wantError)
 			}
 			if calls.Load() != tc.wantCalls {
 				t.Errorf("%d calls, want %d", calls.Load(), tc.wantCalls)
 			}
+			if tc.want != "" && out.String() != tc.want {
+				t.Errorf("it prints %s, want %s", out, tc.want)
+			}
 		})
+	}
+}
+
+// TestPublishRefusesWhatItWouldChange: what the flag says is published whole, or not at all.
+func TestPublishRefusesWhatItWouldChange(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{`[]`, `{"type":"lab.created","more":1}`, `{} {}`, `{`} {
+		p := publisher{to: "http://127.0.0.1:1", namespace: "clinic-a", event: text, count: 1, out: io.Discard}
+		if err := p.run(t.Context()); err == nil || !strings.Contains(err.Error(), "read the event") {
+			t.Errorf("%s: %v", text, err)
+		}
 	}
 }

@@ -7,13 +7,15 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"github.com/clinikapi/eventflow/api/client"
 )
 
 const (
 	// pollInterval is how often a delivery is asked for.
 	pollInterval = 250 * time.Millisecond
-	// maxPages bounds the search for an event's deliveries: each page has 1,000, the newest first.
-	maxPages = 20
+	// maxSeen bounds the search for an event's deliveries, which begins with the newest.
+	maxSeen = 20 * client.MaxLimit
 )
 
 // follower prints the state changes of an event's deliveries.
@@ -42,7 +44,7 @@ func (f *follower) run(ctx context.Context, count int) error {
 	if len(all) == 0 && f.subscription != "" {
 		return fmt.Errorf("subscription %s has no delivery of the event: eventflow test says why it does not match", f.subscription)
 	}
-	pending := make([]*delivery, 0, len(all))
+	pending := make([]*client.Delivery, 0, len(all))
 	for i := range all {
 		if f.goesOn(&all[i], nil) {
 			pending = append(pending, &all[i])
@@ -63,26 +65,22 @@ func (f *follower) run(ctx context.Context, count int) error {
 }
 
 // find returns the event's deliveries, of which there are count, with their attempts.
-func (f *follower) find(ctx context.Context, count int) (all []delivery, err error) {
-	token, found := "", 0
-	for range maxPages {
-		if found >= count {
-			break
-		}
-		page, next, err := f.api.list(ctx, token)
+func (f *follower) find(ctx context.Context, count int) (all []client.Delivery, err error) {
+	if count == 0 {
+		return nil, nil
+	}
+	found, seen := 0, 0
+	for d, err := range f.api.client.All(ctx, f.api.namespace, client.Query{}) {
 		if err != nil {
-			return nil, err
+			return nil, f.api.explained(err)
 		}
-		for _, d := range page {
-			if d.Event.ID != f.event {
-				continue
-			}
+		if d.Event.ID == f.event {
 			found++
 			if f.subscription == "" || d.Subscription == f.subscription {
 				all = append(all, d)
 			}
 		}
-		if token = next; token == "" {
+		if seen++; found >= count || seen == maxSeen {
 			break
 		}
 	}
@@ -95,7 +93,7 @@ func (f *follower) find(ctx context.Context, count int) (all []delivery, err err
 }
 
 // wait asks for the deliveries until each has ended.
-func (f *follower) wait(ctx context.Context, pending []*delivery) error {
+func (f *follower) wait(ctx context.Context, pending []*client.Delivery) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for len(pending) > 0 {
@@ -120,50 +118,51 @@ func (f *follower) wait(ctx context.Context, pending []*delivery) error {
 }
 
 // goesOn prints what has changed of a delivery, and reports whether it is waited for.
-func (f *follower) goesOn(d, before *delivery) bool {
+func (f *follower) goesOn(d, before *client.Delivery) bool {
 	if before == nil || d.State != before.State || d.AttemptCount != before.AttemptCount || d.Reason != before.Reason || !d.NextAttemptTime.Equal(before.NextAttemptTime) {
-		fmt.Fprintf(f.out, "%s  %-24s %s\n", f.now().Format(time.TimeOnly), d.Subscription, d.shown())
+		fmt.Fprintf(f.out, "%s  %-24s %s\n", f.now().Format(time.TimeOnly), d.Subscription, shown(d))
 	}
 	switch d.State {
-	case "Delivered", "Cancelled":
+	case client.Delivered, client.Cancelled:
 		return false
-	case "Failed":
+	case client.Failed:
 		f.failed = append(f.failed, d.Subscription)
 		return false
-	case "Scheduled":
+	case client.Scheduled:
 		if d.PlannedTime.After(f.deadline) {
 			f.left++
 			return false
 		}
+	case client.Pending:
 	}
 	return true
 }
 
 // shown is a delivery's state in words.
-func (d *delivery) shown() string {
-	text := d.State
+func shown(d *client.Delivery) string {
+	text := string(d.State)
 	if d.Reason != "" {
 		text += " (" + d.Reason + ")"
 	}
-	last := attempt{}
+	last := client.Attempt{}
 	for _, a := range d.Attempts {
 		if a.Number > last.Number {
 			last = a
 		}
 	}
 	switch {
-	case d.State == "Scheduled":
+	case d.State == client.Scheduled:
 		text += " for " + d.PlannedTime.Format(time.RFC3339)
 	case last.Number > 0:
-		text += fmt.Sprintf(", attempt %d: %s", last.Number, last.shown())
+		text += fmt.Sprintf(", attempt %d: %s", last.Number, shownAttempt(&last))
 	}
-	if d.State == "Pending" && !d.NextAttemptTime.IsZero() {
+	if d.State == client.Pending && !d.NextAttemptTime.IsZero() {
 		text += "; next attempt at " + d.NextAttemptTime.Format(time.RFC3339)
 	}
 	return text
 }
 
-func (a *attempt) shown() string {
+func shownAttempt(a *client.Attempt) string {
 	var parts []string
 	if a.Error != "" {
 		parts = append(parts, a.Error)
@@ -171,5 +170,5 @@ func (a *attempt) shown() string {
 	if a.StatusCode != 0 {
 		parts = append(parts, fmt.Sprintf("answer %d", a.StatusCode))
 	}
-	return strings.Join(append(parts, fmt.Sprintf("%d ms", a.DurationMillis)), ", ")
+	return strings.Join(append(parts, fmt.Sprintf("%d ms", a.Duration.Milliseconds())), ", ")
 }

@@ -3,7 +3,6 @@ package trigger
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/pflag"
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -22,8 +20,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	"sigs.k8s.io/controller-runtime/pkg/client"
+	kubeclient "sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/clinikapi/eventflow/api/client"
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/cli/exit"
 )
@@ -62,8 +61,8 @@ func (t *target) connect(ctx context.Context, namespace, subscription string) (*
 			namespace = of
 		}
 	}
-	a := &api{namespace: namespace, userAgent: "eventflow/" + t.version}
-	var kube client.Client
+	a := &api{namespace: namespace}
+	var kube kubeclient.Client
 	if clusterErr == nil && (t.server == "" || t.serviceAccount != "") {
 		var err error
 		if kube, err = newClient(cluster); err != nil {
@@ -82,9 +81,6 @@ func (t *target) connect(ctx context.Context, namespace, subscription string) (*
 		}
 		a.base, a.found = found.Status.PublishURL, found
 	}
-	if u, err := url.Parse(a.base); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, exit.Bad("--server: want a URL such as http://127.0.0.1:8080")
-	}
 	transport, err := t.transport()
 	if err != nil {
 		return nil, err
@@ -92,18 +88,18 @@ func (t *target) connect(ctx context.Context, namespace, subscription string) (*
 	if clusterErr != nil {
 		cluster = nil
 	}
-	authorized, err := t.authorize(ctx, transport, a, cluster, kube)
-	if err != nil {
+	// A publish is not tried again: the user sees why it failed.
+	config := client.Config{URL: a.base, UserAgent: "eventflow/" + t.version, RetryFor: -1}
+	if err := t.authorize(ctx, &config, transport, a, cluster, kube); err != nil {
 		return nil, err
 	}
-	a.client = &http.Client{
-		Transport: authorized, Timeout: 30 * time.Second,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // a token goes nowhere else
+	if a.client, err = client.New(config); err != nil {
+		return nil, exit.Bad("--server: %w", err)
 	}
 	return a, nil
 }
 
-func newClient(cluster *rest.Config) (client.Client, error) {
+func newClient(cluster *rest.Config) (kubeclient.Client, error) {
 	scheme := runtime.NewScheme()
 	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, err
@@ -113,17 +109,12 @@ func newClient(cluster *rest.Config) (client.Client, error) {
 	for _, kind := range []string{"WebhookSubscription", "WebhookDispatcher"} {
 		mapper.Add(v1alpha1.GroupVersion.WithKind(kind), meta.RESTScopeNamespace)
 	}
-	return client.New(cluster, client.Options{Scheme: scheme, Mapper: mapper})
+	return kubeclient.New(cluster, kubeclient.Options{Scheme: scheme, Mapper: mapper})
 }
 
 // transport is that of requests to the dispatcher.
 func (t *target) transport() (*http.Transport, error) {
-	transport := &http.Transport{
-		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
-		TLSHandshakeTimeout: 5 * time.Second,
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
-		Proxy:               http.ProxyFromEnvironment,
-	}
+	transport := client.NewTransport(nil)
 	if t.caFile == "" {
 		return transport, nil
 	}
@@ -138,39 +129,36 @@ func (t *target) transport() (*http.Transport, error) {
 	return transport, nil
 }
 
-// authorize adds the credentials. Those of the kubeconfig's user go to the cluster's own dispatcher, to this machine, and over
-// TLS; to another server the user names a token.
-func (t *target) authorize(ctx context.Context, transport http.RoundTripper, a *api, cluster *rest.Config, kube client.Client) (http.RoundTripper, error) {
+// authorize sets the transport, and adds the credentials. Those of the kubeconfig's user go to the cluster's own dispatcher, to
+// this machine, and over TLS; to another server the user names a token.
+func (t *target) authorize(ctx context.Context, config *client.Config, transport http.RoundTripper, a *api, cluster *rest.Config, kube kubeclient.Client) (err error) {
 	token := t.token
 	switch {
 	case t.tokenFile != "":
-		text, err := os.ReadFile(t.tokenFile)
-		if err != nil {
-			return nil, exit.Bad("--token-file: %w", err)
+		if token, err = client.TokenFile(t.tokenFile)(ctx); err != nil {
+			return exit.Bad("--token-file: %w", err)
 		}
-		token = strings.TrimSpace(string(text))
 	case t.serviceAccount != "":
 		if kube == nil {
-			return nil, exit.Bad("--service-account needs a cluster: name a kubeconfig with --kubeconfig")
+			return exit.Bad("--service-account needs a cluster: name a kubeconfig with --kubeconfig")
 		}
 		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: t.serviceAccount, Namespace: a.namespace}}
 		request := &authenticationv1.TokenRequest{}
 		if err := kube.SubResource("token").Create(ctx, account, request); err != nil {
-			return nil, fmt.Errorf("request a token for ServiceAccount %s/%s: %w", a.namespace, t.serviceAccount, err)
+			return fmt.Errorf("request a token for ServiceAccount %s/%s: %w", a.namespace, t.serviceAccount, err)
 		}
 		token = request.Status.Token
 	}
-	if token != "" {
-		return bearer{token, transport}, nil
+	config.Transport = transport
+	switch {
+	case token != "":
+		config.Token = client.StaticToken(token)
+	case cluster != nil && (a.found != nil || isSafe(a.base)):
+		if config.Transport, err = rest.HTTPWrappersForConfig(cluster, transport); err != nil {
+			return fmt.Errorf("use the kubeconfig's user: %w", err)
+		}
 	}
-	if cluster == nil || a.found == nil && !isSafe(a.base) {
-		return transport, nil
-	}
-	authorized, err := rest.HTTPWrappersForConfig(cluster, transport)
-	if err != nil {
-		return nil, fmt.Errorf("use the kubeconfig's user: %w", err)
-	}
-	return authorized, nil
+	return nil
 }
 
 // isSafe reports whether a token that was not made for a server may be sent to it.
@@ -183,21 +171,8 @@ func isSafe(server string) bool {
 	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// bearer adds a token to each request.
-type bearer struct {
-	token string
-	next  http.RoundTripper
-}
-
-// RoundTrip implements http.RoundTripper.
-func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
-	r = r.Clone(r.Context())
-	r.Header.Set("Authorization", "Bearer "+b.token)
-	return b.next.RoundTrip(r)
-}
-
 // find returns the WebhookDispatcher of a subscription, or the default one.
-func (t *target) find(ctx context.Context, kube client.Client, namespace, subscription string) (*v1alpha1.WebhookDispatcher, error) {
+func (t *target) find(ctx context.Context, kube kubeclient.Client, namespace, subscription string) (*v1alpha1.WebhookDispatcher, error) {
 	ref := v1alpha1.DispatcherReference{Name: "default"}
 	switch {
 	case t.dispatcher != "":
@@ -207,13 +182,13 @@ func (t *target) find(ctx context.Context, kube client.Client, namespace, subscr
 		}
 	case subscription != "":
 		sub := &v1alpha1.WebhookSubscription{}
-		if err := kube.Get(ctx, client.ObjectKey{Namespace: namespace, Name: subscription}, sub); err != nil {
+		if err := kube.Get(ctx, kubeclient.ObjectKey{Namespace: namespace, Name: subscription}, sub); err != nil {
 			return nil, fmt.Errorf("read the subscription: %w", err)
 		}
 		ref.Namespace, ref.Name = sub.Spec.DispatcherRef.Namespace, cmp.Or(sub.Spec.DispatcherRef.Name, ref.Name)
 	}
 	var all v1alpha1.WebhookDispatcherList
-	if err := kube.List(ctx, &all, client.InNamespace(ref.Namespace)); err != nil {
+	if err := kube.List(ctx, &all, kubeclient.InNamespace(ref.Namespace)); err != nil {
 		return nil, fmt.Errorf("look for the WebhookDispatcher: %w; or name its API with --server", err)
 	}
 	var found []*v1alpha1.WebhookDispatcher

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"github.com/clinikapi/eventflow/api/client"
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/cli/exit"
 )
@@ -165,7 +166,7 @@ func TestWhatToDo(t *testing.T) {
 		"not ready":         {[]v1alpha1.WebhookDispatcher{dispatcherAt("a", "default", "")}, nil, 1, "has no status.publishURL yet"},
 		"no namespace":      {nil, []string{"--dispatcher", "default"}, 2, "want NAMESPACE/NAME"},
 		"no such name":      {nil, []string{"remember"}, 1, "read the subscription"},
-		"no URL":            {nil, []string{"--server", "127.0.0.1"}, 2, "want a URL such as http://127.0.0.1:8080"},
+		"no URL":            {nil, []string{"--server", "127.0.0.1"}, 2, "--server: the URL must be like http://127.0.0.1:8080"},
 		"no kubeconfig":     {nil, []string{"--kubeconfig", "nowhere"}, 2, "--kubeconfig=nowhere"},
 		"no certificates":   {nil, []string{"--server", closed, "--ca-file", os.DevNull}, 2, "holds no certificate"},
 		"no token file":     {nil, []string{"--server", closed, "--token-file", "nowhere"}, 2, "--token-file"},
@@ -195,8 +196,9 @@ func TestTokenGoesNowhereElse(t *testing.T) {
 		"http://example.com": false, "https://example.com": false, "http://127.0.0.1.example.com": false, "http://10.0.0.1": false,
 	} {
 		plain := http.RoundTripper(&http.Transport{})
-		with, err := new(target).authorize(t.Context(), plain, &api{base: server}, &rest.Config{BearerToken: userToken}, nil)
-		if err != nil || (with != plain) != want {
+		var config client.Config
+		err := new(target).authorize(t.Context(), &config, plain, &api{base: server}, &rest.Config{BearerToken: userToken}, nil)
+		if with := config.Transport; err != nil || (with != plain) != want || config.Token != nil {
 			t.Errorf("%s gets the token: %v, want %v: %v", server, with != plain, want, err)
 		}
 	}
