@@ -48,6 +48,18 @@ func TestClientLinksThisModuleAlone(t *testing.T) {
 	}
 }
 
+// TestDispatcherLinksNoClientset: all groups of Kubernetes are a third of what is compiled before the first webhook.
+func TestDispatcherLinksNoClientset(t *testing.T) {
+	t.Parallel()
+	for _, dependency := range depsOf(t, "./cli/demo") { // and so ./dispatcher
+		for _, forbidden := range []string{"k8s.io/client-go/kubernetes", "k8s.io/client-go/informers", "k8s.io/client-go/applyconfigurations", "k8s.io/client-go/discovery", "sigs.k8s.io/controller-runtime", "k8s.io/api/apps", "k8s.io/kube-openapi/pkg/validation"} {
+			if strings.HasPrefix(dependency, forbidden) {
+				t.Errorf("the dispatcher links %s", dependency)
+			}
+		}
+	}
+}
+
 // depsOf returns all packages that a package links, with itself.
 func depsOf(t *testing.T, pkg string) []string {
 	t.Helper()

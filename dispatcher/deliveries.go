@@ -191,7 +191,7 @@ func (d *dispatcher) readFrontProxy(ctx context.Context) {
 func (d *dispatcher) readFrontProxyOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, frontProxyTimeout)
 	defer cancel()
-	found, err := d.clients.CoreV1().ConfigMaps(frontProxyNamespace).Get(ctx, frontProxyConfig, metav1.GetOptions{})
+	found, err := d.clients.ConfigMaps(frontProxyNamespace).Get(ctx, frontProxyConfig, metav1.GetOptions{})
 	if err != nil {
 		return err
 	}

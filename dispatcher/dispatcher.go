@@ -10,7 +10,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/clinikapi/eventflow/api/event"
@@ -19,6 +18,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/engine"
 	"github.com/clinikapi/eventflow/dispatcher/expression"
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
+	"github.com/clinikapi/eventflow/dispatcher/kube"
 	"github.com/clinikapi/eventflow/dispatcher/limits"
 	"github.com/clinikapi/eventflow/dispatcher/payload"
 	"github.com/clinikapi/eventflow/dispatcher/query"
@@ -50,7 +50,7 @@ type dispatcher struct {
 	below            store.Store // what is under the encryption
 	feed             *query.Feed // over the encryption; nil without the deliveries API
 	sender           *egress.Client
-	clients          kubernetes.Interface // nil without Kubernetes
+	clients          *kube.Clients // nil without Kubernetes
 	engine           *engine.Engine
 	api              *ingest.Handler
 	authorizer       *ingest.Kubernetes // nil without Kubernetes
@@ -230,7 +230,10 @@ func (d *dispatcher) open(ctx context.Context) error {
 		TenantInFlight: d.start.Quota.AttemptsInFlight,
 		Finished:       func(tenant string, deliveries, bytes int64) { d.quotas.Add(tenant, -deliveries, -bytes) },
 	})
-	d.source, d.namespaces = d.newSource(d.clients), newNamespaces(d.clients)
+	d.source, d.namespaces = d.newSource(), newNamespaces(nil)
+	if d.clients != nil {
+		d.namespaces.server = d.clients.Namespaces
+	}
 	if err = d.openAPI(); err != nil {
 		return errors.Join(err, d.store.Close())
 	}
@@ -238,7 +241,7 @@ func (d *dispatcher) open(ctx context.Context) error {
 }
 
 // connect finds the cluster, if the options need one, and makes what writes statuses to it.
-func (d *dispatcher) connect() (kubernetes.Interface, error) {
+func (d *dispatcher) connect() (*kube.Clients, error) {
 	if d.Routes != routesKubernetes && d.IngestAuth != authKubernetes {
 		return nil, nil
 	}
@@ -256,11 +259,7 @@ func (d *dispatcher) connect() (kubernetes.Interface, error) {
 		}
 		d.reporter.ShowVersion(d.Version)
 	}
-	clients, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("make a client of the cluster: %w", err)
-	}
-	return clients, nil
+	return kube.New(config)
 }
 
 // openAPI makes the API, and what tells Kubernetes of deliveries.

@@ -100,7 +100,7 @@ func (d *dispatcher) prepareEncryption() error {
 func (d *dispatcher) newKeeper() (seeds.Keeper, error) {
 	dir := d.EncryptionSeeds
 	if dir == seedsKubernetes {
-		return cluster.New(d.clients.CoreV1().Secrets(d.Namespace), d.Name), nil
+		return cluster.New(d.clients.Secrets(d.Namespace), d.Name), nil
 	}
 	if dir == "" {
 		dir = filepath.Join(d.EncryptionKeys, seedsFolder)
@@ -187,7 +187,7 @@ func (d *dispatcher) newShredder(below store.Store) *seeds.Shredder {
 	return &seeds.Shredder{
 		Keeper: d.encryption.keeper, Delete: d.encryption.cache.Delete, Now: time.Now,
 		Gone: func(ctx context.Context, namespace, tenant string) (bool, error) {
-			found, err := d.clients.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
+			found, err := d.namespaces.server.Get(ctx, namespace, metav1.GetOptions{})
 			if apierrors.IsNotFound(err) {
 				return true, nil
 			}

@@ -12,7 +12,7 @@ func TestNamespacesThatAreGone(t *testing.T) {
 	t.Parallel()
 	server := &namespaceServer{}
 	d := &dispatcher{
-		Options: Options{Routes: routesKubernetes}, clients: server, namespaces: newNamespaces(server),
+		Options: Options{Routes: routesKubernetes}, namespaces: newNamespaces(server),
 		encryption: &encryption{keeper: &seedstest.Memory{}},
 	}
 	uid, known, err := d.namespaces.identify(t.Context(), "real-a", "192.0.2.1:1")

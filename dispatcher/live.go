@@ -56,7 +56,7 @@ func (d *dispatcher) follow(ctx context.Context) {
 		return
 	}
 	source := settings.Source{
-		Secrets: d.clients.CoreV1().Secrets(d.Namespace), Dispatcher: d.Name, LastGood: d.lastGoodSettings(), Log: d.Logger.WithName("settings"),
+		Secrets: d.clients.Secrets(d.Namespace), Dispatcher: d.Name, LastGood: d.lastGoodSettings(), Log: d.Logger.WithName("settings"),
 	}
 	source.Run(ctx, func(s *settings.Settings) {
 		if err := d.settle(s); err != nil {

@@ -8,12 +8,13 @@ import (
 
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/cache"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
+	"github.com/clinikapi/eventflow/dispatcher/kube"
 	"github.com/clinikapi/eventflow/dispatcher/listener"
 	"github.com/clinikapi/eventflow/dispatcher/places"
 )
@@ -33,7 +34,7 @@ const (
 // namespaces knows which namespaces exist, so that an event for one that was misspelt is refused and not swallowed, and
 // which tenant each is: its uid, so that what a deleted namespace had is not its successor's.
 type namespaces struct {
-	clients kubernetes.Interface // nil without Kubernetes: only those with a subscription exist
+	server kube.Getter[*corev1.Namespace] // nil without Kubernetes: only those with a subscription exist
 	// known and unknown are apart, so that made-up names push out no real one.
 	known   *cache.LRUExpireCache // namespace → identity
 	unknown *cache.LRUExpireCache
@@ -48,10 +49,10 @@ type identity struct {
 	fresh, until time.Time
 }
 
-func newNamespaces(clients kubernetes.Interface) *namespaces {
+func newNamespaces(server kube.Getter[*corev1.Namespace]) *namespaces {
 	return &namespaces{
-		clients: clients,
-		known:   cache.NewLRUExpireCache(maxNamespaces), unknown: cache.NewLRUExpireCache(maxNamespaces),
+		server: server,
+		known:  cache.NewLRUExpireCache(maxNamespaces), unknown: cache.NewLRUExpireCache(maxNamespaces),
 		places: places.New(namespacePlaces, namespaceQueue), rate: rate.NewLimiter(namespaceRate, namespaceBurst),
 	}
 }
@@ -144,7 +145,7 @@ func (n *namespaces) ask(ctx context.Context, namespace, source string) (namespa
 	defer n.places.Release(source)
 	ctx, cancel := context.WithTimeout(ctx, namespaceTimeout)
 	defer cancel()
-	found, err := n.clients.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
+	found, err := n.server.Get(ctx, namespace, metav1.GetOptions{})
 	switch {
 	case err == nil:
 		now := time.Now()

@@ -14,8 +14,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
-	typed "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/clinikapi/eventflow/dispatcher/engine"
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
@@ -24,16 +22,10 @@ import (
 
 // namespaceServer has the namespaces whose names begin with "real", and takes 20 ms for each answer.
 type namespaceServer struct {
-	kubernetes.Interface
-	typed.CoreV1Interface
-	typed.NamespaceInterface
 	asked, at, most atomic.Int32
 	down            atomic.Bool
 	made            atomic.Int32 // how often the namespaces were made again
 }
-
-func (s *namespaceServer) CoreV1() typed.CoreV1Interface        { return s }
-func (s *namespaceServer) Namespaces() typed.NamespaceInterface { return s }
 
 func (s *namespaceServer) Get(ctx context.Context, name string, _ metav1.GetOptions) (*corev1.Namespace, error) {
 	s.asked.Add(1)

@@ -4,14 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"sync"
 
-	"k8s.io/client-go/kubernetes"
-
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
+	"github.com/clinikapi/eventflow/dispatcher/kube"
 	"github.com/clinikapi/eventflow/dispatcher/listener"
 )
 
@@ -23,11 +21,11 @@ func (d *dispatcher) newAuthorizer() (*ingest.Kubernetes, error) {
 		return nil, err
 	}
 	config.QPS = -1
-	clients, err := kubernetes.NewForConfig(config)
+	clients, err := kube.New(config)
 	if err != nil {
-		return nil, fmt.Errorf("make a client for reviews: %w", err)
+		return nil, err
 	}
-	return ingest.NewKubernetes(clients, ingest.KubernetesOptions{
+	return ingest.NewKubernetes(clients.Reviews, ingest.KubernetesOptions{
 		Issuers: d.IngestIssuers, CurrentGrace: d.outageGrace, Registerer: d.registry,
 	})
 }

@@ -4,20 +4,18 @@ import (
 	"cmp"
 	"path/filepath"
 
-	"k8s.io/client-go/kubernetes"
-
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/routing/cluster"
 	"github.com/clinikapi/eventflow/dispatcher/routing/folder"
 )
 
 // newSource returns where the routing table comes from.
-func (d *dispatcher) newSource(clients kubernetes.Interface) routing.Source {
+func (d *dispatcher) newSource() routing.Source {
 	lastGood := d.lastGood()
 	logger := d.Logger.WithName("routes")
 	if d.Routes == routesKubernetes {
 		return cluster.New(cluster.Config{
-			Secrets: clients.CoreV1().Secrets(d.Namespace), Dispatcher: d.Name, LastGood: lastGood, Log: logger,
+			Secrets: d.clients.Secrets(d.Namespace), Dispatcher: d.Name, LastGood: lastGood, Log: logger,
 		})
 	}
 	return folder.New(folder.Config{

@@ -122,7 +122,7 @@ func TestOutageGrace(t *testing.T) {
 		})
 	}
 	for _, grace := range []time.Duration{-1, MaxOutageGrace + 1} {
-		if _, err := NewKubernetes(newAPIServer(), KubernetesOptions{OutageGrace: grace}); err == nil {
+		if _, err := NewKubernetes(newAPIServer().reviews(), KubernetesOptions{OutageGrace: grace}); err == nil {
 			t.Errorf("a grace of %v is taken", grace)
 		}
 	}

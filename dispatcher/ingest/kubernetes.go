@@ -17,7 +17,8 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/cache"
-	"k8s.io/client-go/kubernetes"
+
+	"github.com/clinikapi/eventflow/dispatcher/kube"
 )
 
 // What is remembered, and of what size a token may be.
@@ -58,7 +59,7 @@ type KubernetesOptions struct {
 // What is known is reviewed apart from what is not, so that a flood of bad tokens delays no good one; and tokens that
 // cannot be valid are refused without asking.
 type Kubernetes struct {
-	client  kubernetes.Interface
+	reviews kube.Reviews
 	options KubernetesOptions
 	// tokens and grants were good, denials were not granted, refusals were no good tokens.
 	tokens   *fairCache[tokenHash, knownToken]
@@ -103,14 +104,14 @@ type denial struct {
 	user  *authenticationv1.UserInfo
 }
 
-// NewKubernetes returns an Authorizer that asks client, which must have no rate limiter: the limits are here, where they
+// NewKubernetes returns an Authorizer that asks by reviews, whose client must have no rate limiter: the limits are here, where they
 // are told from an outage. It fails if an option is not valid or the metrics are registered already.
-func NewKubernetes(client kubernetes.Interface, options KubernetesOptions) (*Kubernetes, error) {
+func NewKubernetes(reviews kube.Reviews, options KubernetesOptions) (*Kubernetes, error) {
 	if options.OutageGrace < 0 || options.OutageGrace > MaxOutageGrace {
 		return nil, fmt.Errorf("the outage grace is %v: want 0 to %v", options.OutageGrace, MaxOutageGrace)
 	}
 	k := &Kubernetes{
-		client:   client,
+		reviews:  reviews,
 		options:  options,
 		tokens:   newFairCache[tokenHash, knownToken](maxKnownTokens),
 		grants:   newFairCache[grant, knownGrant](maxKnownGrants),
@@ -293,7 +294,7 @@ func tenantOf(user *authenticationv1.UserInfo) string {
 }
 
 func (k *Kubernetes) reviewToken(ctx context.Context, token string) (outcome, error) {
-	review, err := k.client.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{
+	review, err := k.reviews.Tokens.Create(ctx, &authenticationv1.TokenReview{
 		Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: k.options.Audiences},
 	}, metav1.CreateOptions{})
 	if err != nil {
@@ -375,7 +376,7 @@ func (k *Kubernetes) reviewAccess(ctx context.Context, access Access, user *auth
 		extra[key] = authorizationv1.ExtraValue(values)
 	}
 	resource, subresource, _ := strings.Cut(access.Resource, "/")
-	review, err := k.client.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{
+	review, err := k.reviews.Accesses.Create(ctx, &authorizationv1.SubjectAccessReview{
 		Spec: authorizationv1.SubjectAccessReviewSpec{
 			User: user.Username, UID: user.UID, Groups: user.Groups, Extra: extra,
 			ResourceAttributes: &authorizationv1.ResourceAttributes{

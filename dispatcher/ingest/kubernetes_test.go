@@ -15,15 +15,13 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes/fake"
-	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
-	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
+
+	"github.com/clinikapi/eventflow/dispatcher/kube"
 )
 
 // apiServer answers reviews: a token with a user belongs to that user, who may do what allow lists. It is a client of its
 // own because that of client-go's fakes answers one call at a time.
 type apiServer struct {
-	*fake.Clientset
 	mu                        sync.Mutex
 	allow                     map[Access]bool
 	audiences                 []string                                         // that tokens are meant for
@@ -35,42 +33,17 @@ type apiServer struct {
 }
 
 type (
-	fakeAuthentication struct {
-		authenticationclient.AuthenticationV1Interface
-		*apiServer
-	}
-	fakeAuthorization struct {
-		authorizationclient.AuthorizationV1Interface
-		*apiServer
-	}
-	fakeTokenReviews struct {
-		authenticationclient.TokenReviewInterface
-		*apiServer
-	}
-	fakeAccessReviews struct {
-		authorizationclient.SubjectAccessReviewInterface
-		*apiServer
-	}
+	fakeTokenReviews  struct{ *apiServer }
+	fakeAccessReviews struct{ *apiServer }
 )
 
-func (s *apiServer) AuthenticationV1() authenticationclient.AuthenticationV1Interface {
-	return fakeAuthentication{apiServer: s}
-}
-
-func (s *apiServer) AuthorizationV1() authorizationclient.AuthorizationV1Interface {
-	return fakeAuthorization{apiServer: s}
-}
-
-func (f fakeAuthentication) TokenReviews() authenticationclient.TokenReviewInterface {
-	return fakeTokenReviews{apiServer: f.apiServer}
-}
-
-func (f fakeAuthorization) SubjectAccessReviews() authorizationclient.SubjectAccessReviewInterface {
-	return fakeAccessReviews{apiServer: f.apiServer}
+// reviews are the clients of the server.
+func (s *apiServer) reviews() kube.Reviews {
+	return kube.Reviews{Tokens: fakeTokenReviews{s}, Accesses: fakeAccessReviews{s}}
 }
 
 func newAPIServer(allow ...Access) *apiServer {
-	s := &apiServer{Clientset: fake.NewClientset(), allow: make(map[Access]bool)}
+	s := &apiServer{allow: make(map[Access]bool)}
 	for _, a := range allow {
 		s.allow[a] = true
 	}
@@ -146,7 +119,7 @@ func newKubernetes(t *testing.T, server *apiServer, adjust ...func(*KubernetesOp
 	for _, change := range adjust {
 		change(&options)
 	}
-	k, err := NewKubernetes(server, options)
+	k, err := NewKubernetes(server.reviews(), options)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,14 +11,19 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
-	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/cache"
 )
+
+// Secrets is what a Source needs of a namespace's.
+type Secrets interface {
+	List(ctx context.Context, options metav1.ListOptions) (*corev1.SecretList, error)
+	Watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error)
+}
 
 // Source follows the settings of one dispatcher in a cluster.
 type Source struct {
 	// Secrets are those of the dispatcher's namespace, of which the Role allows the one with the settings.
-	Secrets corev1client.SecretInterface
+	Secrets Secrets
 	// Dispatcher is the name of the WebhookDispatcher.
 	Dispatcher string
 	// LastGood keeps the settings on disk; nil if they are not kept.

@@ -11,9 +11,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
@@ -34,6 +35,13 @@ type apiClient struct {
 	plain         rest.Interface // for what is decoded here, because little of it is kept
 }
 
+// codecs decode the API server's errors.
+var codecs = func() runtime.NegotiatedSerializer {
+	scheme := runtime.NewScheme()
+	utilruntime.Must(v1alpha1.AddToScheme(scheme))
+	return serializer.NewCodecFactory(scheme).WithoutConversion()
+}()
+
 // NewClient returns a Client that speaks to the API server.
 func NewClient(config *rest.Config) (Client, error) {
 	config = rest.CopyConfig(config)
@@ -42,7 +50,7 @@ func NewClient(config *rest.Config) (Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client for statuses: %w", err)
 	}
-	config.GroupVersion, config.APIPath, config.NegotiatedSerializer = &v1alpha1.GroupVersion, "/apis", scheme.Codecs.WithoutConversion()
+	config.GroupVersion, config.APIPath, config.NegotiatedSerializer = &v1alpha1.GroupVersion, "/apis", codecs
 	plain, err := rest.RESTClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("make a client for lists of statuses: %w", err)

@@ -14,9 +14,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes"
-	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
+
+	"github.com/clinikapi/eventflow/dispatcher/kube"
 )
 
 const namespace = "eventflow-system"
@@ -62,13 +62,13 @@ func newAPIServer(t *testing.T) *apiServer {
 	return a
 }
 
-func (a *apiServer) client(t *testing.T) corev1client.SecretInterface {
+func (a *apiServer) client(t *testing.T) Secrets {
 	t.Helper()
-	set, err := kubernetes.NewForConfigAndClient(&rest.Config{Host: a.URL, QPS: -1}, a.Client())
+	clients, err := kube.New(&rest.Config{Host: a.URL, QPS: -1, Transport: a.Client().Transport})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return set.CoreV1().Secrets(namespace)
+	return clients.Secrets(namespace)
 }
 
 // put writes a Secret with one key, or deletes it if data is nil.

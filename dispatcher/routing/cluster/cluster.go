@@ -16,7 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/watch"
-	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 )
@@ -36,11 +35,18 @@ const (
 	parallelGets = 8
 )
 
+// Secrets is what a Source needs of a namespace's.
+type Secrets interface {
+	Get(ctx context.Context, name string, options metav1.GetOptions) (*corev1.Secret, error)
+	List(ctx context.Context, options metav1.ListOptions) (*corev1.SecretList, error)
+	Watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error)
+}
+
 // Config is what a Source works with.
 type Config struct {
 	// Secrets are those of the dispatcher's namespace. The client's rate limit must leave room for a whole table's
 	// shards at once.
-	Secrets corev1client.SecretInterface
+	Secrets Secrets
 	// Dispatcher is the name of the WebhookDispatcher.
 	Dispatcher string
 	// LastGood keeps the table on disk; nil if it is not kept.

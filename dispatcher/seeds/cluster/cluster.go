@@ -33,7 +33,7 @@ func SecretNames(dispatcher string) []string {
 	return names
 }
 
-// Secrets is what the keeper needs of a namespace's; client-go's SecretInterface has it.
+// Secrets is what the keeper needs of a namespace's.
 type Secrets interface {
 	Get(ctx context.Context, name string, options metav1.GetOptions) (*corev1.Secret, error)
 	Patch(ctx context.Context, name string, kind types.PatchType, patch []byte, options metav1.PatchOptions, subresources ...string) (*corev1.Secret, error)
