@@ -133,7 +133,7 @@ e2e-upgrade: ## Upgrade the previous version and go back under load, by the mani
 
 .PHONY: run
 run: ## Start everything on this machine, publish the samples' events, show what arrives
-	@go build -o bin/run ./hack/run && bin/run -cluster=$(CLUSTER) $(RUNFLAGS)
+	@go build -o bin/first ./hack/run/first && exec bin/first -cluster=$(CLUSTER) $(RUNFLAGS)
 
 .PHONY: build
 build: ## Build bin/eventflow, a static binary

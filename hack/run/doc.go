@@ -1,8 +1,8 @@
-// Run is make run: it shows an event of each automation in config/samples delivered, twice. First the binary alone does
-// it, as "eventflow demo". Then it is all of Event Flow, with a control plane. It needs Go and git, and no cluster,
-// container or registry.
+// Run is the second part of make run. The first, hack/run/first, has shown an event of each automation in config/samples delivered
+// by one program, as "eventflow demo". This shows the same with all of Event Flow, and a control plane. It needs Go and git, and no
+// cluster, container or registry.
 //
-//	eventflow demo: folder ─► dispatcher ─► receiver
+//	hack/run/first ─► hack/run/demo: folder ─► dispatcher ─► receiver
 //	etcd, kube-apiserver ─► manager, dispatcher (this checkout, as their ServiceAccounts) ─► eventflow demo receive
 //
 // No kubelet runs in this control plane, so the dispatcher's Deployment gets no pods: run starts the process that a pod

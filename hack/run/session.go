@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -11,11 +10,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/clinikapi/eventflow/config/samples"
+	"github.com/clinikapi/eventflow/hack/run/progress"
 )
 
 const (
@@ -37,7 +36,7 @@ type session struct {
 	manifests  []byte // of what was installed
 	samples    *samples.Set
 
-	mu       sync.Mutex // of out
+	screen   progress.Screen
 	cleanups []func(context.Context) error
 	died     chan error
 
@@ -51,7 +50,7 @@ type session struct {
 
 // run does it all. It returns nil if it was interrupted, or came to its end.
 func run(ctx context.Context, o options) (err error) {
-	s := &session{options: o, died: make(chan error, 8), received: make(chan string, 1024)}
+	s := &session{options: o, screen: progress.Screen{Out: o.out}, died: make(chan error, 8), received: make(chan string, 1024)}
 	defer func() {
 		if ctx.Err() != nil && err != nil {
 			err = nil // it is what it was interrupted by
@@ -72,7 +71,6 @@ func run(ctx context.Context, o options) (err error) {
 		do   func(context.Context) error
 	}{
 		{"build eventflow (the first time, the libraries too)", s.build},
-		{"without a cluster: eventflow demo", s.demo},
 		{"start the control plane", s.startControlPlane},
 		{"install the resource definitions and the RBAC rules", s.install},
 		{"start the manager", s.startManager},
@@ -129,57 +127,13 @@ func (s *session) build(ctx context.Context) error {
 
 func (s *session) binary() string { return filepath.Join(s.dir, "eventflow") }
 
-// demo shows the samples' events delivered by the binary alone, and then says that the rest needs a control plane.
-func (s *session) demo(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, s.binary(), "demo", "--once", fmt.Sprintf("--fail-first=%d", s.failFirst))
-	cmd.Env, cmd.SysProcAttr = environment(), ownGroup()
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	cmd.Stderr = s.progress
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	shown := bufio.NewScanner(out)
-	for shown.Scan() {
-		s.say("  %s", shown.Text())
-	}
-	if err := errors.Join(shown.Err(), cmd.Wait()); err != nil {
-		return err
-	}
-	s.say("  The binary alone does this. Next is the same with Kubernetes, through kubectl.")
-	return nil
-}
-
-// step does a part, and says how long it takes while it does.
+// step does a part, and shows the logs if it fails.
 func (s *session) step(ctx context.Context, name string, do func(context.Context) error) error {
-	started := time.Now()
-	s.say("• %s", name)
-	done := make(chan struct{})
-	var ticking sync.WaitGroup
-	ticking.Go(func() {
-		tick := time.NewTicker(15 * time.Second)
-		defer tick.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-tick.C:
-				s.say("  … for %.0f s now", time.Since(started).Seconds())
-			}
-		}
-	})
-	err := do(ctx)
-	close(done)
-	ticking.Wait()
-	if err == nil {
-		return nil
-	}
-	if ctx.Err() == nil {
+	err := s.screen.Step(ctx, name, do)
+	if err != nil && ctx.Err() == nil {
 		s.showLogs()
 	}
-	return fmt.Errorf("%s: %w", name, err)
+	return err
 }
 
 // wait returns when it is interrupted, or a process has died.
@@ -212,11 +166,7 @@ func (s *session) stop(ctx context.Context) error {
 }
 
 // say shows a line.
-func (s *session) say(format string, args ...any) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	fmt.Fprintf(s.out, format+"\n", args...)
-}
+func (s *session) say(format string, args ...any) { s.screen.Say(format, args...) }
 
 // command runs a program in the checkout and returns its output. Its error holds what it said.
 func (s *session) command(ctx context.Context, input io.Reader, name string, args ...string) ([]byte, error) {
