@@ -37,10 +37,13 @@ type Catalog struct {
 }
 
 // NewCatalog returns the catalog of Resources and extra. It fails if an extra resource is not a lower-case RFC 1123
-// label ("claim", "lab-order") of at most 63 bytes. A name that is known already is taken once.
+// label ("claim", "lab-order") of at most 63 bytes, or is Operational. A name that is known already is taken once.
 func NewCatalog(extra ...string) (*Catalog, error) {
 	c := &Catalog{types: make(map[string]Type)}
 	for _, resource := range slices.Concat(Resources, extra) {
+		if resource == Operational {
+			return nil, fmt.Errorf("event resource %q is Event Flow's own; choose another name", resource)
+		}
 		if !isLabel(resource) {
 			return nil, fmt.Errorf("event resource %q: want lower-case letters, digits and inner dashes, at most %d bytes", resource, maxResourceLength)
 		}
@@ -65,28 +68,28 @@ func (c *Catalog) Lookup(text []byte) (Type, bool) {
 	return t, ok
 }
 
-// Has reports whether the catalog has resource.
+// Has reports whether the catalog has resource. It does not have Operational, whose types nobody publishes.
 func (c *Catalog) Has(resource string) bool { return slices.Contains(c.resources, resource) }
 
 // Check returns an error that names the resource if the catalog cannot match p.
 func (c *Catalog) Check(p Pattern) error {
 	resource := p.Resource()
-	if resource == "" || c.Has(resource) {
+	if resource == "" || resource == Operational || c.Has(resource) {
 		return nil
 	}
 	return fmt.Errorf("pattern %q: unknown resource %q; known are %s", p, resource, strings.Join(c.resources, ", "))
 }
 
-// Type is an event type, "{resource}.{action}", such as "patient.created".
+// Type is an event type, "{resource}.{action}", such as "patient.created". An operational one has two dots.
 type Type string
 
-// Resource is the part before the dot: "practitioner-role" of "practitioner-role.updated".
+// Resource is the part before the first dot: "practitioner-role" of "practitioner-role.updated".
 func (t Type) Resource() string {
 	resource, _, _ := strings.Cut(string(t), ".")
 	return resource
 }
 
-// Action is the part behind the dot.
+// Action is the part behind the first dot.
 func (t Type) Action() Action {
 	_, action, _ := strings.Cut(string(t), ".")
 	return Action(action)

@@ -46,7 +46,12 @@ func TestCatalog(t *testing.T) {
 			t.Errorf("%q is a type", unknown)
 		}
 	}
-	for _, bad := range []string{"", "Claim", "a.b", "-a", "a-", "a b", strings.Repeat("a", 64), "é"} {
+	for _, typ := range OperationalTypes {
+		if _, ok := c.Lookup([]byte(typ)); ok {
+			t.Errorf("%s can be published", typ)
+		}
+	}
+	for _, bad := range []string{"eventflow", "", "Claim", "a.b", "-a", "a-", "a b", strings.Repeat("a", 64), "é"} {
 		if _, err := NewCatalog(bad); err == nil {
 			t.Errorf("resource %q was taken", bad)
 		}
@@ -57,6 +62,8 @@ func TestPatterns(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]bool{
 		"*": true, "patient.*": true, "patient.created": true, "practitioner-role.deleted": true, "claim.updated": true,
+		"eventflow.*": true, "eventflow.endpoint.failing": true, "eventflow.key.rotated": true,
+		"eventflow.created": false, "eventflow.endpoint.*": false, "eventflow": false, "eventflow.endpoint": false,
 		"": false, "patient": false, "*.created": false, "patient.": false, "patient.renamed": false, "patient.*.*": false,
 		"**": false, "Patient.*": false, "patient.created,lab.*": false,
 		" *": false, //nolint:gocritic // the space is what is wrong with it
@@ -76,6 +83,12 @@ func TestPatterns(t *testing.T) {
 		{"practitioner-role.*", "practitioner.updated", false},
 		{"lab.created", "lab.created", true},
 		{"lab.created", "lab.deleted", false},
+		{"*", EndpointFailing, false},
+		{"*", "eventflow.later.type", false},
+		{"eventflow.*", EndpointFailing, true},
+		{"eventflow.*", "eventflow.later.type", true},
+		{"eventflow.delivery.failed", DeliveryFailed, true},
+		{"eventflow.delivery.failed", EndpointGone, false},
 	} {
 		if got := test.pattern.Matches(test.typ); got != test.want {
 			t.Errorf("%s matches %s: %v", test.pattern, test.typ, got)
@@ -85,8 +98,10 @@ func TestPatterns(t *testing.T) {
 	if err := c.Check("claim.*"); err == nil || !strings.Contains(err.Error(), `"claim"`) {
 		t.Errorf("an unknown resource: %v", err)
 	}
-	if err := c.Check(All); err != nil {
-		t.Error(err)
+	for _, known := range []Pattern{All, "eventflow.*", Pattern(KeyRotated)} {
+		if err := c.Check(known); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

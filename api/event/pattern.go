@@ -6,10 +6,11 @@ import (
 	"strings"
 )
 
-// Pattern selects event types: "*" all of them, "patient.*" a family, "patient.created" one. Nothing else is a pattern.
+// Pattern selects event types: "*" all that are published, "patient.*" a family, "patient.created" one. Nothing else is a
+// pattern.
 type Pattern string
 
-// All is the pattern that matches every type.
+// All is the pattern that matches every type but the operational ones.
 const All Pattern = "*"
 
 // ParsePattern returns s as a Pattern, or an error that says what a pattern is. It does not ask whether a catalog has
@@ -19,6 +20,12 @@ func ParsePattern(s string) (Pattern, error) {
 		return All, nil
 	}
 	resource, action, found := strings.Cut(s, ".")
+	if resource == Operational && found {
+		if isOperationalPattern(s) {
+			return Pattern(s), nil
+		}
+		return "", fmt.Errorf("pattern %q: want %s.* or one of %v", s, Operational, OperationalTypes)
+	}
 	if !found || !isLabel(resource) || (action != "*" && !slices.Contains(Actions, Action(action))) {
 		return "", fmt.Errorf("pattern %q: want *, {resource}.* or {resource}.{created|updated|deleted}", s)
 	}
@@ -38,5 +45,5 @@ func (p Pattern) IsFamily() bool { return p != All && strings.HasSuffix(string(p
 
 // Matches reports whether p selects t.
 func (p Pattern) Matches(t Type) bool {
-	return p == All || Type(p) == t || (p.IsFamily() && p.Resource() == t.Resource())
+	return p == All && !t.IsOperational() || Type(p) == t || (p.IsFamily() && p.Resource() == t.Resource())
 }

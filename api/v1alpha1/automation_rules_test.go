@@ -157,7 +157,7 @@ var cancelOnRule = func() rule {
 			set("[{events: ['*', '*']}]"):                                path + "[0].events[1]: Duplicate value",
 			set("[{events: ['']}]"):                                      path + "[0].events[0] … should be at least 1 chars long",
 			set("[{events: [" + strings.Repeat("x", 65) + ".created]}]"): path + "[0].events[0] … may not be more than 72 bytes",
-			set("[{events: [appointment]}]"):                             path + "[0].events[0] … must be *, {resource}.* or {resource}.{created|updated|deleted}",
+			set("[{events: [appointment]}]"):                             path + "[0].events[0] … must be *, {resource}.*, {resource}.{created|updated|deleted}, or eventflow.* and its types",
 		},
 	}
 }()

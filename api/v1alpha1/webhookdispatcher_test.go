@@ -175,6 +175,7 @@ var dispatcherRules = map[string]rule{
 			"spec: {eventResources: [claim, claim]}":                             "spec.eventResources[1]: Duplicate value",
 			"spec: {eventResources: ['']}":                                       "spec.eventResources[0] … should be at least 1 chars long",
 			"spec: {eventResources: [Claim]}":                                    "spec.eventResources[0] … must be lower-case letters, digits and inner dashes, such as lab-order",
+			"spec: {eventResources: [eventflow]}":                                "spec.eventResources[0] … must be lower-case letters, digits and inner dashes, such as lab-order, and not eventflow",
 			"spec: {eventResources: [claim.created]}":                            "spec.eventResources[0] … must be lower-case letters, digits and inner dashes, such as lab-order",
 			fmt.Sprintf("spec: {eventResources: [%s]}", strings.Repeat("x", 64)): "spec.eventResources[0] … may not be more than 63 bytes",
 		},

@@ -66,7 +66,7 @@ type WebhookDispatcherSpec struct {
 	// +kubebuilder:validation:MaxItems=100
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=63
-	// +kubebuilder:validation:items:XValidation:rule="!format.dns1123Label().validate(self).hasValue()",message="must be lower-case letters, digits and inner dashes, such as lab-order"
+	// +kubebuilder:validation:items:XValidation:rule="self != 'eventflow' && !format.dns1123Label().validate(self).hasValue()",message="must be lower-case letters, digits and inner dashes, such as lab-order, and not eventflow"
 	EventResources []string `json:"eventResources,omitempty"`
 
 	// template is laid over the dispatcher's pods. A change replaces them.

@@ -39,7 +39,7 @@ type WebhookSubscriptionSpec struct {
 	// +kubebuilder:validation:MaxItems=100
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=72
-	// +kubebuilder:validation:items:XValidation:rule="self == '*' || self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?[.]([*]|created|updated|deleted)$')",message="must be *, {resource}.* or {resource}.{created|updated|deleted}"
+	// +kubebuilder:validation:items:XValidation:rule="self.startsWith('eventflow.') ? self.matches('^eventflow[.]([*]|endpoint[.](failing|recovered|gone)|delivery[.]failed|key[.]rotated)$') : self == '*' || self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?[.]([*]|created|updated|deleted)$')",message="must be *, {resource}.*, {resource}.{created|updated|deleted}, or eventflow.* and its types"
 	Events []string `json:"events,omitempty"`
 
 	// filter is a CEL expression over event (id, type, timestamp, data, previous) and subscription (name, namespace,

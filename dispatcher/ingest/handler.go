@@ -59,6 +59,9 @@ type Options struct {
 	FilterFailed func(sub event.SubscriptionKey, err *expression.Error)
 	// ScheduleFailed hears the same of schedules, also of a filter or a key of cancelOn.
 	ScheduleFailed func(sub event.SubscriptionKey, err *expression.Error)
+	// GivenUp hears of each delivery that was stored as failed, because its schedule could not be evaluated; nil for nobody.
+	// It must not block.
+	GivenUp func(id event.DeliveryID)
 	// Now is the time by the store's clock, by which schedules decide; nil for time.Now.
 	Now func() time.Time
 	// Quota admits what publishes cause; nil admits all.

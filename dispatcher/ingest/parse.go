@@ -202,6 +202,9 @@ func (p *parser) lookup(text []byte) (event.Type, error) {
 	if ok {
 		return t, nil
 	}
+	if event.Type(text).IsOperational() {
+		return "", newProblem(unknownType, "types of the family %s are Event Flow's own: it alone publishes them, and subscriptions get them by the pattern %[1]s.*", event.Operational)
+	}
 	return "", newProblem(unknownType, "type %s is not known; types are {resource}.{created|updated|deleted}, and the resources %s",
 		quoted(string(text)), strings.Join(p.catalog.Resources(), ", "))
 }

@@ -23,6 +23,7 @@ type scratch struct {
 	kept     []*delivery.Subscription // whose deliveries of an event are due at once
 	keys     []plan.Key               // of what an event cancels for one subscription
 	answer   []byte
+	except   event.SubscriptionKey // that no event is for; zero for none
 
 	parsing int64 // what is charged for the parsing
 	total   totals
@@ -76,7 +77,7 @@ func (s *scratch) reset() {
 	}
 	s.total = totals{}
 	s.body.close()
-	s.body.account.tenant = ""
+	s.body.account.tenant, s.except = "", event.SubscriptionKey{}
 }
 
 // forgetIncoming releases the request's text and what was read of it.
@@ -173,6 +174,9 @@ func (s *scratch) match(table *routing.Table, typ event.Type) (*match, error) {
 	}
 	if err := s.body.account.hold(int64(len(m.cancels)) * matchBytes); err != nil {
 		return nil, err
+	}
+	if s.except != (event.SubscriptionKey{}) {
+		m = m.without(s.except)
 	}
 	for _, sub := range m.subscriptions {
 		if sub.Ordered {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/query"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
@@ -121,7 +122,22 @@ func (h *Handler) appendEvents(ctx context.Context, s *scratch, batch bool) ([]s
 	if len(fanouts) > 0 {
 		h.options.Accept(fanouts)
 	}
+	h.tellGivenUp(events, accepted)
 	return accepted, nil
+}
+
+// tellGivenUp passes on which deliveries ended as they were stored, because they could not be planned.
+func (h *Handler) tellGivenUp(events []store.NewEvent, accepted []store.Accepted) {
+	if h.options.GivenUp == nil {
+		return
+	}
+	for i := range events {
+		for j := range events[i].Plans {
+			if p := &events[i].Plans[j]; p.Failed && !accepted[i].Repeated {
+				h.options.GivenUp(event.DeliveryID{Event: events[i].Event.Key, Subscription: p.Subscription.Key})
+			}
+		}
+	}
 }
 
 // storeProblem says what to do about an error of the store.

@@ -144,7 +144,7 @@ func (c *compiler) patterns(where string, texts []string) ([]event.Pattern, erro
 	for i, text := range texts {
 		pattern, err := event.ParsePattern(text)
 		if err != nil {
-			return nil, reject(v1alpha1.ReasonInvalidPattern, "%s[%d]: %s is not a pattern: want *, {resource}.* or {resource}.{created|updated|deleted}", where, i, quote(text))
+			return nil, reject(v1alpha1.ReasonInvalidPattern, "%s[%d]: %s is not a pattern: want *, {resource}.*, {resource}.{created|updated|deleted}, or %s.* and its types", where, i, quote(text), event.Operational)
 		}
 		if err := c.policy.Catalog.Check(pattern); err != nil {
 			return nil, reject(v1alpha1.ReasonUnknownResource, "%s[%d]: %v; correct it, or add the resource to spec.eventResources of the WebhookDispatcher", where, i, err)

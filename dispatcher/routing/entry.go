@@ -267,5 +267,5 @@ func uncovered(patterns []event.Pattern) []event.Pattern {
 
 // covers reports whether every type that inner matches is matched by outer.
 func covers(outer, inner event.Pattern) bool {
-	return outer == event.All || outer == inner || outer.IsFamily() && inner != event.All && outer.Resource() == inner.Resource()
+	return outer == event.All && inner.Resource() != event.Operational || outer == inner || outer.IsFamily() && inner != event.All && outer.Resource() == inner.Resource()
 }

@@ -34,6 +34,8 @@ type Table struct {
 	rules []*Rules
 	// cancels holds the routes whose schedules an event may cancel, by the patterns of cancelOn.
 	cancels map[selector][]*Route
+	// operational is set if a route matches an operational type.
+	operational bool
 }
 
 // Problem is one thing that a source could not use as it is written.
@@ -95,6 +97,7 @@ func (t *Table) index(total int) {
 			at := selectorOf(route.Tenant(), pattern)
 			counts[at] = span{to: counts[at].to + 1}
 			ruled = ruled || route.Rules != nil
+			t.operational = t.operational || pattern.Resource() == event.Operational
 		}
 	}
 	t.spans = counts
@@ -132,11 +135,23 @@ func selectorOf(tenant string, p event.Pattern) selector {
 	}
 }
 
+// noSelector is the types of no selector.
+const noSelector = "."
+
+// selections are the types of the selectors that match typ: itself, its family, and all where it is one of those.
+func selections(typ event.Type) [3]string {
+	all := ""
+	if typ.IsOperational() {
+		all = noSelector
+	}
+	return [...]string{string(typ), typ.Resource(), all}
+}
+
 // Match appends to into the subscriptions of a tenant that match a type, each once: those by the exact type first,
 // then those by its family, then those by all. It costs by what it returns. With a nil into, the result may be the
 // table's own: it is not to be written.
 func (t *Table) Match(tenant string, typ event.Type, into []*delivery.Subscription) []*delivery.Subscription {
-	for _, types := range [...]string{string(typ), typ.Resource(), ""} {
+	for _, types := range selections(typ) {
 		s, ok := t.spans[selector{tenant, types}]
 		switch {
 		case !ok:
@@ -156,7 +171,7 @@ func (t *Table) Rules(tenant string, typ event.Type) (all []*Rules) {
 		return nil
 	}
 	ruled := false
-	for _, types := range [...]string{string(typ), typ.Resource(), ""} {
+	for _, types := range selections(typ) {
 		s, ok := t.spans[selector{tenant, types}]
 		if !ok {
 			continue
@@ -194,7 +209,7 @@ func (t *Table) Cancels(tenant string, typ event.Type) (all []*Route) {
 	if t.cancels == nil {
 		return nil
 	}
-	for _, types := range [...]string{string(typ), typ.Resource(), ""} {
+	for _, types := range selections(typ) {
 		part := t.cancels[selector{tenant, types}]
 		if all == nil {
 			all = slices.Clip(part)
@@ -205,10 +220,13 @@ func (t *Table) Cancels(tenant string, typ event.Type) (all []*Route) {
 	return all
 }
 
+// Operational reports whether a subscription of any tenant matches an operational type.
+func (t *Table) Operational() bool { return t.operational }
+
 // Count returns how many subscriptions Match appends.
 func (t *Table) Count(tenant string, typ event.Type) int {
 	n := uint32(0)
-	for _, types := range [...]string{string(typ), typ.Resource(), ""} {
+	for _, types := range selections(typ) {
 		s := t.spans[selector{tenant, types}]
 		n += s.to - s.from
 	}

@@ -28,6 +28,11 @@ import unicodedata
 RESOURCES = ("patient", "encounter", "observation", "medication", "appointment", "intake", "consent", "lab", "prescription", "note",
              "assessment", "document", "practitioner", "practitioner-role")
 ACTIONS = ("created", "updated", "deleted")
+# What Event Flow says of its own: subscribed to like any other type, and never by *.
+OPERATIONAL = (
+    "eventflow.*", "eventflow.endpoint.failing", "eventflow.endpoint.recovered", "eventflow.endpoint.gone",
+    "eventflow.delivery.failed", "eventflow.key.rotated",
+)
 TOLERANCE = 300
 MAX_BYTES = (1 << 20) + 4096
 LEASE = 300
@@ -203,7 +208,7 @@ def _verify_body(keys, headers, body):
 
 
 def _check_pattern(pattern, resources):
-    if pattern == "*":
+    if pattern == "*" or pattern in OPERATIONAL:
         return
     resource, dot, action = pattern.partition(".")
     if not dot or resource not in resources or (action != "*" and action not in ACTIONS):
@@ -245,7 +250,9 @@ class Receiver:
 
     def route(self, kind):
         """Returns the pattern that gets a type, or None."""
-        return next((p for p in (kind, kind.split(".", 1)[0] + ".*", "*") if p in self._on), None)
+        family = kind.split(".", 1)[0] + ".*"
+        every = () if family == "eventflow.*" else ("*",)
+        return next((p for p in (kind, family, *every) if p in self._on), None)
 
     def handle(self, method, headers, body):
         """Answers a request. headers are a dict or pairs; body is the raw bytes."""

@@ -88,9 +88,16 @@ function withoutProto(this: any, key: string, value: unknown): unknown {
 
 const isObject = (value: unknown): value is Record<string, any> => typeof value === "object" && value !== null && !Array.isArray(value);
 
+/** What Event Flow says of its own: subscribed to like any other type, and never by *. */
+const operational = [
+  "eventflow.*", "eventflow.endpoint.failing", "eventflow.endpoint.recovered", "eventflow.endpoint.gone", "eventflow.delivery.failed",
+  "eventflow.key.rotated",
+];
+
 /** Throws unless pattern is one, of a known resource. */
 export function checkPattern(pattern: string, own: readonly string[]): void {
   if (pattern === "*") return;
+  if (operational.includes(pattern)) return;
   const dot = pattern.indexOf(".");
   const [resource, action] = [pattern.slice(0, dot), pattern.slice(dot + 1)];
   const known = dot > 0 && ((resources as readonly string[]).includes(resource) || own.includes(resource));
@@ -103,5 +110,6 @@ export function checkPattern(pattern: string, own: readonly string[]): void {
 export function route(patterns: ReadonlyMap<string, unknown>, type: string): string | null {
   const dot = type.indexOf(".");
   const family = (dot < 0 ? type : type.slice(0, dot)) + ".*";
-  return [type, family, "*"].find((pattern) => patterns.has(pattern)) ?? null;
+  const all = family === "eventflow.*" ? [] : ["*"];
+  return [type, family, ...all].find((pattern) => patterns.has(pattern)) ?? null;
 }
