@@ -20,6 +20,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
 	"github.com/clinikapi/eventflow/dispatcher/kube"
 	"github.com/clinikapi/eventflow/dispatcher/limits"
+	"github.com/clinikapi/eventflow/dispatcher/operational"
 	"github.com/clinikapi/eventflow/dispatcher/payload"
 	"github.com/clinikapi/eventflow/dispatcher/query"
 	"github.com/clinikapi/eventflow/dispatcher/quota"
@@ -59,6 +60,7 @@ type dispatcher struct {
 	source           routing.Source
 	namespaces       *namespaces
 	quotas           *quota.Keeper
+	announcer        *operational.Announcer
 	guarded          *guarded              // what deliveries never reach
 	statuses         status.Client         // nil without Kubernetes
 	status           *status.Writer        // nil without Kubernetes
@@ -226,7 +228,7 @@ func (d *dispatcher) open(ctx context.Context) error {
 	}
 	d.engine = engine.New(engine.Options{
 		Store: d.store, Sender: sender, Logger: d.Logger.WithName("delivery"), Registerer: d.registry,
-		Changed: d.changed, Taken: d.taken, MaxInFlight: d.limits.Places, Memory: d.memory, Now: d.store.Now,
+		Changed: d.changed, Taken: d.taken, Happened: func(h engine.Happening) { d.announcer.Note(h) }, MaxInFlight: d.limits.Places, Memory: d.memory, Now: d.store.Now,
 		TenantInFlight: d.start.Quota.AttemptsInFlight,
 		Finished:       func(tenant string, deliveries, bytes int64) { d.quotas.Add(tenant, -deliveries, -bytes) },
 	})
@@ -234,7 +236,7 @@ func (d *dispatcher) open(ctx context.Context) error {
 	if d.clients != nil {
 		d.namespaces.server = d.clients.Namespaces
 	}
-	if err = d.openAPI(); err != nil {
+	if err = errors.Join(d.openAnnouncer(), d.openAPI()); err != nil {
 		return errors.Join(err, d.store.Close())
 	}
 	return nil
@@ -288,6 +290,7 @@ func (d *dispatcher) openAPI() error {
 	d.api, err = ingest.New(ingest.Options{
 		Store: accepting, Routes: d.routes, Accept: d.engine.Accept, Deliveries: d.deliveries, Memory: d.memory, Catalog: d.start.catalog, Authorizer: authorizer,
 		Tenant: d.tenant, Quota: d.quotas, Hosts: d.hosts(), Terms: d.terms, FilterFailed: d.filterFailed, ScheduleFailed: d.scheduleFailed, Now: d.store.Now,
+		GivenUp: d.givenUp,
 		Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
 	})
 	return err
@@ -373,6 +376,7 @@ func (d *dispatcher) run(ctx context.Context, api, ops *server) error {
 		}
 	}
 	delivering.Go(func() { d.report(d.engine.Run(engineCtx)) })
+	reporting.Go(func() { d.announcer.Run(statusCtx) })
 	reporting.Go(func() { d.countPending(statusCtx) })
 	d.ready.Store(true)
 	d.Logger.Info("Dispatcher ready", "api", api.address(), "ops", ops.address(), "subscriptions", d.table.Load().Len())
@@ -428,7 +432,7 @@ func (d *dispatcher) drain(api *server) error {
 // use makes table the one to match and deliver by, everywhere at once.
 func (d *dispatcher) use(table *routing.Table) {
 	d.engine.Use(endpoints{table}, !table.Stale)
-	d.table.Store(table)
+	d.announcer.Replaced(d.table.Swap(table), table)
 	switch {
 	case d.status == nil:
 	case table.Stale:

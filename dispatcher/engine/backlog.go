@@ -133,7 +133,8 @@ func (e *Engine) openLane(l *lane) error {
 		e.move(l, name)
 		l.orphan = true
 	}
-	l.opened, l.failures, l.gone = true, counts.FailuresInARow, counts.Gone
+	l.opened, l.failures, l.gone, l.delivered = true, counts.FailuresInARow, counts.Gone, counts.LastDelivered
+	e.recall(l, &counts)
 	if l.evidence == unknown {
 		l.evidence = evidenceBefore(counts)
 	}

@@ -29,6 +29,10 @@ type Options struct {
 	// Taken is called when the work on a shard begins. It must not block.
 	Taken func(shard int)
 
+	// Happened is called with what happened to a subscription and its consumer's operator may want to hear, after it was
+	// recorded. It must neither block nor call the engine.
+	Happened func(Happening)
+
 	// MaxInFlight bounds the attempts under way over all subscriptions: sockets, goroutines. Default 1024.
 	MaxInFlight int
 	// TenantInFlight bounds the attempts of each tenant under way where its endpoints say nothing else; 0 for no bound.
@@ -75,6 +79,9 @@ func (o *Options) applyDefaults() {
 	}
 	if o.Finished == nil {
 		o.Finished = func(string, int64, int64) {}
+	}
+	if o.Happened == nil {
+		o.Happened = func(Happening) {}
 	}
 	if o.Taken == nil {
 		o.Taken = func(int) {}

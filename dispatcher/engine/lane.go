@@ -36,6 +36,8 @@ type lane struct {
 	gone     int64 // the generation that answered 410, or 0
 	evidence evidence
 	hold     hold
+	// delivered is when the endpoint answered 2xx last; zero if it never did. It names the run of failures that follows.
+	delivered time.Time
 
 	ready    queue
 	inFlight int

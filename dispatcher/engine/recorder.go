@@ -21,6 +21,7 @@ type settlement struct {
 	outcome delivery.Outcome
 	swept   bool   // it ends without an attempt
 	tenant  string // whose quota counts it; filled in once the outcome is recorded
+	became  became // what the attempt showed of the endpoint's health
 }
 
 // record writes outcomes, many at once, until both channels are closed. It goes on trying as long as the store fails;
@@ -138,8 +139,9 @@ func (e *Engine) settle(batch []settlement) {
 	}
 	e.calmed()
 	e.mu.Unlock()
-	for _, s := range batch {
-		e.Changed(s.lane.key)
+	for i := range batch {
+		e.Changed(batch[i].lane.key)
+		e.tell(&batch[i])
 	}
 	e.reportFinished(batch)
 }

@@ -215,19 +215,24 @@ func (e *Engine) finish(f *flight, o delivery.Outcome, result egress.Result) {
 	l := f.lane
 	e.mu.Lock()
 	e.land(f)
+	before := l.health()
 	if o.Attempt != nil {
 		l.saw(result, o, e.Now(), e.Patience)
 	}
+	now := before.to(l.health())
 	o.Delivery.Event, o.Epoch = nil, l.lease.Epoch
 	e.arrange(l)
 	e.mu.Unlock()
-	e.outcomes <- settlement{lane: l, outcome: o}
+	e.outcomes <- settlement{lane: l, outcome: o, became: now}
 }
 
 // saw takes into account what an attempt that ended now showed of the endpoint.
 func (l *lane) saw(r egress.Result, o delivery.Outcome, now time.Time, patience time.Duration) {
 	if r.Delivered() {
 		l.failures, l.gone = 0, 0
+		if at := r.Started.Add(r.Duration); at.After(l.delivered) {
+			l.delivered = at
+		}
 	} else {
 		l.failures++
 	}
