@@ -62,11 +62,12 @@ func compile(on Routes, extra []string) (routes, error) {
 	return compiled, nil
 }
 
-// find returns the handler of the most specific pattern that matches t, and nil if none does.
+// find returns the handler of the most specific pattern that matches t, and nil if none does. All stands for whatever the
+// subscription gets, operational events too.
 func (r routes) find(t event.Type) Handler {
 	for _, pattern := range []event.Pattern{event.Pattern(t), event.Pattern(t.Resource() + ".*"), event.All} {
 		// A type that is written as a pattern must not be taken for one.
-		if handler, ok := r[pattern]; ok && pattern.Matches(t) {
+		if handler, ok := r[pattern]; ok && (pattern == event.All || pattern.Matches(t)) {
 			return handler
 		}
 	}

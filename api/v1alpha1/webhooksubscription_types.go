@@ -31,8 +31,8 @@ type WebhookSubscriptionSpec struct {
 	// +optional
 	URLFrom *ValueSource `json:"urlFrom,omitempty"`
 
-	// events are the patterns of the event types to deliver: "*" for all, "patient.*" for a family, "patient.created"
-	// for one.
+	// events are the patterns of the event types to deliver: "*" for all that are published, "patient.*" for a family,
+	// "patient.created" for one. "eventflow.*" and its types say what happens to the namespace's other subscriptions.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1

@@ -196,6 +196,11 @@ func listTypes(out io.Writer, catalog *event.Catalog) error {
 			}
 		}
 	}
+	for _, t := range event.OperationalTypes {
+		if _, err := fmt.Fprintln(out, t); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -117,3 +117,28 @@ func TestAnnounceIsCharged(t *testing.T) {
 		t.Errorf("without a table: %v", err)
 	}
 }
+
+// TestPreviewOfOperationalEvents: tools read them, and show that the subscription which one is about does not get it.
+func TestPreviewOfOperationalEvents(t *testing.T) {
+	t.Parallel()
+	catalog, err := event.NewCatalog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	preview, err := NewPreview(PreviewOptions{Catalog: catalog})
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, err := preview.Read("application/json", []byte(`{"type":"eventflow.key.rotated","data":{"subscription":"watch"}}`))
+	if err != nil || len(events) != 1 {
+		t.Fatalf("%+v, %v", events, err)
+	}
+	table := newTable(t, "clinic-a/everything=*", "clinic-a/watch=eventflow.*", "clinic-a/pager=eventflow.key.rotated", "clinic-b/watch=eventflow.*")
+	e, err := preview.Decide(t.Context(), table, "clinic-a", events[0], time.Now())
+	if err != nil || len(e.Subscriptions) != 1 || e.Subscriptions[0].Name != "pager" {
+		t.Errorf("%+v, %v", e.Subscriptions, err)
+	}
+	if _, err := preview.Read("application/json", []byte(`{"type":"eventflow.later.type","data":{}}`)); err == nil {
+		t.Error("a type that there is not was read")
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"hash"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,7 +31,9 @@ type incoming struct {
 type parser struct {
 	catalog  *event.Catalog
 	maxEvent int
-	document document
+	// operational is set where those types are read as well: by tools, which publish nothing.
+	operational bool
+	document    document
 	hash     hash.Hash
 	sum      [sha256.Size]byte
 	frame    [9]byte
@@ -201,6 +204,9 @@ func (p *parser) lookup(text []byte) (event.Type, error) {
 	t, ok := p.catalog.Lookup(text)
 	if ok {
 		return t, nil
+	}
+	if i := slices.Index(event.OperationalTypes, event.Type(text)); i >= 0 && p.operational {
+		return event.OperationalTypes[i], nil
 	}
 	if event.Type(text).IsOperational() {
 		return "", newProblem(unknownType, "types of the family %s are Event Flow's own: it alone publishes them, and subscriptions get them by the pattern %[1]s.*", event.Operational)

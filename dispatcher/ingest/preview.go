@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"time"
 
@@ -69,6 +70,7 @@ func (p *Preview) Read(contentType string, body []byte) ([]PreviewEvent, error) 
 	s := newScratch(&p.options, p.memory)
 	defer s.reset()
 	s.body.bytes = body
+	s.parser.operational = true
 	if _, err := s.parse(header, mediaType); err != nil {
 		return nil, err
 	}
@@ -86,11 +88,28 @@ func (p *Preview) Decide(ctx context.Context, table *routing.Table, tenant strin
 	s := newScratch(&p.options, p.memory)
 	defer s.reset()
 	s.body.account.tenant = tenant
+	if e.Type.IsOperational() {
+		s.except = about(table, tenant, e.Data)
+	}
 	s.incoming = append(s.incoming, e.incoming())
 	if err := s.prepare(ctx, table, p.filters, nil); err != nil {
 		return store.NewEvent{}, err
 	}
 	return s.events[0], nil
+}
+
+// about is the subscription that an operational event names; the zero key if it names none of the table's.
+func about(table *routing.Table, tenant string, data []byte) event.SubscriptionKey {
+	var names struct{ Subscription string }
+	if json.Unmarshal(data, &names) != nil {
+		return event.SubscriptionKey{}
+	}
+	for route := range table.All() {
+		if route.Tenant() == tenant && route.Name == names.Subscription {
+			return route.Key
+		}
+	}
+	return event.SubscriptionKey{}
 }
 
 // Published is the event as a schedule sees it that is accepted now.

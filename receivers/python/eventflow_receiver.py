@@ -28,7 +28,7 @@ import unicodedata
 RESOURCES = ("patient", "encounter", "observation", "medication", "appointment", "intake", "consent", "lab", "prescription", "note",
              "assessment", "document", "practitioner", "practitioner-role")
 ACTIONS = ("created", "updated", "deleted")
-# What Event Flow says of its own: subscribed to like any other type, and never by *.
+# What Event Flow says of subscriptions.
 OPERATIONAL = (
     "eventflow.*", "eventflow.endpoint.failing", "eventflow.endpoint.recovered", "eventflow.endpoint.gone",
     "eventflow.delivery.failed", "eventflow.key.rotated",
@@ -250,9 +250,7 @@ class Receiver:
 
     def route(self, kind):
         """Returns the pattern that gets a type, or None."""
-        family = kind.split(".", 1)[0] + ".*"
-        every = () if family == "eventflow.*" else ("*",)
-        return next((p for p in (kind, family, *every) if p in self._on), None)
+        return next((p for p in (kind, kind.split(".", 1)[0] + ".*", "*") if p in self._on), None)
 
     def handle(self, method, headers, body):
         """Answers a request. headers are a dict or pairs; body is the raw bytes."""

@@ -241,9 +241,11 @@ def verify_body():
 
 
 def patterns():
-    good = ["*", "patient.*", "patient.created", "practitioner-role.deleted"]
+    good = ["*", "patient.*", "patient.created", "practitioner-role.deleted", "eventflow.*", "eventflow.endpoint.failing",
+            "eventflow.endpoint.recovered", "eventflow.endpoint.gone", "eventflow.delivery.failed", "eventflow.key.rotated"]
     bad = ["", "patient", "patient.", "*.created", "patient.renamed", "patient.*.*", "**", "Patient.*", " *", "patient.created,lab.*",
-           "claim.*", "appointmnt.created", "__proto__", "__proto__.created", "constructor.*", "-a.created"]
+           "claim.*", "appointmnt.created", "__proto__", "__proto__.created", "constructor.*", "-a.created",
+           "eventflow.created", "eventflow.endpoint.*", "eventflow"]
     return ([{"pattern": p, "resources": [], "ok": True} for p in good] + [{"pattern": p, "resources": [], "ok": False} for p in bad]
             + [{"pattern": "claim.*", "resources": ["claim"], "ok": True}, {"pattern": "claim.created", "resources": ["claim"], "ok": True},
                {"pattern": "claim.created", "resources": ["invoice"], "ok": False}])
@@ -259,6 +261,7 @@ def routes():
         route(every, "practitioner-role.created", "*"), route(every, "practitioner.deleted", "practitioner.*"),
         route(["patient.*"], "lab.created", None), route(["patient.created"], "patient.updated", None), route([], "lab.created", None),
         route(every, "patient.merged", "patient.*"), route(every, "eventflow.key.rotated", "*"), route(every, "__proto__", "*"),
+        route(["*", "eventflow.*"], "eventflow.key.rotated", "eventflow.*"),
         route(["patient.*"], "__proto__", None), route(["patient.*"], "constructor", None), route(["patient.*"], "toString.created", None),
         route(["patient.*"], "patients.created", None), route(["patient.*"], "Patient.created", None),
     ]

@@ -88,7 +88,7 @@ function withoutProto(this: any, key: string, value: unknown): unknown {
 
 const isObject = (value: unknown): value is Record<string, any> => typeof value === "object" && value !== null && !Array.isArray(value);
 
-/** What Event Flow says of its own: subscribed to like any other type, and never by *. */
+/** What Event Flow says of subscriptions. */
 const operational = [
   "eventflow.*", "eventflow.endpoint.failing", "eventflow.endpoint.recovered", "eventflow.endpoint.gone", "eventflow.delivery.failed",
   "eventflow.key.rotated",
@@ -110,6 +110,5 @@ export function checkPattern(pattern: string, own: readonly string[]): void {
 export function route(patterns: ReadonlyMap<string, unknown>, type: string): string | null {
   const dot = type.indexOf(".");
   const family = (dot < 0 ? type : type.slice(0, dot)) + ".*";
-  const all = family === "eventflow.*" ? [] : ["*"];
-  return [type, family, ...all].find((pattern) => patterns.has(pattern)) ?? null;
+  return [type, family, "*"].find((pattern) => patterns.has(pattern)) ?? null;
 }
