@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/plan"
 	"github.com/clinikapi/eventflow/dispatcher/quota"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/store"
@@ -140,5 +141,28 @@ func TestPreviewOfOperationalEvents(t *testing.T) {
 	}
 	if _, err := preview.Read("application/json", []byte(`{"type":"eventflow.later.type","data":{}}`)); err == nil {
 		t.Error("a type that there is not was read")
+	}
+}
+
+// TestGivenUpAsItIsStored: a delivery whose schedule fails is told of once, when it is stored.
+func TestGivenUpAsItIsStored(t *testing.T) {
+	t.Parallel()
+	table := scheduledTable(t, routing.Entry{Schedule: &routing.Schedule{At: "event.data.at", IfPast: plan.SkipPast}}, routing.Entry{})
+	var given []event.DeliveryID
+	f := newFixture(t, func(o *Options) {
+		o.Routes = func() *routing.Table { return table }
+		o.GivenUp = func(id event.DeliveryID) { given = append(given, id) }
+	})
+	const good = `{"id":"evt-1","type":"appointment.created","data":{"at":"2100-01-15T13:00:00Z"}}`
+	const bad = `{"id":"evt-2","type":"appointment.created","data":{"at":"tomorrow"}}`
+	f.store.failing(store.ErrFull)
+	f.publish(bad)
+	f.store.failing(nil)
+	for _, body := range []string{good, bad, bad} {
+		f.publish(body)
+	}
+	stored := f.store.stored()
+	if len(stored) != 2 || len(given) != 1 || given[0] != (event.DeliveryID{Event: stored[1].Event.Key, Subscription: stored[1].Plans[0].Subscription.Key}) {
+		t.Errorf("%d stored, told of %v", len(stored), given)
 	}
 }

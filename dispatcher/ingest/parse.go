@@ -34,9 +34,9 @@ type parser struct {
 	// operational is set where those types are read as well: by tools, which publish nothing.
 	operational bool
 	document    document
-	hash     hash.Hash
-	sum      [sha256.Size]byte
-	frame    [9]byte
+	hash        hash.Hash
+	sum         [sha256.Size]byte
+	frame       [9]byte
 	// unordered counts events that are to be delivered in order and do not say of which resource.
 	unordered int
 }

@@ -110,8 +110,7 @@ func (a *Announcer) Run(ctx context.Context) {
 	tick := time.NewTimer(lookPause)
 	defer tick.Stop()
 	for looks := false; ; {
-		for ctx.Err() == nil && a.publishNext(ctx) {
-		}
+		a.publishAll(ctx)
 		if !looks && a.waiting.any() {
 			looks = true
 			tick.Reset(lookPause)
@@ -133,10 +132,16 @@ func (a *Announcer) finish(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
 	a.waiting.release()
-	for ctx.Err() == nil && a.publishNext(ctx) {
-	}
+	a.publishAll(ctx)
 	if left := a.waiting.drop(func(h *happening) { a.metrics.count(h.Type, resultDropped) }); left > 0 {
 		a.options.Logger.Info("Operational events were not stored before the stop", "events", left)
+	}
+}
+
+// publishAll publishes until nothing is next, or ctx ends.
+func (a *Announcer) publishAll(ctx context.Context) {
+	for next := true; next && ctx.Err() == nil; {
+		next = a.publishNext(ctx)
 	}
 }
 

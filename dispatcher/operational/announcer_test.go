@@ -444,7 +444,7 @@ func TestKeys(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFixture(t)
 				defer f.start(t)()
-				make := func(keys string, generation int64) *routing.Table {
+				table := func(keys string, generation int64) *routing.Table {
 					var all signature.Keys
 					for _, letter := range keys {
 						all = append(all, key(string(letter)))
@@ -455,8 +455,8 @@ func TestKeys(t *testing.T) {
 					}
 					return tableOf(t, sub, routeOf("a", "monitor", 1, signature.Keys{key("m")}, "eventflow.*"))
 				}
-				before := make(test.before, 1)
-				f.table = make(test.now, test.generation)
+				before := table(test.before, 1)
+				f.table = table(test.now, test.generation)
 				f.Replaced(nil, before)
 				f.Replaced(before, f.table)
 				f.Replaced(before, f.table) // another replica
