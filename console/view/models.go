@@ -1,10 +1,12 @@
 package view
 
 import (
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/console/deliveries"
 	"github.com/clinikapi/eventflow/console/kube"
@@ -157,4 +159,18 @@ type Check struct {
 	// Notes say what may be refused later, because the console cannot see it.
 	Notes []string
 	YAML  string
+}
+
+// operationalPatterns are those of what Event Flow says of subscriptions, which are no part of the grid.
+func operationalPatterns() []string {
+	all := []string{event.Operational + ".*"}
+	for _, t := range event.OperationalTypes {
+		all = append(all, string(t))
+	}
+	return all
+}
+
+// AsksOperational reports whether the form has one of them.
+func (m *Edit) AsksOperational() bool {
+	return slices.ContainsFunc(operationalPatterns(), func(p string) bool { return m.Events[p] })
 }

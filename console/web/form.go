@@ -64,7 +64,7 @@ func (s *Server) showForm(c *call, status int, form view.Form, base *v1alpha1.We
 func gridResources(known []string, events map[string]bool) []string {
 	all := slices.Clone(known)
 	for text := range events {
-		if p, err := event.ParsePattern(text); err == nil && p.Resource() != "" && !slices.Contains(all, p.Resource()) {
+		if p, err := event.ParsePattern(text); err == nil && p.Resource() != "" && p.Resource() != event.Operational && !slices.Contains(all, p.Resource()) {
 			all = append(all, p.Resource())
 		}
 	}

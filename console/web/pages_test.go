@@ -258,13 +258,16 @@ func TestEditKeepsOtherFields(t *testing.T) {
 func TestEditShowsEveryPattern(t *testing.T) {
 	t.Parallel()
 	s := sub()
-	s.Spec.Events = []string{"claim.*", "patient.created", "payer.updated"}
+	s.Spec.Events = []string{"claim.*", "patient.created", "payer.updated", "eventflow.*", "eventflow.endpoint.gone", "eventflow.key.rotated"}
 	handler, cookie := newServer(t, &cluster{subs: all(s)}, deliveries.None{})
 	page := body(t, handler, cookie, "/namespaces/clinic-a/subscriptions/billing/edit", 200)
 	for _, pattern := range s.Spec.Events {
 		if !strings.Contains(page, `name="event" value="`+pattern+`" checked`) {
 			t.Errorf("there is no box for %s", pattern)
 		}
+	}
+	if strings.Contains(page, "eventflow.created") || strings.Contains(page, "Events of eventflow are refused") {
+		t.Error("Event Flow's own events are taken for a resource's")
 	}
 }
 

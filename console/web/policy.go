@@ -80,7 +80,7 @@ func unknown(sub *v1alpha1.WebhookSubscription) (notes []string) {
 	}
 	for _, pattern := range sub.Spec.Events {
 		p, err := event.ParsePattern(pattern)
-		if err != nil || p.Resource() == "" {
+		if err != nil || p.Resource() == "" || p.Resource() == event.Operational {
 			continue
 		}
 		if builtIn, err := event.NewCatalog(); err == nil && !builtIn.Has(p.Resource()) {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"testing"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/egress"
+	"github.com/clinikapi/eventflow/dispatcher/payload"
 )
 
 // told collects what an engine says happened.
@@ -106,8 +109,8 @@ func TestStopsAreToldAgain(t *testing.T) {
 				advance(time.Second)
 				stop()
 				before, types := first.take()
-				if len(before) == 0 {
-					t.Fatal("not told of")
+				if len(before) == 0 || code == statusGone && slices.Contains(types[1:], event.EndpointGone) {
+					t.Fatalf("told of %v", types)
 				}
 				again := &told{}
 				_, stop = start(t, s, to, Options{Happened: again.happened})
@@ -158,5 +161,26 @@ func TestGivenUpIsTold(t *testing.T) {
 		if h.Delivery != idOf(fanouts) || h.Attempts != 0 || h.Reason != "" {
 			t.Errorf("aged out as %+v", h)
 		}
+	})
+}
+
+// TestGoneIsToldOnce: attempts that were in flight at the same time are told that the endpoint is gone, too.
+func TestGoneIsToldOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, to, c := newMemoryStore(), newEndpoints(), &told{}
+		sub := to.add("a", func(ctx context.Context, r payload.Request) egress.Result {
+			slow(time.Second)(ctx, r)
+			return status(statusGone)(ctx, r)
+		})
+		e, stop := start(t, s, to, Options{Happened: c.happened})
+		defer stop()
+		e.Accept(s.append("1", sub))
+		e.Accept(s.append("2", sub))
+		advance(10 * time.Second)
+		if n := len(to.to(sub)); n != 2 {
+			t.Fatalf("%d attempts at once", n)
+		}
+		wantTold(t, c, event.EndpointGone)
 	})
 }

@@ -228,6 +228,13 @@ func TestNothingEchoes(t *testing.T) {
 		if all := f.take(); len(all) != 0 || f.tries != 0 {
 			t.Errorf("published %+v", all)
 		}
+		f.waiting.add("b", &happening{Happening: failing("a", "sub", 1)}, time.Now()) // noted for another tenant
+		f.Note(failing("a", "deleted", 1))
+		f.called <- struct{}{}
+		advance(time.Minute)
+		if f.tries != 0 {
+			t.Error("one tenant was told of another's subscription")
+		}
 		f.Note(failing("a", "monitor", 1)) // others do not hear of it: the fixture's publish would
 		advance(time.Minute)
 		if f.tries != 0 {
@@ -372,6 +379,9 @@ func TestRoom(t *testing.T) {
 		}
 		if held := f.waiting.held(); held > maxHeld/2 || f.counted(event.EndpointFailing, resultDropped) < maxHeld/2 {
 			t.Errorf("one tenant holds %v of %d, %v dropped", held, maxHeld, f.counted(event.EndpointFailing, resultDropped))
+		}
+		if n := len(f.waiting.entries); n > maxHeld/4+1 { // each has a rate and a happening
+			t.Errorf("one tenant has %d rates", n)
 		}
 		f.Note(failing("b", "sub", 1))
 		for range 2 {
