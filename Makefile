@@ -30,7 +30,7 @@ help: ## Show this list
 	  /^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: generate
-generate: ## Generate deepcopy functions, CRDs, RBAC, the chart's part of them, the panel's pages, and two pages of docs/
+generate: ## Generate deepcopy functions, CRDs, RBAC, the chart's part of them, the panel's pages, and three pages of docs/
 	$(tool) controller-gen object paths=./api/...
 	$(tool) controller-gen crd paths=./api/v1alpha1/... output:crd:dir=config/crd/bases
 	$(tool) controller-gen rbac:roleName=eventflow-manager paths=./controllers/... output:rbac:dir=config/rbac
@@ -38,7 +38,7 @@ generate: ## Generate deepcopy functions, CRDs, RBAC, the chart's part of them, 
 	$(tool) crd-ref-docs --log-level=ERROR --source-path=api/v1alpha1 --config=hack/tools/api-reference/config.yaml \
 	  --templates-dir=hack/tools/api-reference --renderer=markdown --output-path=docs/api-reference.md
 	$(tool) templ generate -path console/view -log-level=error
-	go test -count=1 -run AreDocumented ./controllers/subscription ./controllers/dispatcher ./dispatcher/status -update
+	go test -count=1 -run AreDocumented ./controllers/subscription ./controllers/dispatcher ./controllers/metrics ./dispatcher ./dispatcher/status -update
 
 .PHONY: lint
 lint: bin/golangci-lint bin/vale ## Check style, the order of packages, the API's conventions and the English
@@ -94,6 +94,10 @@ test: ## Run the unit tests, and the envtest suites against a real API server
 .PHONY: chart
 chart: ## Test the Helm chart, and compare it with config/
 	go test -C hack/release -count=1 ./chart
+
+.PHONY: alerts
+alerts: ## Test the alerts and the dashboard of config/components/monitoring with Prometheus' rule engine
+	go test -C hack/monitoring -count=1 .
 
 .PHONY: receivers
 receivers: ## Test the receivers in Node and Python

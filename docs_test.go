@@ -74,7 +74,7 @@ func TestArchitectureNamesFiles(t *testing.T) {
 func TestPostgresNamesItsMetrics(t *testing.T) {
 	t.Parallel()
 	names := map[string]bool{}
-	for _, match := range regexp.MustCompile(`gauge\("(\w+)"`).FindAllStringSubmatch(read(t, "dispatcher/store/postgres/metrics.go"), -1) {
+	for _, match := range regexp.MustCompile(`gauge\("(?:eventflow_store_)?(\w+)"`).FindAllStringSubmatch(sources(t, "dispatcher/store/postgres", "dispatcher/store/figures"), -1) {
 		names["eventflow_store_"+match[1]] = true
 	}
 	documented := map[string]bool{}

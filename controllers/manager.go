@@ -19,6 +19,7 @@ import (
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/controllers/announce"
 	"github.com/clinikapi/eventflow/controllers/dispatcher"
+	"github.com/clinikapi/eventflow/controllers/metrics"
 	"github.com/clinikapi/eventflow/controllers/routes"
 	"github.com/clinikapi/eventflow/controllers/subscription"
 )
@@ -60,6 +61,7 @@ func work(ctx context.Context, cluster *rest.Config, o Options) error {
 	if err != nil {
 		return fmt.Errorf("make the manager: %w", err)
 	}
+	metrics.Show(o.Version)
 	image, err := dispatcherImage(ctx, mgr.GetAPIReader(), o)
 	if err != nil {
 		return err

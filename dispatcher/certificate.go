@@ -24,12 +24,14 @@ type certificate struct {
 	modified time.Time
 }
 
-// reloadedCertificate returns a TLS configuration that serves the files' newest valid certificate.
-func reloadedCertificate(certFile, keyFile string, logger logr.Logger) (*tls.Config, error) {
+// reloadedCertificate returns a TLS configuration that serves the files' newest valid certificate. It
+// gives show what says when that ends.
+func reloadedCertificate(certFile, keyFile string, logger logr.Logger, show func(expiry func() float64)) (*tls.Config, error) {
 	c := &certificate{certFile: certFile, keyFile: keyFile, logger: logger}
 	if err := c.load(); err != nil {
 		return nil, err
 	}
+	show(c.expiry)
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}, nil
 }
 
@@ -42,6 +44,15 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		}
 	}
 	return c.loaded, nil
+}
+
+// expiry is when the certificate that is served next ends, in Unix seconds.
+func (c *certificate) expiry() float64 {
+	served, _ := c.get(nil)
+	if served == nil || served.Leaf == nil {
+		return 0
+	}
+	return float64(served.Leaf.NotAfter.Unix())
 }
 
 func (c *certificate) load() error {

@@ -50,7 +50,7 @@ func TestCertificateIsReadAgain(t *testing.T) {
 		dir := t.TempDir()
 		certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 		writeCertificate(t, certFile, keyFile, 1, time.Now())
-		config, err := reloadedCertificate(certFile, keyFile, logr.Discard())
+		config, err := reloadedCertificate(certFile, keyFile, logr.Discard(), func(func() float64) {})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -79,7 +79,7 @@ func TestCertificateIsReadAgain(t *testing.T) {
 
 func TestNoCertificateIsAnError(t *testing.T) {
 	t.Parallel()
-	if _, err := reloadedCertificate("absent", "absent", logr.Discard()); err == nil {
+	if _, err := reloadedCertificate("absent", "absent", logr.Discard(), nil); err == nil {
 		t.Error("no error")
 	}
 }

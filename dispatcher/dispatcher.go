@@ -43,6 +43,7 @@ const (
 type dispatcher struct {
 	Options
 	understood
+	machine          limits.Machine
 	limits           limits.Limits
 	shownConnections int            // of the deliveries API
 	memory           *budget.Budget // bytes, by namespace
@@ -61,6 +62,7 @@ type dispatcher struct {
 	namespaces       *namespaces
 	quotas           *quota.Keeper
 	announcer        *operational.Announcer
+	counted          counts
 	guarded          *guarded              // what deliveries never reach
 	statuses         status.Client         // nil without Kubernetes
 	status           *status.Writer        // nil without Kubernetes
@@ -124,11 +126,12 @@ func newDispatcher(options Options) (*dispatcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	shares := options.limits(limits.Derive(limits.Detect()))
+	machine := limits.Detect()
+	shares := options.limits(limits.Derive(machine))
 	shown := options.splitConnections(&shares)
 	shares.Apply()
 	d := &dispatcher{
-		Options: options, understood: meant, limits: shares, shownConnections: shown, memory: budget.New(shares.MemoryBudget), registry: newRegistry(),
+		Options: options, understood: meant, machine: machine, limits: shares, shownConnections: shown, memory: budget.New(shares.MemoryBudget), registry: newRegistry(),
 		loaded: make(chan struct{}), settled: make(chan struct{}), failed: make(chan error, 1),
 	}
 	d.live.Store(meant.start)
@@ -283,6 +286,7 @@ func (d *dispatcher) openAPI() error {
 	if d.firstUse != nil {
 		accepting = d.firstUse
 	}
+	accepting = newTimed(accepting, d.registry)
 	d.deliveries, err = query.New(query.Options{Store: accepting, Resume: d.engine.Resume, Quota: d.quotas, Now: d.store.Now})
 	if err != nil {
 		return err

@@ -60,15 +60,13 @@ const (
 )
 
 // countPending counts what is pending again and again: of each tenant, for its quota, once, or each time where other
-// dispatchers share the store or something is planned; and of each subscription, for its status.
+// dispatchers share the store or something is planned; and of each subscription, for its status and the metrics.
 func (d *dispatcher) countPending(ctx context.Context) {
 	for first := true; ; first = false {
 		began := time.Now()
 		rebase := first || d.postgresURL != "" || d.schedules()
-		if rebase || d.status != nil {
-			if err := d.count(ctx, rebase); err != nil && ctx.Err() == nil {
-				d.Logger.Error(err, "Counting what is pending failed; trying again", "pause", recountPause)
-			}
+		if err := d.count(ctx, rebase); err != nil && ctx.Err() == nil {
+			d.Logger.Error(err, "Counting what is pending failed; trying again", "pause", recountPause)
 		}
 		select {
 		case <-ctx.Done():
@@ -101,11 +99,30 @@ func (d *dispatcher) count(ctx context.Context, rebase bool) error {
 	} else {
 		err = count(func(string, int64, int64, int64) {})
 	}
-	if err == nil && d.status != nil {
+	if err != nil {
+		return err
+	}
+	d.show(pending, scheduled)
+	if d.status != nil {
 		d.status.Pending(pending)
 		d.status.Scheduled(scheduled)
 	}
-	return err
+	return nil
+}
+
+// show makes what was counted that of the metrics. Each of several processes shows its own shards.
+func (d *dispatcher) show(pending map[event.SubscriptionKey]int64, scheduled map[event.SubscriptionKey]status.Scheduled) {
+	var all, planned int64
+	for sub, n := range pending {
+		if d.engine.Owns(sub) {
+			all += n
+		}
+	}
+	for _, s := range scheduled { // of those owned here alone
+		planned += s.Count
+	}
+	d.counted.pending.Store(all)
+	d.counted.scheduled.Store(planned)
 }
 
 // schedules reports whether a subscription has a schedule: what its store replaces and cancels within a publish, quotas hear

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
 	"github.com/clinikapi/eventflow/dispatcher/kube"
 	"github.com/clinikapi/eventflow/dispatcher/listener"
@@ -78,7 +80,7 @@ func (d *dispatcher) listen(ctx context.Context, address string, handler http.Ha
 	s := &server{Server: ingest.NewServer(handler, d.Logger.WithName("http")), listener: bounded}
 	bounded.Bind(s.Server)
 	if files.cert != "" {
-		if s.TLSConfig, err = reloadedCertificate(files.cert, files.key, d.Logger); err != nil {
+		if s.TLSConfig, err = reloadedCertificate(files.cert, files.key, d.Logger, d.showExpiry(bounds.Name)); err != nil {
 			_ = bounded.Close()
 			return nil, err
 		}
@@ -88,6 +90,16 @@ func (d *dispatcher) listen(ctx context.Context, address string, handler http.Ha
 	}
 	s.served.Go(func() { d.report(s.serve()) })
 	return s, nil
+}
+
+// showExpiry registers when the certificate of a listener ends.
+func (d *dispatcher) showExpiry(name string) func(func() float64) {
+	return func(expiry func() float64) {
+		d.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "eventflow_certificate_expiry_timestamp_seconds", Help: "When the certificate that a listener serves ends, in Unix time.",
+			ConstLabels: prometheus.Labels{"listener": name},
+		}, expiry))
+	}
 }
 
 func (s *server) address() string { return s.listener.Addr().String() }

@@ -25,7 +25,12 @@ var announced = prometheus.NewCounterVec(prometheus.CounterOpts{
 	Help: "Kubernetes Events of subscriptions and dispatchers: recorded, or suppressed because the same was said within ten minutes, or too much at once.",
 }, []string{"result"})
 
-func init() { metrics.Registry.MustRegister(announced) }
+func init() {
+	metrics.Registry.MustRegister(announced)
+	for _, result := range []string{"recorded", "suppressed"} { // there from the start, so that a rate can be taken of it
+		announced.WithLabelValues(result)
+	}
+}
 
 // Announcer says what changes. One manager of several does.
 type Announcer struct {

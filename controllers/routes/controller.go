@@ -111,7 +111,7 @@ func (t *Table) paced(ctx context.Context, to storage) error {
 
 // updateStatus counts the subscriptions in the dispatcher's status.
 func (r *Reconciler) updateStatus(ctx context.Context, d *v1alpha1.WebhookDispatcher, n int) error {
-	entries.WithLabelValues(d.Namespace, d.Name).Set(float64(n))
+	ShowTable(d.Namespace, d.Name, n)
 	if d.Status.Subscriptions != nil && int(*d.Status.Subscriptions) == n {
 		return nil
 	}

@@ -28,6 +28,14 @@ var (
 
 func init() { metrics.Registry.MustRegister(entries, shardWrites, indexWrites, bytesWritten) }
 
+// ShowTable shows how many subscriptions a dispatcher's table has. Its counters are there from then on.
+func ShowTable(namespace, name string, subscriptions int) {
+	entries.WithLabelValues(namespace, name).Set(float64(subscriptions))
+	for _, counter := range []*prometheus.CounterVec{shardWrites, indexWrites, bytesWritten} {
+		counter.WithLabelValues(namespace, name)
+	}
+}
+
 // forgetMetrics drops the series of a dispatcher that is gone.
 func forgetMetrics(namespace, name string) {
 	for _, vector := range []interface {

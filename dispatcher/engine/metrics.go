@@ -10,6 +10,8 @@ import (
 // metrics are the engine's figures. None is labelled by subscription or host: their number would grow with the load.
 type metrics struct {
 	attempts *prometheus.CounterVec
+	retries  prometheus.Counter
+	finished *prometheus.CounterVec
 	duration prometheus.Histogram
 	latency  prometheus.Histogram
 }
@@ -31,7 +33,17 @@ func newMetrics(e *Engine, registerer prometheus.Registerer) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2.5, 14),
 		}),
 	}
+	m.retries = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "eventflow_delivery_retries_total", Help: "Attempts of deliveries that were attempted before.",
+	})
+	m.finished = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "eventflow_delivery_finished_total",
+		Help: "Deliveries that ended by an attempt, by their age, or with their subscription, by state: Delivered, Failed (exhausted), Cancelled.",
+	}, []string{"state"})
 	m.attempts.WithLabelValues(delivered) // there from the start, so that a rate can be taken of it
+	for _, state := range []delivery.State{delivery.Delivered, delivery.Failed, delivery.Cancelled} {
+		m.finished.WithLabelValues(state.String())
+	}
 	if registerer == nil {
 		return m
 	}
@@ -42,7 +54,7 @@ func newMetrics(e *Engine, registerer prometheus.Registerer) *metrics {
 			return float64(read())
 		}))
 	}
-	registerer.MustRegister(m.attempts, m.duration, m.latency)
+	registerer.MustRegister(m.attempts, m.retries, m.finished, m.duration, m.latency)
 	gauge("eventflow_delivery_in_flight", "Attempts under way.", e.places.total)
 	gauge("eventflow_delivery_held", "Deliveries in memory that wait for a free place.", func() int { return e.held })
 	gauge("eventflow_delivery_in_flight_limit", "Attempts that may be under way.", func() int { return e.places.all })
@@ -51,7 +63,17 @@ func newMetrics(e *Engine, registerer prometheus.Registerer) *metrics {
 	gauge("eventflow_delivery_tenants_parked", "Namespaces that wait for a place for their next attempt, because they have their share or all are taken.", e.parkedTenants)
 	gauge("eventflow_delivery_tenants_starved", "Namespaces that wait for memory for their next attempt.", e.starvedTenants)
 	gauge("eventflow_delivery_lanes", "Subscriptions that had something to deliver.", func() int { return len(e.lanes) })
+	gauge("eventflow_delivery_endpoints_failing", "Subscriptions with something to deliver whose last ten attempts or more failed in a row.", e.failingLanes)
 	return m
+}
+
+func (e *Engine) failingLanes() (n int) {
+	for _, l := range e.lanes {
+		if l.failing() {
+			n++
+		}
+	}
+	return n
 }
 
 func (e *Engine) parkedTenants() (n int) {
@@ -77,5 +99,16 @@ func (m *metrics) observe(d delivery.PendingDelivery, r egress.Result) {
 	m.duration.Observe(r.Duration.Seconds())
 	if d.Attempts == 0 {
 		m.latency.Observe(r.Started.Sub(d.Since).Seconds())
+	} else {
+		m.retries.Inc()
+	}
+}
+
+// ended counts the deliveries of a batch that was recorded and that ended.
+func (m *metrics) ended(batch []settlement) {
+	for i := range batch {
+		if state := batch[i].outcome.State; state != delivery.Pending {
+			m.finished.WithLabelValues(state.String()).Inc()
+		}
 	}
 }

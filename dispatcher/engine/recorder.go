@@ -148,6 +148,7 @@ func (e *Engine) settle(batch []settlement) {
 
 // reportFinished reports the deliveries that ended, those of one tenant together where they follow each other.
 func (e *Engine) reportFinished(batch []settlement) {
+	e.metrics.ended(batch)
 	var tenant string
 	var deliveries, bytes int64
 	for i := range batch {

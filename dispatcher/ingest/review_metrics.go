@@ -26,6 +26,14 @@ func newReviewMetrics(registerer prometheus.Registerer, lanes *lanes) (*reviewMe
 			Help: "Tokens that cannot be valid and were refused without asking the API server, by reason.",
 		}, []string{"reason"}),
 	}
+	for _, kind := range []string{"token", "access"} {
+		for _, result := range replyNames {
+			m.reviews.WithLabelValues(kind, result)
+		}
+	}
+	for _, reason := range []string{"expired", "not_yet_valid", "issuer", "audience"} {
+		m.unasked.WithLabelValues(reason)
+	}
 	if registerer == nil {
 		return m, nil
 	}

@@ -241,6 +241,12 @@ func newUploadMetrics(registerer prometheus.Registerer, u *uploads) (*uploadMetr
 			Help: "Uploads ended before they were whole: slow ones, and the slowest while memory was scarce.",
 		}, []string{"reason"}),
 	}
+	for _, reason := range []string{"tenant", "address"} {
+		m.refused.WithLabelValues(reason)
+	}
+	for _, reason := range []string{"slow", "memory"} {
+		m.letGo.WithLabelValues(reason)
+	}
 	if registerer == nil {
 		return m, nil
 	}

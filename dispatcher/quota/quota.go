@@ -274,3 +274,27 @@ func (k *Keeper) Largest(n int) []Usage {
 	})
 	return all[:min(n, len(all))]
 }
+
+// Fullest returns how much of each quota of what is pending the tenant uses that uses most of it: 1 is all of it. A quota
+// that no tenant has is 0.
+func (k *Keeper) Fullest() map[string]float64 {
+	fullest := map[string]float64{PendingDeliveries: 0, PendingBytes: 0, ScheduledDeliveries: 0}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for tenant, a := range k.tenants {
+		limits := k.limits(tenant)
+		for _, q := range [...]struct {
+			name        string
+			limit, have int64
+		}{
+			{PendingDeliveries, limits.PendingDeliveries, a.deliveries},
+			{PendingBytes, limits.PendingBytes, a.bytes},
+			{ScheduledDeliveries, limits.ScheduledDeliveries, a.scheduled},
+		} {
+			if q.limit > 0 {
+				fullest[q.name] = max(fullest[q.name], float64(q.have)/float64(q.limit))
+			}
+		}
+	}
+	return fullest
+}

@@ -3,6 +3,7 @@ package quota_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -143,5 +144,23 @@ func TestRebase(t *testing.T) {
 	}
 	if k.Rebase(func(func(string, int64, int64, int64)) error { return errors.New("no") }) == nil || fmt.Sprint(k.Largest(5)) != got {
 		t.Error("a count that failed changed what is known")
+	}
+}
+
+// TestFullest: of each quota of what is pending, it is the tenant that uses most of it, whatever others have.
+func TestFullest(t *testing.T) {
+	t.Parallel()
+	limits := map[string]quota.Limits{
+		"a": {PendingDeliveries: 100, PendingBytes: 1000},
+		"b": {PendingDeliveries: 10},
+		"c": {},
+	}
+	k := quota.New(func(tenant string) quota.Limits { return limits[tenant] }, time.Now)
+	k.AddScheduled("a", 50, 250, 50)
+	k.Add("b", 8, 9_000)
+	k.Add("c", 1_000_000, 1)
+	want := map[string]float64{quota.PendingDeliveries: 0.8, quota.PendingBytes: 0.25, quota.ScheduledDeliveries: 0}
+	if got := k.Fullest(); !maps.Equal(got, want) {
+		t.Errorf("fullest is %v, want %v", got, want)
 	}
 }

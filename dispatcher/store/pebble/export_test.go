@@ -92,3 +92,6 @@ func Written(s *Store) uint64 { return s.db.Metrics().WAL.BytesIn }
 
 // FlushNow writes what is in memory to tables.
 func FlushNow(s *Store) error { return s.db.Flush() }
+
+// Measure looks at the backlog now, not only every 10 s.
+func (s *Store) Measure() error { return s.metrics.common.Measure(context.Background()) }

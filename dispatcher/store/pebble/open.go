@@ -67,6 +67,7 @@ func OpenContext(ctx context.Context, dir string, options Options) (*Store, erro
 	counted := s.db.NewSnapshot() // before anything is written
 	s.checkSpace()
 	s.work.Add(5)
+	s.work.Go(func() { s.metrics.common.Run(s.closing) })
 	go s.census(counted)
 	go s.watch()
 	go s.tidy()

@@ -43,6 +43,7 @@ func memory(t testing.TB, settings storetest.Settings) storetest.Place {
 		Open: func() (store.Store, error) {
 			s, err := pebble.Open("data", pebble.Options{
 				FS: fs, Now: settings.Now, Retention: pebble.Retention{Delivered: settings.Delivered, Failed: settings.Failed},
+				Registerer: settings.Registerer,
 			})
 			if err != nil {
 				return nil, err
@@ -52,7 +53,8 @@ func memory(t testing.TB, settings storetest.Settings) storetest.Place {
 		Crash: func() { // some of what was not synced may be there all the same
 			fs = fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 50 * random.IntN(3), RNG: random})
 		},
-		Expire: func(s store.Store) error { return s.(*pebble.Store).Expire(settings.Now()) },
+		Expire:  func(s store.Store) error { return s.(*pebble.Store).Expire(settings.Now()) },
+		Measure: func(s store.Store) error { return s.(*pebble.Store).Measure() },
 		Fill: func(s store.Store, full bool) {
 			usage := vfs.DiskUsage{AvailBytes: 1 << 40, TotalBytes: 1 << 40}
 			if full {

@@ -2,70 +2,30 @@ package postgres
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/clinikapi/eventflow/dispatcher/store/figures"
 )
 
-const (
-	// gaugePause is how often the backlog is looked at.
-	gaugePause = 10 * time.Second
-	// maxCounted bounds the cost of counting it.
-	maxCounted = 100_000
-)
-
-// metrics are the store's. Those of the backlog are of the shards that this process works on, so that their sum over
-// all processes is that of the dispatcher, and an autoscaler may average them.
-type metrics struct {
-	registerer prometheus.Registerer
-	all        []prometheus.Collector
-
-	mu             sync.Mutex
-	due, oldestAge float64
-}
-
-func newMetrics(s *Store, registerer prometheus.Registerer) *metrics {
-	m := &metrics{registerer: registerer}
-	if registerer == nil {
-		return m
-	}
+// newMetrics registers the store's metrics. Those of the backlog are of the shards that this process works on, so that
+// their sum over all processes is that of the dispatcher, and an autoscaler may average them.
+func newMetrics(s *Store, registerer prometheus.Registerer) *figures.Set {
+	var own []prometheus.Collector
 	gauge := func(name, help string, value func() float64) {
-		m.all = append(m.all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "eventflow_store_" + name, Help: help}, value))
+		own = append(own, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "eventflow_store_" + name, Help: help}, value))
 	}
-	gauge("due_deliveries", "Pending deliveries of the shards owned here that are due, at most 100,000.", func() float64 { return m.read(&m.due) })
-	gauge("oldest_due_age_seconds", "How long ago the earliest pending delivery of the shards owned here fell due; 0 if none is due.",
-		func() float64 { return m.read(&m.oldestAge) })
-	gauge("owned_shards", "Shards that this process works on.", func() float64 { return float64(len(s.ownership.shards())) })
-	gauge("ready", "1 while the database accepts events.", func() float64 {
-		if s.Ready() != nil {
-			return 0
-		}
-		return 1
-	})
 	gauge("connections", "Connections to the database.", func() float64 {
 		return float64(s.pool.Stat().TotalConns() + s.control.Stat().TotalConns())
 	})
 	gauge("connections_in_use", "Connections to the database that are in use.", func() float64 {
 		return float64(s.pool.Stat().AcquiredConns() + s.control.Stat().AcquiredConns())
 	})
-	for _, c := range m.all {
-		registerer.MustRegister(c)
-	}
-	return m
-}
-
-func (m *metrics) read(value *float64) float64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return *value
-}
-
-func (m *metrics) unregister() {
-	for _, c := range m.all {
-		m.registerer.Unregister(c)
-	}
+	return figures.New(registerer, figures.Source{
+		Ready: s.Ready, Shards: func() int { return len(s.ownership.shards()) }, Measure: s.measure, Now: s.Now, Logger: s.options.Logger,
+	}, own...)
 }
 
 const (
@@ -77,56 +37,54 @@ const (
 UNION ALL
 SELECT n.sub, n.due FROM b, LATERAL (SELECT p.sub, p.due FROM eventflow.pending AS p WHERE p.sub > b.sub AND p.sub < $2 ORDER BY p.sub, p.due LIMIT 1) AS n)
 SELECT coalesce(min(due), 0) FROM b`
+
+	// diskUsed leaves out a table that is dropped meanwhile.
+	diskUsed = `SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_catalog.pg_class AS c WHERE c.relnamespace = $1::regnamespace AND c.relkind IN ('r', 'm')`
 )
 
-// gauges looks at the backlog from time to time, until the store is closed.
-func (s *Store) gauges() {
-	for pause(s.closing, gaugePause) {
-		if s.down.Load() != nil {
-			continue
-		}
-		if err := s.measure(s.closing); err != nil && s.closing.Err() == nil {
-			s.options.Logger.V(1).Info("The backlog could not be measured", "reason", textOf(err))
-		}
-	}
-}
-
 // measure looks at the backlog of the shards that are owned here.
-func (s *Store) measure(ctx context.Context) error {
+func (s *Store) measure(ctx context.Context) (figures.Backlog, error) {
 	now := s.now()
-	var due, oldest int64
+	found := figures.Backlog{DiskUsed: -1}
 	for _, r := range ranges(s.ownership.shards()) {
 		after, _ := shardBounds(r.first)
 		_, below := shardBounds(r.last)
 		var n, first int64
 		b := &pgx.Batch{}
-		b.Queue(s.sql(countDue), after, below, now, maxCounted-due)
+		b.Queue(s.sql(countDue), after, below, now, figures.MaxCounted-found.Due)
 		b.Queue(s.sql(oldestDue), after, below)
-		ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
-		results := s.pool.SendBatch(ctx, b)
-		err := results.QueryRow().Scan(&n)
+		if err := s.ask(ctx, b, &n, &first); err != nil {
+			return found, err
+		}
+		found.Due += n
+		if at := time.Unix(0, first); first != 0 && (found.Oldest.IsZero() || at.Before(found.Oldest)) {
+			found.Oldest = at
+		}
+	}
+	b := &pgx.Batch{}
+	b.Queue(diskUsed, s.options.Schema)
+	if err := s.ask(ctx, b, &found.DiskUsed); err != nil {
+		found.DiskUsed = -1
+		s.options.Logger.V(1).Info("The size of the database could not be read", "reason", textOf(err))
+	}
+	return found, nil
+}
+
+// ask reads the one value that each statement of the batch answers with.
+func (s *Store) ask(ctx context.Context, b *pgx.Batch, values ...*int64) error {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	results := s.pool.SendBatch(ctx, b)
+	var err error
+	for _, value := range values {
 		if err == nil {
-			err = results.QueryRow().Scan(&first)
-		}
-		if closed := results.Close(); err == nil {
-			err = closed
-		}
-		cancel()
-		if err != nil {
-			return err
-		}
-		due += n
-		if first != 0 && (oldest == 0 || first < oldest) {
-			oldest = first
+			err = results.QueryRow().Scan(value)
 		}
 	}
-	s.metrics.mu.Lock()
-	defer s.metrics.mu.Unlock()
-	s.metrics.due, s.metrics.oldestAge = float64(due), 0
-	if oldest != 0 && oldest < now {
-		s.metrics.oldestAge = time.Duration(now - oldest).Seconds()
+	if closed := results.Close(); err == nil {
+		err = closed
 	}
-	return nil
+	return concealed(err)
 }
 
 // shardRange is shards in a row.

@@ -72,9 +72,10 @@ func shared(t testing.TB, settings storetest.Settings) storetest.Place {
 		Open: func() (store.Store, error) {
 			return postgres.Open(t.Context(), postgres.Options{
 				URL: server.URL("postgres") + "&pool_max_conns=4", Schema: schema, Now: settings.Now,
-				Retention: postgres.Retention{Delivered: settings.Delivered, Failed: settings.Failed},
+				Retention: postgres.Retention{Delivered: settings.Delivered, Failed: settings.Failed}, Registerer: settings.Registerer,
 			})
 		},
+		Measure: func(s store.Store) error { return s.(*postgres.Store).Measure() },
 		Fill: func(s store.Store, full bool) {
 			if full {
 				execute(fillVolume)

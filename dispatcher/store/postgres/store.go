@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/clinikapi/eventflow/dispatcher/store"
+	"github.com/clinikapi/eventflow/dispatcher/store/figures"
 )
 
 // Store keeps events and deliveries in a PostgreSQL database that many dispatchers share.
@@ -23,7 +24,7 @@ type Store struct {
 	pool    *pgxpool.Pool
 	// control is apart from pool, so that leases are renewed however busy that is.
 	control *pgxpool.Pool
-	metrics *metrics
+	metrics *figures.Set
 
 	closing context.Context
 	stop    context.CancelFunc
@@ -89,9 +90,7 @@ func Open(ctx context.Context, options Options) (*Store, error) {
 	}
 	s.work.Go(s.watch)
 	s.work.Go(s.keepHouse)
-	if options.Registerer != nil {
-		s.work.Go(s.gauges)
-	}
+	s.work.Go(func() { s.metrics.Run(s.closing) })
 	return s, nil
 }
 
@@ -176,7 +175,7 @@ func (s *Store) Close() error {
 	<-s.life.idle
 	s.stop()
 	s.work.Wait()
-	s.metrics.unregister()
+	s.metrics.Unregister()
 	s.closePools()
 	return nil
 }

@@ -20,7 +20,7 @@ func Sealed(harness Harness) Harness {
 	return func(t testing.TB, settings Settings) Place {
 		place := harness(t, settings)
 		keeper, ring := &seedstest.Memory{}, KeyRing(t)
-		open, expire, fill := place.Open, place.Expire, place.Fill
+		open, expire, fill, measure := place.Open, place.Expire, place.Fill, place.Measure
 		place.Open = func() (store.Store, error) {
 			below, err := open()
 			if err != nil {
@@ -31,6 +31,9 @@ func Sealed(harness Harness) Harness {
 		place.Expire = func(s store.Store) error { return expire(s.(*sealed.Store).Below()) }
 		if fill != nil {
 			place.Fill = func(s store.Store, full bool) { fill(s.(*sealed.Store).Below(), full) }
+		}
+		if measure != nil {
+			place.Measure = func(s store.Store) error { return measure(s.(*sealed.Store).Below()) }
 		}
 		return place
 	}

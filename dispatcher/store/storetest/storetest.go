@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
@@ -28,6 +29,8 @@ type Settings struct {
 	Now func() time.Time
 	// Delivered and Failed are how long finished deliveries are kept.
 	Delivered, Failed time.Duration
+	// Registerer takes the metrics of the store; nil for none.
+	Registerer prometheus.Registerer
 }
 
 // Place is where one store is kept.
@@ -43,6 +46,8 @@ type Place struct {
 	Expire func(s store.Store) error
 	// Fill makes the open store find its volume full, or not any more. Nil if the implementation cannot.
 	Fill func(s store.Store, full bool)
+	// Measure makes an open store look at its backlog, for its metrics. Nil if the implementation has none.
+	Measure func(s store.Store) error
 	// Shared is set if several stores may have the place open at once, and divide the work.
 	Shared bool
 }
@@ -51,18 +56,20 @@ type Place struct {
 func Run(t *testing.T, harness Harness) {
 	for _, group := range []struct {
 		name  string
+		make  func(*testing.T, Harness) *fixture
 		tests map[string]func(*fixture)
 	}{
-		{"Append", appendTests}, {"Record", recordTests}, {"Due", dueTests}, {"Query", queryTests},
-		{"Replay", replayTests}, {"Retention", retentionTests}, {"Totals", totalsTests}, {"Lifecycle", lifecycleTests},
-		{"Full", fullTests}, {"Schedule", scheduleTests}, {"Model", modelTests},
+		{"Append", newFixture, appendTests}, {"Record", newFixture, recordTests}, {"Due", newFixture, dueTests},
+		{"Query", newFixture, queryTests}, {"Replay", newFixture, replayTests}, {"Retention", newFixture, retentionTests},
+		{"Totals", newFixture, totalsTests}, {"Lifecycle", newFixture, lifecycleTests}, {"Full", newFixture, fullTests},
+		{"Schedule", newFixture, scheduleTests}, {"Model", newFixture, modelTests}, {"Metrics", newMeasured, metricsTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			t.Parallel()
 			for name, test := range group.tests {
 				t.Run(name, func(t *testing.T) {
 					t.Parallel()
-					test(newFixture(t, harness))
+					test(group.make(t, harness))
 				})
 			}
 		})
@@ -103,6 +110,8 @@ type fixture struct {
 	clock *clock
 	place Place
 	next  int
+	// registry has the store's metrics.
+	registry *prometheus.Registry
 
 	owner  *owner
 	disown func()
@@ -121,7 +130,23 @@ func (f *fixture) Backlogs(ctx context.Context, yield func(delivery.Backlog) err
 func newFixture(t *testing.T, harness Harness) *fixture {
 	t.Helper()
 	f := &fixture{T: t, ctx: t.Context(), clock: &clock{now: start}}
-	f.place = harness(t, Settings{Now: f.clock.Now, Delivered: keepDelivered, Failed: keepFailed})
+	f.place = harness(t, f.settings())
+	f.open()
+	t.Cleanup(func() { f.close() })
+	return f
+}
+
+func (f *fixture) settings() Settings {
+	return Settings{Now: f.clock.Now, Delivered: keepDelivered, Failed: keepFailed}
+}
+
+// newMeasured is newFixture with a registry, which has room for one open store.
+func newMeasured(t *testing.T, harness Harness) *fixture {
+	t.Helper()
+	f := &fixture{T: t, ctx: t.Context(), clock: &clock{now: start}, registry: prometheus.NewRegistry()}
+	settings := f.settings()
+	settings.Registerer = f.registry
+	f.place = harness(t, settings)
 	f.open()
 	t.Cleanup(func() { f.close() })
 	return f
