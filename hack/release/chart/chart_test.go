@@ -42,6 +42,7 @@ func TestSameObjects(t *testing.T) {
 		"no default dispatcher": {resources: []string{"default"}, components: []string{"no-default-dispatcher"}, values: []string{"createDefaultDispatcher=false"}},
 		"secret policy":         {resources: []string{"default"}, components: []string{"secret-policy"}, values: []string{"secretPolicy=true"}},
 		"network policy":        {resources: []string{"default"}, components: []string{"network-policy"}, values: []string{"networkPolicy=true"}},
+		"monitoring":            {resources: []string{"default"}, components: []string{"monitoring"}, values: []string{"metrics.podMonitor=true,metrics.rules=true,metrics.dashboard=true"}},
 		"PostgreSQL":            {resources: []string{"overlays/postgresql"}, values: []string{database}},
 		"high availability": {
 			resources: []string{"overlays/high-availability"},
@@ -108,6 +109,8 @@ func TestEveryValue(t *testing.T) {
 		"networkPolicy=true":                                "kind: NetworkPolicy\n",
 		"metrics.enabled=false":                             "--metrics-bind-address=0",
 		"metrics.podMonitor=true":                           "kind: PodMonitor\n",
+		"metrics.rules=true":                                "kind: PrometheusRule\n",
+		"metrics.dashboard=true":                            "grafana_dashboard: \"1\"\n",
 	} {
 		got := rendered(t, true, set)
 		if got == plain || !strings.Contains(got, want) {

@@ -24,7 +24,7 @@ var written = []string{"Namespace", "CustomResourceDefinition", "Deployment", "P
 
 // generate writes what of the chart comes from elsewhere.
 func generate(root, folder string) error {
-	for _, step := range []func(root, folder string) error{copyDefinitions, writeRights, writePolicy, writeReadme} {
+	for _, step := range []func(root, folder string) error{copyDefinitions, copyMonitoring, writeRights, writePolicy, writeReadme} {
 		if err := step(root, folder); err != nil {
 			return err
 		}
@@ -39,6 +39,23 @@ func copyDefinitions(root, folder string) error {
 		return err
 	}
 	return os.CopyFS(target, os.DirFS(filepath.Join(root, "config", "crd", "bases")))
+}
+
+// copyMonitoring copies rules and dashboard. They have braces of their own, and are no templates.
+func copyMonitoring(root, folder string) error {
+	for _, name := range []string{"rules.yaml", "dashboard.json"} {
+		text, err := os.ReadFile(filepath.Join(root, "config", "components", "monitoring", name))
+		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Join(folder, "files", "monitoring"), 0o755); err != nil { //nolint:gosec // a chart may be read
+			return err
+		}
+		if err := write(filepath.Join(folder, "files", "monitoring", name), string(text)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // writeRights makes a template of what config/default has beside the kinds with a template of their own.
