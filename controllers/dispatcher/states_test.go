@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -223,6 +224,29 @@ func reasons(before, after *v1alpha1.WebhookDispatcher) string {
 		found = append(found, e.Reason)
 	}
 	return strings.Join(found, ", ")
+}
+
+// TestExamplesAreDocumented keeps an object of each row, of each report of a store, and of one that was not seen, for what
+// judges them elsewhere.
+func TestExamplesAreDocumented(t *testing.T) {
+	t.Parallel()
+	unseen := &v1alpha1.WebhookDispatcher{ObjectMeta: metav1.ObjectMeta{Generation: 1}}
+	unseen.Status.ObservedGeneration = -1
+	const kind = "WebhookDispatcher"
+	examples := []states.Example{states.NewExample(t, "not seen by the manager", kind, "unseen", unseen)}
+	found := make([]bool, len(rows))
+	all(func(s state) {
+		i := slices.IndexFunc(rows, func(row state) bool { return row.fits(s) })
+		if i >= 0 && !found[i] {
+			found[i] = true
+			examples = append(examples, states.NewExample(t, fmt.Sprintf("%+v", s), kind, fmt.Sprintf("state-%d", i+1), settle(s)))
+		}
+	})
+	for _, reason := range slices.Sorted(maps.Keys(storeMessages)) {
+		s := state{"valid", "found", "nothing", "up", reason, "the manager's"}
+		examples = append(examples, states.NewExample(t, fmt.Sprintf("%+v", s), kind, "store-"+strings.ToLower(reason), settle(s)))
+	}
+	states.Golden(t, "../..", states.Dispatchers, examples, *update)
 }
 
 // TestEveryStateIsTrue holds each state to what its conditions claim.

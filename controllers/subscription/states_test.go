@@ -3,6 +3,7 @@ package subscription
 import (
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -197,6 +198,24 @@ func TestStatesAreDocumented(t *testing.T) {
 	}
 	header := []string{"spec", "Secrets", "dispatcher", "delivers by it", "endpoint", "READY", "REASON", "Accepted", "Programmed", "kstatus", "events"}
 	states.Documented(t, document, "subscriptions", states.Table(header, table), *update)
+}
+
+// TestExamplesAreDocumented keeps an object of each row, and of one that was not seen, for what judges them elsewhere.
+func TestExamplesAreDocumented(t *testing.T) {
+	t.Parallel()
+	unseen := &v1alpha1.WebhookSubscription{ObjectMeta: metav1.ObjectMeta{Generation: 1}}
+	unseen.Status.ObservedGeneration = -1
+	const kind = "WebhookSubscription"
+	examples := []states.Example{states.NewExample(t, "not seen by the manager", kind, "unseen", unseen)}
+	found := make([]bool, len(rows))
+	all(func(s state) {
+		i := slices.IndexFunc(rows, func(row state) bool { return row.fits(s) })
+		if i >= 0 && !found[i] {
+			found[i] = true
+			examples = append(examples, states.NewExample(t, fmt.Sprintf("%+v", s), kind, fmt.Sprintf("state-%d", i+1), settle(s)))
+		}
+	})
+	states.Golden(t, "../..", states.Subscriptions, examples, *update)
 }
 
 // TestEveryStateIsTrue holds each state to what its conditions claim.
