@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
 	"github.com/clinikapi/eventflow/cli/demo"
+	"github.com/clinikapi/eventflow/cli/doctor"
 	"github.com/clinikapi/eventflow/cli/exit"
 	"github.com/clinikapi/eventflow/cli/test"
 	"github.com/clinikapi/eventflow/cli/trigger"
@@ -67,7 +68,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.SetVersionTemplate("eventflow {{.Version}}\n")
 	root.AddCommand(dispatcherCommand(), managerCommand(), demo.Command(buildVersion()), describeCommand())
-	root.AddCommand(test.Command(buildVersion()), trigger.Command(buildVersion()), console.Command())
+	root.AddCommand(test.Command(buildVersion()), trigger.Command(buildVersion()), doctor.Command(buildVersion()), console.Command())
 	addCompletion(root)
 	return root
 }

@@ -295,7 +295,7 @@ func (d *dispatcher) openAPI() error {
 		Store: accepting, Routes: d.routes, Accept: d.engine.Accept, Deliveries: d.deliveries, Memory: d.memory, Catalog: d.start.catalog, Authorizer: authorizer,
 		Tenant: d.tenant, Quota: d.quotas, Hosts: d.hosts(), Terms: d.terms, FilterFailed: d.filterFailed, ScheduleFailed: d.scheduleFailed, Now: d.store.Now,
 		GivenUp: d.givenUp,
-		Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
+		Logger:  d.Logger.WithName("ingest"), Registerer: d.registry,
 	})
 	return err
 }
