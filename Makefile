@@ -30,7 +30,7 @@ help: ## Show this list
 	  /^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: generate
-generate: ## Generate deepcopy functions, CRDs, RBAC, the chart's part of them, the panel's pages, and three pages of docs/
+generate: ## Generate deepcopy functions, CRDs, RBAC, the chart's part of them, the panel's pages, three pages of docs/, and Argo CD's fixtures
 	$(tool) controller-gen object paths=./api/...
 	$(tool) controller-gen crd paths=./api/v1alpha1/... output:crd:dir=config/crd/bases
 	$(tool) controller-gen rbac:roleName=eventflow-manager paths=./controllers/... output:rbac:dir=config/rbac
@@ -39,6 +39,7 @@ generate: ## Generate deepcopy functions, CRDs, RBAC, the chart's part of them, 
 	  --templates-dir=hack/tools/api-reference --renderer=markdown --output-path=docs/api-reference.md
 	$(tool) templ generate -path console/view -log-level=error
 	go test -count=1 -run AreDocumented ./controllers/subscription ./controllers/dispatcher ./controllers/metrics ./dispatcher ./dispatcher/status -update
+	go test -count=1 -run AreDocumented ./config/argocd -update
 
 .PHONY: lint
 lint: bin/golangci-lint bin/vale ## Check style, the order of packages, the API's conventions and the English
