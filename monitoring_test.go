@@ -41,7 +41,9 @@ func queries(t *testing.T) []string {
 	t.Helper()
 	var dashboard struct {
 		Panels     []struct{ Targets []struct{ Expr string } }
-		Templating struct{ List []struct{ Type, Query string } }
+		Templating struct {
+			List []struct{ Type, Query string }
+		}
 	}
 	if err := json.Unmarshal([]byte(read(t, "config/components/monitoring/dashboard.json")), &dashboard); err != nil {
 		t.Fatal(err)

@@ -30,7 +30,7 @@ var update = flag.Bool("update", false, "write docs/metrics.md")
 const document = "../" + metrics.Document
 
 // openedDispatcher has opened all that a dispatcher of a cluster opens: store, encryption, and each of its listeners.
-func openedDispatcher(t *testing.T, store string) *dispatcher {
+func openedDispatcher(t *testing.T, storeFlag string) *dispatcher {
 	t.Helper()
 	dir := t.TempDir()
 	in := func(name string) string { return filepath.Join(dir, name) }
@@ -44,11 +44,11 @@ func openedDispatcher(t *testing.T, store string) *dispatcher {
 	options := Options{Version: "1.2.3", Logger: logr.Discard()}
 	flags := pflag.NewFlagSet("dispatcher", pflag.ContinueOnError)
 	options.AddFlags(flags)
-	if store == "" {
-		store = storePebble + in("store")
+	if storeFlag == "" {
+		storeFlag = storePebble + in("store")
 	}
 	arguments := []string{
-		"--routes=kubernetes", "--settings=kubernetes", "--store=" + store, "--kubeconfig=" + in("kubeconfig"),
+		"--routes=kubernetes", "--settings=kubernetes", "--store=" + storeFlag, "--kubeconfig=" + in("kubeconfig"),
 		"--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0", "--deliveries-listen=127.0.0.1:0",
 		"--encryption-keys=" + in("keys"), "--encryption-seeds=kubernetes",
 	}

@@ -90,8 +90,8 @@ func dispatcherSecrets(d *v1alpha1.WebhookDispatcher) (all []secretOf) {
 	}
 	for _, volume := range d.Spec.Template.Volumes {
 		if volume.Secret != nil && (volume.Secret.Optional == nil || !*volume.Secret.Optional) {
-			all = append(all, secretOf{in(volume.Secret.SecretName), "", "spec.template.volumes " + volume.Name, false})
-			all = append(all, secretOf{in(volume.Secret.SecretName), "tls.crt", "", true})
+			name := in(volume.Secret.SecretName)
+			all = append(all, secretOf{name, "", "spec.template.volumes " + volume.Name, false}, secretOf{name, "tls.crt", "", true})
 		}
 	}
 	return all

@@ -67,7 +67,7 @@ func TestAgainstAnAPIServer(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	for !found(t, ctx, wants, func() ([]Finding, error) { return diagnose(ctx, config, "", "1.2.3") }) { // the API server judges APIServices by and by
+	for !found(ctx, t, wants, func() ([]Finding, error) { return diagnose(ctx, config, "", "1.2.3") }) { // the API server judges APIServices by and by
 		select {
 		case <-ctx.Done():
 			t.Fatal("not found in time")
@@ -92,7 +92,7 @@ func TestAgainstAnAPIServer(t *testing.T) {
 }
 
 // found reports whether each check found what is wanted, and nothing else did.
-func found(t *testing.T, ctx context.Context, wants map[string]string, look func() ([]Finding, error)) bool {
+func found(ctx context.Context, t *testing.T, wants map[string]string, look func() ([]Finding, error)) bool {
 	t.Helper()
 	findings, err := look()
 	if err != nil && ctx.Err() == nil {

@@ -89,7 +89,8 @@ func (in *Installation) refuses(d *v1alpha1.WebhookDispatcher, namespace string,
 		if ruled && slices.Contains(ports, int32(port)) {
 			return ""
 		}
-		if !(ruled && len(ports) == 0) && !contains(d.Spec.Egress.AllowedCIDRs, a) && ssrf.New(ssrf.WithAnyPort()).SafeAddr(a) != nil {
+		byRule := ruled && len(ports) == 0
+		if !byRule && !contains(d.Spec.Egress.AllowedCIDRs, a) && ssrf.New(ssrf.WithAnyPort()).SafeAddr(a) != nil {
 			continue
 		}
 		if port == 80 || port == 443 || port >= 1024 || slices.Contains(d.Spec.Egress.AllowedPorts, int32(port)) {

@@ -120,7 +120,7 @@ func current(t *testing.T, name, text string) {
 		t.Errorf("%s is not current: run make generate", name)
 		return
 	}
-	if err := os.WriteFile(name, []byte(text), 0o644); err != nil { //nolint:gosec // a fixture may be read
+	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
