@@ -142,7 +142,7 @@ func (n *namespaces) ask(ctx context.Context, namespace, source string) (namespa
 	if err := n.acquire(ctx, source); err != nil {
 		return namespaceAnswer{}, fmt.Errorf("ask which namespace that is: %w", errors.Join(ingest.ErrBusy, err))
 	}
-	defer n.places.Release(source)
+	defer n.places.Release(source, 1)
 	ctx, cancel := context.WithTimeout(ctx, namespaceTimeout)
 	defer cancel()
 	found, err := n.server.Get(ctx, namespace, metav1.GetOptions{})
@@ -175,11 +175,11 @@ func (n *namespaces) prolong(namespace string) {
 func (n *namespaces) acquire(ctx context.Context, source string) error {
 	ctx, cancel := context.WithTimeout(ctx, namespaceWait)
 	defer cancel()
-	if err := n.places.Acquire(ctx, source); err != nil {
+	if err := n.places.Acquire(ctx, source, 1); err != nil {
 		return err
 	}
 	if err := n.rate.Wait(ctx); err != nil {
-		n.places.Release(source)
+		n.places.Release(source, 1)
 		return err
 	}
 	return nil

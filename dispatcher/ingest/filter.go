@@ -58,6 +58,7 @@ func newFilters(options *Options) (*filters, error) {
 type turn struct {
 	filters *filters
 	tenant  string
+	place   *place // of the publish, which has none while it waits and evaluates
 	began   time.Time
 	held    bool
 }
@@ -68,7 +69,8 @@ func (t *turn) next(ctx context.Context) error {
 		return nil
 	}
 	t.end()
-	err := t.filters.turns.Acquire(ctx, t.tenant)
+	t.place.give()
+	err := t.filters.turns.Acquire(ctx, t.tenant, 1)
 	if errors.Is(err, places.ErrFull) {
 		return newProblem(overloaded, "more of the namespace's events wait for their filters than is its share; send the request again after the time in Retry-After").retry(filterRetry)
 	}
@@ -79,7 +81,7 @@ func (t *turn) next(ctx context.Context) error {
 // end gives the turn back.
 func (t *turn) end() {
 	if t.held {
-		t.filters.turns.Release(t.tenant)
+		t.filters.turns.Release(t.tenant, 1)
 		t.held = false
 	}
 }

@@ -100,7 +100,7 @@ func TestFiltersTakeTurns(t *testing.T) {
 	const slow = "event.data.list.all(a, event.data.list.all(b, event.data.list.all(c, a + b + c >= 0)))"
 	table := filtered(t, false, slices.Repeat([]string{slow}, 100)...)
 	f := newFixture(t, func(o *Options) { o.Routes = func() *routing.Table { return table } })
-	if err := f.filters.turns.Acquire(t.Context(), "clinic-b"); err != nil { // the place that the slow ones want
+	if err := f.filters.turns.Acquire(t.Context(), "clinic-b", 1); err != nil { // the place that the slow ones want
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -115,9 +115,9 @@ func TestFiltersTakeTurns(t *testing.T) {
 		_, err := f.filters.decide(ctx, s, m, in, time.Now())
 		done <- err
 	}()
-	f.filters.turns.Release("clinic-b")
+	f.filters.turns.Release("clinic-b", 1)
 	for range 5 { // each within a turn of the other's
-		if err := f.filters.turns.Acquire(t.Context(), "clinic-b"); err != nil {
+		if err := f.filters.turns.Acquire(t.Context(), "clinic-b", 1); err != nil {
 			t.Fatal(err)
 		}
 		select {
@@ -125,7 +125,7 @@ func TestFiltersTakeTurns(t *testing.T) {
 			t.Fatalf("the slow ones ended: %v", err)
 		default:
 		}
-		f.filters.turns.Release("clinic-b")
+		f.filters.turns.Release("clinic-b", 1)
 	}
 	cancel()
 	if err := <-done; err == nil {

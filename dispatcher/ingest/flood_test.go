@@ -263,7 +263,7 @@ func TestOwnLimitsAreNoOutage(t *testing.T) {
 		}
 		<-time.After(allowedTTL)
 		for i := range 64 { // all places are taken by others
-			if err := k.lanes.known.Acquire(t.Context(), fmt.Sprint(i)); err != nil {
+			if err := k.lanes.known.Acquire(t.Context(), fmt.Sprint(i), 1); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -284,7 +284,7 @@ func TestOwnLimitsAreNoOutage(t *testing.T) {
 			t.Error("the yes was prolonged")
 		}
 		for i := range 64 {
-			k.lanes.known.Release(fmt.Sprint(i))
+			k.lanes.known.Release(fmt.Sprint(i), 1)
 		}
 		if err := k.Authorize(t.Context(), "Bearer good-ehr", testSource, publishA); err != nil {
 			t.Errorf("places are free again: %v", err)

@@ -19,6 +19,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/expression"
 	"github.com/clinikapi/eventflow/dispatcher/listener"
+	"github.com/clinikapi/eventflow/dispatcher/places"
 	"github.com/clinikapi/eventflow/dispatcher/query"
 	"github.com/clinikapi/eventflow/dispatcher/quota"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
@@ -89,6 +90,7 @@ type Handler struct {
 	options  Options
 	memory   *holdings
 	uploads  *uploads
+	places   *places.Pool // for publishes
 	metrics  *metrics
 	filters  *filters
 	draining atomic.Bool
@@ -112,13 +114,14 @@ func New(options Options) (*Handler, error) {
 	if options.MaxEventBytes < 0 || options.MaxEventBytes > maxRequestBytes {
 		return nil, fmt.Errorf("ingest takes events of up to %d bytes, not %d", maxRequestBytes, options.MaxEventBytes)
 	}
-	h := &Handler{options: options, crossOrigin: http.NewCrossOriginProtection(), memory: newHoldings(options.Memory, options.MaxInFlightBytes)}
+	h := &Handler{options: options, crossOrigin: http.NewCrossOriginProtection(), memory: newHoldings(options.Memory, options.MaxInFlightBytes),
+		places: places.New(publishPlaces, publishWaiters)}
 	var err error
 	if h.uploads, err = newUploads(options.Uploads, h.scarce, options.Registerer); err != nil {
 		return nil, fmt.Errorf("register the metrics of uploads: %w", err)
 	}
 	h.scratch.New = func() any { return newScratch(&h.options, h.memory) }
-	if h.metrics, err = newMetrics(options.Registerer, h.memory); err != nil {
+	if h.metrics, err = newMetrics(options.Registerer, h.memory, h.places); err != nil {
 		return nil, fmt.Errorf("register the metrics of ingest: %w", err)
 	}
 	if h.filters, err = newFilters(&h.options); err != nil {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/clinikapi/eventflow/dispatcher/places"
 )
 
 // metrics are what the API counts. Their labels hold operations and status codes, nothing that a client chooses.
@@ -20,7 +22,7 @@ type metrics struct {
 }
 
 // newMetrics registers the metrics with registerer, which may be nil.
-func newMetrics(registerer prometheus.Registerer, memory *holdings) (*metrics, error) {
+func newMetrics(registerer prometheus.Registerer, memory *holdings, pool *places.Pool) (*metrics, error) {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "eventflow_ingest_requests_total",
@@ -48,12 +50,16 @@ func newMetrics(registerer prometheus.Registerer, memory *holdings) (*metrics, e
 		Name: "eventflow_ingest_inflight_bytes",
 		Help: "Memory that publishes in flight have reserved.",
 	}, func() float64 { return float64(memory.inFlight.Load()) })
+	waiting := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "eventflow_ingest_publishes_waiting",
+		Help: "Publishes whose body is there, and that wait until others have been worked on.",
+	}, func() float64 { return float64(pool.Waiting()) })
 	m.published = m.requests.WithLabelValues(string(opPublish), strconv.Itoa(http.StatusAccepted))
 	if registerer == nil {
 		return m, nil
 	}
 	var errs []error
-	for _, collector := range []prometheus.Collector{m.requests, m.accepted, m.repeated, m.unordered, m.duration, inFlightBytes} {
+	for _, collector := range []prometheus.Collector{m.requests, m.accepted, m.repeated, m.unordered, m.duration, inFlightBytes, waiting} {
 		errs = append(errs, registerer.Register(collector))
 	}
 	return m, errors.Join(errs...)

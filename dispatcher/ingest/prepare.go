@@ -16,6 +16,7 @@ import (
 // scratch is what one publish needs and the next can use again. Nothing of it is kept by the store or the engine.
 type scratch struct {
 	body     bodyBuffer
+	place    place
 	parser   parser
 	incoming []incoming
 	events   []store.NewEvent

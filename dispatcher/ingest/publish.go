@@ -34,10 +34,15 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, c call) (statu
 	s := h.scratch.Get().(*scratch)
 	s.body.account.tenant = c.tenant
 	defer func() {
+		s.place.give()
 		s.reset()
 		h.scratch.Put(s)
 	}()
 	if err := h.receive(w, r, c.tenant, &s.body, maxRequestBytes); err != nil {
+		return 0, err
+	}
+	s.place = place{pool: h.places, tenant: c.tenant, size: placesOf(len(s.body.bytes))}
+	if err := s.place.take(r.Context()); err != nil {
 		return 0, err
 	}
 	if h.options.Terms != nil {
@@ -50,10 +55,14 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, c call) (statu
 	if err := s.prepare(r.Context(), table, h.filters, r.Header); err != nil {
 		return 0, err
 	}
+	if err := s.place.take(r.Context()); err != nil { // filters gave it back
+		return 0, err
+	}
 	if err := h.admit(s); err != nil {
 		return 0, err
 	}
 	accepted, err := h.appendEvents(r.Context(), s, batch)
+	s.place.give()
 	if err != nil {
 		return 0, err
 	}

@@ -60,14 +60,14 @@ func newLanes() lanes {
 func (l *lane) acquire(ctx context.Context, source string) error {
 	ctx, cancel := context.WithTimeout(ctx, reviewWait)
 	defer cancel()
-	if err := l.Acquire(ctx, source); err != nil {
+	if err := l.Acquire(ctx, source, 1); err != nil {
 		return err
 	}
 	if l.rate == nil {
 		return nil
 	}
 	if err := l.rate.Wait(ctx); err != nil {
-		l.Release(source)
+		l.Release(source, 1)
 		return err
 	}
 	return nil
@@ -185,7 +185,7 @@ func (k *Kubernetes) review(ctx context.Context, q *question) outcome {
 	}
 	err := q.lane.acquire(ctx, q.source)
 	if err == nil {
-		defer q.lane.Release(q.source)
+		defer q.lane.Release(q.source, 1)
 	}
 	if known && !probe && k.reach.isLost() { // while this one waited
 		return outcome{reply: unreachable, err: errLost}

@@ -84,7 +84,7 @@ func (f *filters) decide(ctx context.Context, s *scratch, m *match, in *incoming
 	defer account.drop(parsed)
 	variables := expression.Variables{Event: expression.NewEvent(in.id, string(in.eventType), in.timestamp, in.data, in.previous)}
 	e := evaluation{
-		filters: f, scratch: s, in: in, turn: turn{filters: f, tenant: account.tenant},
+		filters: f, scratch: s, in: in, turn: turn{filters: f, tenant: account.tenant, place: &s.place},
 		published: routing.Published{Variables: &variables, Type: in.eventType, Now: now, Resource: s.parser.resourceOf(in)},
 	}
 	err := e.run(ctx, m)

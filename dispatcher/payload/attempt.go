@@ -255,10 +255,10 @@ func (a *attempt) judge(ctx context.Context, answer *egress.Answer, result *egre
 // evaluate runs f in a place, with the memory that evaluations hold charged beside the given bytes.
 func (a *attempt) evaluate(ctx context.Context, bytes int64, f func() error) error {
 	tenant := a.memory.tenant
-	if err := a.sender.turns.Acquire(ctx, tenant); err != nil {
+	if err := a.sender.turns.Acquire(ctx, tenant, 1); err != nil {
 		return err
 	}
-	defer a.sender.turns.Release(tenant)
+	defer a.sender.turns.Release(tenant, 1)
 	account := account{budget: a.memory.budget, tenant: tenant}
 	if err := account.holdOver(ctx, bytes+evaluationBytes); err != nil {
 		return err
