@@ -141,7 +141,7 @@ func runTenantsMixed(ctx context.Context, b *bench, m *measured) error {
 	if err != nil {
 		return err
 	}
-	l := s.newLoad(0, tenants, 2, b.share(400_000, 40_000)/tenants*tenants, tenants, 10)
+	l := s.newLoad(0, tenants, 2, b.share(8_000_000, 800_000)/tenants*tenants, tenants, 10) // more than can be accepted meanwhile
 	stop, err := s.beside(ctx, l, closed)
 	if err != nil {
 		return err

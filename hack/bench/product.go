@@ -50,6 +50,7 @@ type endpoint struct {
 	behaviour string
 	closed    bool   // nobody listens
 	retry     string // of spec.retry, in YAML; the default if empty
+	spec      string // a further line of the spec, in YAML
 }
 
 // newProduct writes manifests of as many groups of endpoints, a namespace each, and starts a dispatcher on them.
@@ -86,6 +87,7 @@ spec:
   events: ["*"]
   signing: {secretRef: {name: signing, key: key}}
   retry: {%s}
+  %s
 ---
 `
 
@@ -107,7 +109,7 @@ func (p *product) writeManifests(groups int, endpoints func(int) []endpoint) err
 			if e.closed {
 				address = closed
 			}
-			fmt.Fprintf(&text, subscriptionManifest, number, namespace, address, e.behaviour, number, e.retry)
+			fmt.Fprintf(&text, subscriptionManifest, number, namespace, address, e.behaviour, number, e.retry, e.spec)
 			number++
 		}
 		if err := os.WriteFile(filepath.Join(p.dir, "manifests", namespace+".yaml"), text.Bytes(), 0o600); err != nil {
