@@ -184,5 +184,7 @@ deploy: ## Install everything, with IMAGE, by tag or by digest
 .PHONY: undeploy
 undeploy: ## Remove everything, and with it the events that wait in the namespace's dispatchers
 	-$(KUBECTL) delete --ignore-not-found --all-namespaces --all webhookdispatchers
+	$(KUBECTL) delete --ignore-not-found -l app.kubernetes.io/managed-by=eventflow-manager apiservices
+	$(KUBECTL) delete --ignore-not-found clusterrolebindings eventflow-deliveries-api eventflow-dispatcher-deliveries
 	$(KUBECTL) delete --ignore-not-found -k config/default
 	$(KUBECTL) delete --ignore-not-found -l app.kubernetes.io/managed-by=eventflow-manager clusterrolebindings

@@ -18,6 +18,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/controllers/announce"
+	"github.com/clinikapi/eventflow/controllers/deliveriesapi"
 	"github.com/clinikapi/eventflow/controllers/dispatcher"
 	"github.com/clinikapi/eventflow/controllers/metrics"
 	"github.com/clinikapi/eventflow/controllers/routes"
@@ -161,15 +162,26 @@ func addControllers(ctx context.Context, mgr ctrl.Manager, o Options, image disp
 	if err := (&routes.Reconciler{Client: mgr.GetClient(), Tables: tables}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("add the controller of routing tables: %w", err)
 	}
+	if o.DeliveriesAPI && scope != nil {
+		return errors.New("--deliveries-api registers an API with the whole cluster, and --namespaces keeps the manager to Roles: use one of them")
+	}
 	d := &dispatcher.Reconciler{
 		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Image: image,
 		Grants: dispatcher.NewGrants(mgr.GetClient(), o.Namespace), Namespaces: scope.namespaces(),
+		DeliveriesAPI: o.DeliveriesAPI,
 	}
 	if o.DispatcherImage == "" { // the image is the manager's own
 		d.Version = o.Version
 	}
 	if err := d.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("add the controller of dispatchers: %w", err)
+	}
+	err = (&deliveriesapi.Reconciler{
+		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Allowed: o.DeliveriesAPI, Home: o.Namespace, Scoped: scope != nil,
+		Timing: o.DeliveriesTiming, Dial: o.DialDeliveries,
+	}).SetupWithManager(mgr)
+	if err != nil {
+		return fmt.Errorf("add the controller of the deliveries API: %w", err)
 	}
 	if err := addStatuses(mgr, o, tables); err != nil {
 		return err

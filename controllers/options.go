@@ -1,9 +1,13 @@
 package controllers
 
 import (
+	"context"
+	"net"
 	"os"
 
 	"github.com/go-logr/logr"
+
+	"github.com/clinikapi/eventflow/controllers/deliveriesapi"
 )
 
 // DefaultNamespace is where config/default installs the manager.
@@ -33,6 +37,13 @@ type Options struct {
 	CreateDefaultDispatcher bool
 	// DefaultDispatcherNamespace is where it is created; "" is Namespace.
 	DefaultDispatcherNamespace string
+	// DeliveriesAPI lets a dispatcher that asks for it serve the deliveries API, which is registered with the cluster. It needs
+	// the rights of config/components/deliveries-api.
+	DeliveriesAPI bool
+	// DeliveriesTiming is how often that is looked at, for tests; the zero value is how it should be.
+	DeliveriesTiming deliveriesapi.Timing
+	// DialDeliveries connects to a dispatcher's Service, for tests; nil dials it.
+	DialDeliveries func(ctx context.Context, network, address string) (net.Conn, error)
 	// SecretLabel is key=value: subscriptions may name Secrets with this label only; "" lets them name any.
 	SecretLabel string
 	// Logger takes what the manager has to say.

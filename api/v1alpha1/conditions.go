@@ -25,6 +25,9 @@ const (
 	ConditionAvailable = "Available"
 	// ConditionStoreReady reports whether a WebhookDispatcher's store takes events, as its pods say.
 	ConditionStoreReady = "StoreReady"
+	// ConditionDeliveriesAPIReady of a WebhookDispatcher is True while the cluster serves its deliveries as Kubernetes
+	// resources; it is there if spec.deliveriesAPI asks for it.
+	ConditionDeliveriesAPIReady = "DeliveriesAPIReady"
 )
 
 // The condition types by which kstatus, and so Flux and others, tell an object that is in progress from one that failed.
@@ -101,4 +104,18 @@ const (
 	ReasonStoreDamaged        = "StoreDamaged"        // a file or a record of the embedded store cannot be read
 	ReasonStoreNewer          = "StoreNewer"          // a newer Event Flow wrote the embedded store
 	ReasonStoreNotOpen        = "StoreNotOpen"        // the embedded store cannot be opened for another reason, such as permissions
+)
+
+// Reasons of DeliveriesAPIReady, beside Suspended, Pending and NamespaceNotGranted.
+const (
+	ReasonServed               = "Served"               // the API is registered, and the API server reaches it
+	ReasonRegistering          = "Registering"          // registered just now: the API server has not said yet that it reaches it
+	ReasonDeliveriesAPIOff     = "DeliveriesAPIOff"     // the manager runs without --deliveries-api
+	ReasonRightsMissing        = "RightsMissing"        // the manager runs without config/components/deliveries-api
+	ReasonServedByAnother      = "ServedByAnother"      // an older dispatcher asks for it, too
+	ReasonRegisteredByOthers   = "RegisteredByOthers"   // the APIService is somebody else's, and stays as it is
+	ReasonCertificatePending   = "CertificatePending"   // its certificate is not made yet
+	ReasonUnreachable          = "Unreachable"          // the API server does not reach the dispatcher's pods
+	ReasonCertificateNotServed = "CertificateNotServed" // the pods answer, and not with the manager's certificate
+	ReasonTerminating          = "Terminating"          // the namespace of the dispatcher, or of the manager, is being deleted
 )

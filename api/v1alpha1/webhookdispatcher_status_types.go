@@ -18,7 +18,7 @@ type WebhookDispatcherStatus struct {
 	// +kubebuilder:validation:Minimum=1
 	SettingsGeneration int64 `json:"settingsGeneration,omitempty"`
 
-	// conditions are Accepted, Available, StoreReady and Ready. Reconciling and Stalled are there only while they are True: the
+	// conditions are Accepted, Available, StoreReady and Ready, and DeliveriesAPIReady if the spec asks for that API. Reconciling and Stalled are there only while they are True: the
 	// dispatcher does not run as its spec says yet, or will not until someone changes something.
 	// +optional
 	// +listType=map

@@ -187,6 +187,12 @@ var dispatcherRules = map[string]rule{
 			"spec: {template: {tolerations: " + list(65, "{key: 'k%d'}") + "}}": "spec.template.tolerations … must have at most 64 items",
 		},
 	},
+	"deliveries API": {
+		good: []string{"spec: {deliveriesAPI: {enabled: true}}", "spec: {deliveriesAPI: {}, ingest: {authentication: None}}"},
+		bad: map[string]string{
+			"spec: {deliveriesAPI: {enabled: true}, ingest: {authentication: None}}": "the deliveries API asks the API server who may read: it needs spec.ingest.authentication Kubernetes",
+		},
+	},
 	"access mode": {
 		good: []string{"spec: {store: {embedded: {accessMode: ReadWriteOnce}}}", "spec: {store: {embedded: {accessMode: ReadWriteOncePod}}}"},
 		bad:  map[string]string{"spec: {store: {embedded: {accessMode: ReadWriteMany}}}": "spec.store.embedded.accessMode: Unsupported value"},

@@ -8,6 +8,7 @@ import (
 // WebhookDispatcherSpec is the wanted state of a WebhookDispatcher.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.store) || !has(self.store.embedded) || !has(self.replicas) || self.replicas <= 1",message="the embedded store works with at most one replica"
+// +kubebuilder:validation:XValidation:rule="!has(self.deliveriesAPI) || !has(self.deliveriesAPI.enabled) || !self.deliveriesAPI.enabled || !has(self.ingest) || !has(self.ingest.authentication) || self.ingest.authentication == 'Kubernetes'",message="the deliveries API asks the API server who may read: it needs spec.ingest.authentication Kubernetes"
 type WebhookDispatcherSpec struct {
 	// replicas is how many pods share the work, at most one with the embedded store; 0 stops delivery and publishing, and
 	// keeps the store. Leave it out where an autoscaler sets it.
@@ -37,6 +38,12 @@ type WebhookDispatcherSpec struct {
 	// +optional
 	// +kubebuilder:default={}
 	Ingest Ingest `json:"ingest,omitzero"`
+
+	// deliveriesAPI serves this dispatcher's deliveries as Kubernetes resources of deliveries.webhooks.clinikapi.com. A change
+	// replaces the pods.
+	// +optional
+	// +kubebuilder:default={}
+	DeliveriesAPI DeliveriesAPI `json:"deliveriesAPI,omitzero"`
 
 	// egress is what deliveries may reach. A change takes effect while the pods run.
 	// +optional
@@ -214,6 +221,15 @@ type Ingest struct {
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('0s') && duration(self) <= duration('5m')",message="must be a duration from 0s to 5m, written like 90s"
 	OutageGrace *metav1.Duration `json:"outageGrace,omitempty"`
+}
+
+// DeliveriesAPI is whether a dispatcher's deliveries are served as Kubernetes resources.
+type DeliveriesAPI struct {
+	// enabled asks the manager to register the API with the cluster, once it answers. The manager must run with
+	// --deliveries-api. Of several dispatchers that ask, the oldest serves.
+	// +optional
+	// +kubebuilder:default=false
+	Enabled *bool `json:"enabled,omitempty"`
 }
 
 // Egress is what deliveries may reach. Public addresses are allowed, private and special ones (RFC 6890) are not; ports 80,

@@ -27,7 +27,9 @@ type observation struct {
 	version    string                        // of Event Flow that the pods are to run; "" if that is not known
 	grant      string                        // how to let the manager make dispatchers here, "" if it may
 	settings   int64                         // the generation that the settings of now came with; 0 if that is the dispatcher's
-	renewing   bool                          // the volume, which never held an event, is being replaced
+	// certificateMissing keeps the pods as they are: they could not start.
+	certificateMissing bool
+	renewing           bool // the volume, which never held an event, is being replaced
 }
 
 // decided are the types of the conditions that decide returns. Those that it leaves out are to be removed.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/spelling"
 	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/controllers/names"
 )
 
 // connectionAnnotation on a pod is the version of the Secrets that it connects by: a change of one rolls the pods,
@@ -162,6 +163,9 @@ func (r *Reconciler) connecting(ctx context.Context, secret client.Object) []rec
 
 func connects(d *v1alpha1.WebhookDispatcher, secret string) bool {
 	if name, _ := keySecret(d); encrypts(d) && name == secret {
+		return true
+	}
+	if AsksForDeliveries(d) && names.Deliveries(d.Name) == secret { // somebody may have changed or deleted the certificate
 		return true
 	}
 	postgres := d.Spec.Store.Postgres

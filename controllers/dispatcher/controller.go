@@ -55,6 +55,10 @@ type Reconciler struct {
 	Grants *Grants
 	// Namespaces are those that the manager works on, with Roles alone; none if it works on all.
 	Namespaces []string
+	// DeliveriesAPI lets dispatchers that ask for it serve the deliveries API.
+	DeliveriesAPI bool
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
 
 	watches *watches
 }
@@ -77,12 +81,13 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	)
 }
 
-// statusChanged reports whether the pods have something else to say, or their count changed: what was written from an older
+// statusChanged reports whether the pods have something else to say, their count changed, or the deliveries API came or went: what was written from an older
 // cache is made good when the cache shows it. The rest of the status is the manager's own.
 func statusChanged(e event.UpdateEvent) bool {
 	older, newer := &e.ObjectOld.(*v1alpha1.WebhookDispatcher).Status, &e.ObjectNew.(*v1alpha1.WebhookDispatcher).Status
 	return older.Store != newer.Store || older.Volume != newer.Volume || older.Version != newer.Version ||
-		older.SettingsGeneration != newer.SettingsGeneration || !ptr.Equal(older.Replicas, newer.Replicas)
+		older.SettingsGeneration != newer.SettingsGeneration ||
+		deliveriesRegistered(e.ObjectOld.(*v1alpha1.WebhookDispatcher)) != deliveriesRegistered(e.ObjectNew.(*v1alpha1.WebhookDispatcher)) || !ptr.Equal(older.Replicas, newer.Replicas)
 }
 
 // Reconcile brings what one WebhookDispatcher becomes, and its status, up to date.
@@ -114,6 +119,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 
 // carryOut makes what a dispatcher becomes, where the manager may.
 func (r *Reconciler) carryOut(ctx context.Context, d *v1alpha1.WebhookDispatcher) (reconcile.Result, error) {
+	r.settleDeliveries(d)
 	o, err := r.observe(ctx, d)
 	if err != nil {
 		return reconcile.Result{}, err
@@ -126,7 +132,9 @@ func (r *Reconciler) carryOut(ctx context.Context, d *v1alpha1.WebhookDispatcher
 	if o.renewing {
 		return reconcile.Result{RequeueAfter: renewalAwaited}, r.updateStatus(ctx, o)
 	}
-	applyErr := errors.Join(r.ensureKey(ctx, d), r.apply(ctx, &o))
+	again, certificateErr := r.ensureCertificate(ctx, d)
+	o.certificateMissing = certificateErr != nil
+	applyErr := errors.Join(certificateErr, r.ensureKey(ctx, d), r.apply(ctx, &o), r.removeDeliveries(ctx, d))
 	// As it is now: an older one would say that what was just applied is up already.
 	if o.deployment, err = r.deployment(ctx, d); err != nil {
 		return reconcile.Result{}, errors.Join(applyErr, err)
@@ -134,6 +142,9 @@ func (r *Reconciler) carryOut(ctx context.Context, d *v1alpha1.WebhookDispatcher
 	result := reconcile.Result{}
 	if o.fixed != "" {
 		result.RequeueAfter = growAgain
+	}
+	if until := again.Sub(r.now()); !again.IsZero() && (result.RequeueAfter == 0 || until < result.RequeueAfter) {
+		result.RequeueAfter = max(until, time.Second)
 	}
 	return result, errors.Join(applyErr, r.updateStatus(ctx, o))
 }

@@ -46,7 +46,8 @@ func objects(o observation, image Image) ([]object, error) {
 		object{kind: "Service", name: name, configuration: service(d)},
 		object{kind: "PodDisruptionBudget", name: name, configuration: podDisruptionBudget(d)},
 	)
-	if keepsVolume(d) {
+	result = append(result, deliveriesService(d)...)
+	if keepsVolume(d) || o.certificateMissing {
 		return result, nil
 	}
 	version := o.connection.version

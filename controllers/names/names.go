@@ -43,6 +43,10 @@ const (
 	StatusRole = "eventflow-dispatcher-status"
 	// AuthRole allows to ask who publishes, and whether they may.
 	AuthRole = "eventflow-dispatcher-auth"
+	// DeliveriesRole allows to read how kube-apiserver names the users of an aggregated API. A dispatcher that serves the
+	// deliveries API is bound to it. Its ClusterRoleBinding, of the same name, is installed if the manager may register that
+	// API, and owns what the manager registers.
+	DeliveriesRole = "eventflow-dispatcher-deliveries"
 	// NamespaceRole allows the manager to make dispatchers in the namespaces in which it is bound to the manager.
 	NamespaceRole = "eventflow-dispatcher-namespace"
 	// TenantRole allows a manager with Roles alone to work on the subscriptions of the namespaces in which it is bound to the
@@ -55,6 +59,9 @@ func Workload(dispatcher string) string { return "eventflow-dispatcher-" + dispa
 
 // Claim is the name of the PersistentVolumeClaim that holds a dispatcher's embedded store.
 func Claim(dispatcher string) string { return Workload(dispatcher) + "-store" }
+
+// Deliveries is the name of the Service of a dispatcher's deliveries API, and of the Secret with its certificate.
+func Deliveries(dispatcher string) string { return "eventflow-deliveries-" + dispatcher }
 
 // Labels are the labels of an object that is made for a dispatcher.
 func Labels(component string, dispatcher client.ObjectKey) map[string]string {
