@@ -181,6 +181,7 @@ func TestAnotherNamespace(t *testing.T) {
 func TestComponents(t *testing.T) {
 	for text, want := range map[string]string{
 		"resources: [%[1]s/default]\ncomponents: [%[1]s/components/no-default-dispatcher]": "--create-default-dispatcher=false",
+		"resources: [%[1]s/default]\ncomponents: [%[1]s/components/deliveries-api]":        "--deliveries-api",
 		"namespace: clinic-a\ncomponents: [%s/components/dispatcher-namespace]":            "namespace: clinic-a",
 		"namespace: clinic-a\ncomponents: [%s/components/tenant-namespace]":                "namespace: clinic-a",
 		"resources: [%s/namespaced]": "--namespaces=$(POD_NAMESPACE)",

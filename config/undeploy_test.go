@@ -6,6 +6,21 @@ import (
 	"testing"
 )
 
+// registered is what the manager makes for the deliveries API.
+const registered = `
+apiVersion: apiregistration.k8s.io/v1
+kind: APIService
+metadata:
+  name: v1alpha1.deliveries.webhooks.clinikapi.com
+  labels: {app.kubernetes.io/managed-by: eventflow-manager}
+spec:
+  group: deliveries.webhooks.clinikapi.com
+  version: v1alpha1
+  groupPriorityMinimum: 1000
+  versionPriority: 10
+  service: {namespace: eventflow-system, name: eventflow-deliveries-default}
+`
+
 // testUndeploy removes what was installed, although no manager runs that would take back what it made for dispatchers.
 func testUndeploy(t *testing.T) {
 	// What earlier versions made for each dispatcher has the manager's label.
@@ -20,6 +35,10 @@ func testUndeploy(t *testing.T) {
 		kubectl(t, "create", "clusterrolebinding", binding, "--clusterrole=eventflow-dispatcher-status", "--user=x")
 	}
 	kubectl(t, "label", "clusterrolebinding", made, label)
+	// And what it registered: it would keep namespaces from being deleted.
+	if output, err := runKubectl(t, registered, "apply", "-f", "-"); err != nil {
+		t.Fatal(output)
+	}
 	for range 2 { // the second time, nothing is there
 		// No controller runs that would finish the deletion of a namespace.
 		use := "KUBECTL=" + environment.ControlPlane.KubectlPath + " --kubeconfig=" + kubeconfig + " --wait=false"
@@ -27,6 +46,9 @@ func testUndeploy(t *testing.T) {
 			t.Fatalf("%v\n%s", err, output)
 		}
 		kubectl(t, "wait", "--for=delete", "--timeout=60s", "crd", "webhookdispatchers.webhooks.clinikapi.com", "webhooksubscriptions.webhooks.clinikapi.com")
+	}
+	if left := kubectl(t, "get", "apiservices", "-o", "name"); strings.Contains(left, "deliveries.webhooks") {
+		t.Errorf("the deliveries API is still registered: %s", left)
 	}
 	left := kubectl(t, "get", "clusterroles,clusterrolebindings", "-o", "name")
 	for line := range strings.Lines(left) {

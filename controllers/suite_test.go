@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -83,6 +84,8 @@ func runWithServer(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	// To the endpoints of a Service, as there is nothing here that leads there from its address.
+	environment.ControlPlane.GetAPIServer().Configure().Set("enable-aggregator-routing", "true")
 	restConfig, err = environment.Start()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "start the API server (KUBEBUILDER_ASSETS must name a folder with etcd and kube-apiserver): %v\n", err)
@@ -142,8 +145,8 @@ func authorize() error {
 	if err := api.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: controllers.DefaultNamespace}}); err != nil {
 		return err
 	}
-	for _, file := range []string{"service_account.yaml", "role.yaml", "role_binding.yaml"} {
-		text, err := os.ReadFile(filepath.Join("..", "config", "rbac", file))
+	for _, file := range []string{"rbac/service_account.yaml", "rbac/role.yaml", "rbac/role_binding.yaml", "components/deliveries-api/bindings.yaml"} {
+		text, err := os.ReadFile(filepath.Join("..", "config", filepath.FromSlash(file)))
 		if err != nil {
 			return err
 		}
@@ -200,7 +203,8 @@ func unusedRights(log rights.Log) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	unused := rights.Unused(append(roles[managerUser], roles[namespaceRole]...), used, held)
+	given := slices.Concat(roles[managerUser], roles[namespaceRole], roles[deliveriesNamespaceRole], roles["eventflow-deliveries-api"])
+	unused := rights.Unused(given, used, held)
 	if used, err = log.Used(aloneUser); err != nil {
 		return nil, err
 	}

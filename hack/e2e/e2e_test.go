@@ -128,6 +128,7 @@ func TestEndToEnd(t *testing.T) {
 		{"a stranger is refused", refuseStranger},
 		{"an event arrives", deliver},
 		{"a restart loses nothing", restart},
+		{"deliveries in kubectl", func(c *cluster) { deliveriesInKubectl(c, image) }},
 		{"remove", func(c *cluster) { remove(c, before) }},
 		{"the chart in any order", func(c *cluster) { inAnyOrder(c, image, before) }},
 	} {
