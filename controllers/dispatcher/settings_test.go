@@ -69,6 +69,7 @@ var classified = map[string]struct {
 	"limits.attemptsInFlight": {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Limits.AttemptsInFlight = 5 }},
 	"limits.connections":      {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Limits.Connections = 50 }},
 	"limits.memory":           {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Limits.Memory = resource.MustParse("1Gi") }},
+	"deliveriesAPI.enabled":   {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.DeliveriesAPI.Enabled = ptr.To(true) }},
 	"eventResources":          {bySettings, func(s *v1alpha1.WebhookDispatcherSpec) { s.EventResources = []string{"lab-order"} }},
 	"service.":                {apart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Service.Annotations = map[string]string{"a": "b"} }},
 	"template.":               {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Template.Annotations = map[string]string{"a": "b"} }},
