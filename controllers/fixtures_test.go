@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,17 +20,28 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/controllers"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
+	"github.com/clinikapi/eventflow/test/rights"
 )
 
 // patience is how long anything may take on a busy machine.
 const patience = 2 * time.Minute
 
-// eventually polls until check returns nil, and fails the test with its last error if that takes too long.
+// The looks of eventually come at longer and longer intervals, so that tests which wait leave the processors to what they wait for.
+const (
+	firstLook  = 20 * time.Millisecond
+	rarestLook = 100 * time.Millisecond
+)
+
+// eventually looks until check returns nil, and fails the test with its last error if that takes too long.
 func eventually(t *testing.T, check func(ctx context.Context) error) {
 	t.Helper()
 	last := error(nil)
-	err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	backoff := wait.Backoff{Duration: firstLook, Factor: 1.3, Steps: math.MaxInt32, Cap: rarestLook}
+	err := backoff.DelayFunc().Until(ctx, true, false, func(ctx context.Context) (bool, error) {
 		err := check(ctx)
 		if err != nil && (ctx.Err() == nil && !strings.Contains(err.Error(), "rate limiter") || last == nil) {
 			last = err // and not that there is no time left
@@ -73,7 +87,24 @@ func namespace(t *testing.T) string {
 	if err := bind(t.Context(), "ClusterRole", namespaceRole, ns); err != nil {
 		t.Fatal(err)
 	}
+	granted(t, ns)
 	return ns
+}
+
+// granted waits until the manager's RoleBindings in a namespace are in force. A manager that finds no rights there looks again after
+// 10 s, and nearly every test would wait for that.
+func granted(t *testing.T, namespace string) {
+	t.Helper()
+	eventually(t, func(ctx context.Context) error {
+		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+			User:               rights.ServiceAccount(controllers.DefaultNamespace, managerUser),
+			ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: namespace, Verb: "patch", Group: rbacv1.GroupName, Resource: "roles"},
+		}}
+		if err := api.Create(ctx, review); err != nil || !review.Status.Allowed {
+			return fmt.Errorf("the manager may nothing in %s: %w", namespace, err)
+		}
+		return nil
+	})
 }
 
 // namespaceRole is what the manager needs in the namespace of a dispatcher.

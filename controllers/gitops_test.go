@@ -79,8 +79,8 @@ spec:
 	}
 	d, sub := in(ns, "main", &v1alpha1.WebhookDispatcher{}), in(ns, "billing", &v1alpha1.WebhookSubscription{})
 	become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
-	become(t, sub, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
 	program(t, sub)
+	become(t, sub, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
 	become(t, sub, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonReady)
 	for kind, manifest := range manifests {
 		dry := applied(t, manifest, client.DryRunAll)
@@ -337,6 +337,7 @@ func TestSecretLabel(t *testing.T) {
 	dispatcher(t, ns)
 	key := secret(t, ns, "key", map[string]string{"current": signingKey})
 	sub := create(t, subscription(ns, "billing"))
+	program(t, sub) // so that nothing waits for a dispatcher
 	c := become(t, sub, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonSecretNotAllowed)
 	if !strings.Contains(c.Message, "hooks.example.com/allowed=true") {
 		t.Errorf("message %q does not name the label", c.Message)
@@ -360,6 +361,7 @@ func TestInstallNamespace(t *testing.T) {
 	tenant := foreign(t)
 	secret(t, tenant, "key", map[string]string{"current": signingKey})
 	sub := create(t, subscription(tenant, "billing", func(s *v1alpha1.WebhookSubscription) { s.Spec.DispatcherRef = v1alpha1.DispatcherReference{} }))
+	program(t, sub)
 	become(t, sub, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
 	eventually(t, func(ctx context.Context) error { // its shard is in the manager's namespace
 		shard := routing.ShardName("default", routing.ShardOf(string(sub.UID)))

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -63,17 +64,17 @@ func (r *requests) forget() {
 	clear(r.count)
 }
 
-// settled waits until the manager has asked nothing in a namespace for two seconds' worth of looks.
+// settled waits until the manager has asked nothing in a namespace for two seconds.
 func settled(t *testing.T, namespace string) {
 	t.Helper()
-	last, same := -1, 0
+	last, since := -1, time.Time{}
 	eventually(t, func(context.Context) error {
 		reads, _ := asked.of(http.MethodGet, namespace, "")
 		writes, _ := asked.of("", namespace, "")
-		if same++; reads+writes != last {
-			last, same = reads+writes, 0
+		if reads+writes != last {
+			last, since = reads+writes, time.Now()
 		}
-		if same < 100 {
+		if time.Since(since) < 2*time.Second {
 			return errors.New("it is still asking")
 		}
 		return nil

@@ -154,6 +154,7 @@ func TestSecretTakesEffect(t *testing.T) {
 	ns := namespace(t)
 	dispatcher(t, ns)
 	sub := create(t, subscription(ns, "billing"))
+	program(t, sub)
 	become(t, sub, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonSecretNotFound)
 
 	key := secret(t, ns, "key", map[string]string{"other": "x"})
@@ -241,6 +242,7 @@ func TestNamespaceSelector(t *testing.T) {
 	})
 	secret(t, ns, "key", map[string]string{"current": signingKey})
 	sub := create(t, subscription(ns, "billing"))
+	program(t, sub)
 	become(t, sub, v1alpha1.ConditionAccepted, metav1.ConditionFalse, v1alpha1.ReasonNamespaceNotSelected)
 
 	object := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}

@@ -44,7 +44,25 @@ var (
 
 const testImage = "registry.example.com/eventflow:test"
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := waitTogether(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(run(m))
+}
+
+// waitTogether lets more tests run at the same time than there are processors, unless a flag says how many: nearly all that they do
+// is to wait for the API server and the manager.
+func waitTogether() error {
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if given {
+		return nil
+	}
+	return flag.Set("test.parallel", "6")
+}
 
 func run(m *testing.M) int {
 	code := runWithServer(m)
