@@ -183,8 +183,8 @@ func TestOneRateLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		defer cancel()
 		_, err = clients.Reviews.Tokens.Create(ctx, &authenticationv1.TokenReview{}, metav1.CreateOptions{})
+		cancel()
 		if limited := err != nil && strings.Contains(err.Error(), "rate limiter"); limited != wantLimit {
 			t.Errorf("with a rate of %v: %v", qps, err)
 		}
