@@ -256,11 +256,11 @@ func secretText(random *rand.Rand) string {
 	return string(text)
 }
 
-// TestListTypes lists the 42 types, and a site's own.
+// TestListTypes lists the 42 types, a site's own, and the operational ones.
 func TestListTypes(t *testing.T) {
 	t.Parallel()
 	out, err := call(t, "", "--list-types", "--event-resource", "claim")
-	if lines := strings.Fields(out); err != nil || len(lines) != 45 || lines[0] != "patient.created" || lines[44] != "claim.deleted" {
+	if lines := strings.Fields(out); err != nil || len(lines) != 50 || lines[0] != "patient.created" || lines[44] != "claim.deleted" || lines[49] != "eventflow.key.rotated" {
 		t.Errorf("got %v, %v", lines, err)
 	}
 }
