@@ -165,10 +165,12 @@ func TestEachCheckFinds(t *testing.T) {
 		"a volume that grows": {func(in *Installation) {
 			in.Dispatchers[0].Spec.Store.Embedded.Size, in.Classes[0].AllowVolumeExpansion = resource.MustParse("20Gi"), ptr.To(true)
 		}, "storage", Warning, "PersistentVolumeClaim eventflow-system/eventflow-dispatcher-default-store", "growing to 20Gi", "describe pvc"},
-		"no Pod Security":                  {func(in *Installation) { in.Namespaces[0].Labels = nil }, "podsecurity", Note, "Namespace eventflow-system", "held to nothing", "kubectl label namespace eventflow-system"},
-		"a certificate that ended":         {tls(now.Add(-time.Minute)), "certificates", Failed, "Secret eventflow-system/tls", "ended on 2026-01-15", "renew it"},
-		"a certificate that ends":          {tls(now.Add(50 * time.Hour)), "certificates", Warning, "Secret eventflow-system/tls", "ends in 2 days", "renew it"},
-		"a subscription that is suspended": {func(in *Installation) { in.Subscriptions[0].Status.Conditions[0].Reason = v1alpha1.ReasonSuspended }, "subscriptions", Note, "WebhookSubscription clinic-a/billing", "suspended", `kubectl -n clinic-a patch webhooksubscription/billing --type=merge -p '{"spec":{"suspend":false}}'`},
+		"no Pod Security":                          {func(in *Installation) { in.Namespaces[0].Labels = nil }, "podsecurity", Note, "Namespace eventflow-system", "held to nothing", "kubectl label namespace eventflow-system"},
+		"a certificate that ended":                 {tls(now.Add(-time.Minute)), "certificates", Failed, "Secret eventflow-system/tls", "ended on 2026-01-15", "renew it"},
+		"a certificate that ends":                  {tls(now.Add(50 * time.Hour)), "certificates", Warning, "Secret eventflow-system/tls", "ends in 2 days", "renew it"},
+		"a subscription whose change was not seen": {func(in *Installation) { in.Subscriptions[0].Generation = 2 }, "subscriptions", Waiting, "WebhookSubscription clinic-a/billing", "NotSeen", "logs deployment/eventflow-manager"},
+		"a dispatcher whose change was not seen":   {func(in *Installation) { in.Dispatchers[0].Generation = 2 }, "dispatchers", Waiting, "WebhookDispatcher eventflow-system/default", "NotSeen", "logs deployment/eventflow-manager"},
+		"a subscription that is suspended":         {func(in *Installation) { in.Subscriptions[0].Status.Conditions[0].Reason = v1alpha1.ReasonSuspended }, "subscriptions", Note, "WebhookSubscription clinic-a/billing", "suspended", `kubectl -n clinic-a patch webhooksubscription/billing --type=merge -p '{"spec":{"suspend":false}}'`},
 		"an endpoint that fails": {func(in *Installation) {
 			in.Subscriptions[0].Status.Conditions = append(in.Subscriptions[0].Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionEndpointHealthy, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonCircuitOpen})
 		}, "subscriptions", Warning, "WebhookSubscription clinic-a/billing", "EndpointHealthy is False: CircuitOpen", "lastFailure"},
