@@ -54,10 +54,7 @@ func TestJudge(t *testing.T) {
 func TestLastLookIsNotLate(t *testing.T) {
 	t.Parallel()
 	h, timing, now := &history{}, Timing{}.complete(), began
-	for {
-		if h.judge(seen{registered: true, available: up}, now, timing) == remove {
-			break
-		}
+	for h.judge(seen{registered: true, available: up}, now, timing) != remove {
 		now = now.Add(probeTimeout)
 		now = now.Add(h.next(now, timing))
 	}

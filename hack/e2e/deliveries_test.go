@@ -15,7 +15,7 @@ const (
 // deliveriesInKubectl has the deliveries served as Kubernetes resources. It takes the pods away, and then the right to the API
 // while no manager runs: each time, a namespace can be deleted.
 func deliveriesInKubectl(c *cluster, image string) {
-	bindings := filepath.Join(c.root, "config/components/deliveries-api/bindings.yaml")
+	bindings := filepath.Join(c.root, "config", "components", "deliveries-api", "bindings.yaml")
 	c.kubectl("apply", "-f", bindings)
 	c.kubectl("--namespace="+system, "patch", "deployment/eventflow-manager", "--type=json", "--patch", withDeliveriesAPI)
 	c.rollout(system, "eventflow-manager")
