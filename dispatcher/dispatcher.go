@@ -71,6 +71,7 @@ type dispatcher struct {
 	reporter         *status.StoreReporter // nil without Kubernetes
 	encryption       *encryption           // nil if nothing is encrypted
 	programming      programming
+	revision         atomic.Int64 // of the table that every pod works by; 0 while there is none
 
 	failed  chan error         // a part that cannot go on says so
 	stop    context.CancelFunc // begins the stop
@@ -263,6 +264,9 @@ func (d *dispatcher) connect() (*kube.Clients, error) {
 			return nil, err
 		}
 		d.reporter.ShowVersion(d.Version)
+		if d.ProgrammedByRevision {
+			d.reporter.ShowRevision(d.programmedRevision)
+		}
 	}
 	return kube.New(config)
 }
@@ -271,7 +275,10 @@ func (d *dispatcher) connect() (*kube.Clients, error) {
 func (d *dispatcher) openAPI() error {
 	if d.statuses != nil {
 		d.status = status.New(d.store, d.statuses, d.engine.Owns, d.Logger.WithName("status"))
-		d.programming.use = d.status.Use
+		if d.ProgrammedByRevision {
+			d.status.ByRevision()
+		}
+		d.programming.use = d.programmed
 		d.programming.fleet, _ = d.below.(fleet)
 	}
 	var err error
@@ -332,7 +339,24 @@ func (d *dispatcher) requestFailed(key event.SubscriptionKey, failure payload.Fa
 func (d *dispatcher) taken(shard int) {
 	if d.status != nil {
 		d.status.Taken(shard)
+		d.reporter.Wake()
 	}
+}
+
+// programmed passes on that every pod works by a table.
+func (d *dispatcher) programmed(table *routing.Table) {
+	d.status.Use(table)
+	d.revision.Store(table.Revision)
+	d.reporter.Wake()
+}
+
+// programmedRevision is that of the table that every pod works by, 0 if another pod is to say it: one that has the lease of the
+// first shard does.
+func (d *dispatcher) programmedRevision() int64 {
+	if d.engine == nil || !d.engine.Owns(event.SubscriptionKey{}) { // the store may still be opened
+		return 0
+	}
+	return d.revision.Load()
 }
 
 // run delivers until ctx ends or a part fails, and then stops the parts from the outside in.

@@ -77,6 +77,9 @@ type Options struct {
 	// Settings is "kubernetes" if the settings that may change while the dispatcher runs come from its Secret in the cluster,
 	// in place of the options that say the same; "" if they are those options.
 	Settings string
+	// ProgrammedByRevision is set by managers that conclude from one report, the revision of the routing table that every pod works
+	// by, which subscriptions are programmed. For those of earlier versions that is said at each subscription.
+	ProgrammedByRevision bool
 	// Version is sent as the User-Agent's.
 	Version string
 	Logger  logr.Logger
@@ -102,6 +105,7 @@ func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Routes, "routes", "", "where subscriptions come from: kubernetes, or a folder of WebhookSubscription and Secret manifests (required)")
 	flags.StringVar(&o.Store, "store", "", "where events are kept: pebble:DIR, or postgres://USER:PASSWORD@HOST/DATABASE, which is better given as EVENTFLOW_STORE (required)")
 	flags.StringVar(&o.Settings, "settings", "", "kubernetes follows the settings that the manager writes for the dispatcher, in place of the flags for egress, events, quotas, retention and the outage grace")
+	flags.BoolVar(&o.ProgrammedByRevision, "programmed-by-revision", false, "report once by which revision of the routing table every pod works, for a manager that concludes from that which subscriptions are programmed; it sets EVENTFLOW_PROGRAMMED_BY_REVISION")
 	flags.StringVar(&o.StateDir, "state-dir", "", "folder that keeps the last good routing table; without, beside the embedded store")
 	flags.StringVar(&o.Listen, "listen", ":8080", "address of the publish API")
 	flags.StringVar(&o.OpsListen, "ops-listen", ":8081", "address of /healthz, /readyz and /metrics")

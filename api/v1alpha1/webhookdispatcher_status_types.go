@@ -18,6 +18,12 @@ type WebhookDispatcherStatus struct {
 	// +kubebuilder:validation:Minimum=1
 	SettingsGeneration int64 `json:"settingsGeneration,omitempty"`
 
+	// programmedRevision is the revision of the routing table that every live pod matches and delivers by. The pods set it, but for
+	// those of earlier versions, which set programmedGeneration of each subscription instead.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	ProgrammedRevision int64 `json:"programmedRevision,omitempty"`
+
 	// conditions are Accepted, Available, StoreReady and Ready, and DeliveriesAPIReady if the spec asks for that API. Reconciling and Stalled are there only while they are True: the
 	// dispatcher does not run as its spec says yet, or will not until someone changes something.
 	// +optional

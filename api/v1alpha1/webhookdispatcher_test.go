@@ -334,6 +334,10 @@ var dispatcherStatusRules = map[string]rule{
 		good: []string{"status: {settingsGeneration: 1}"},
 		bad:  map[string]string{"status: {settingsGeneration: 0}": "status.settingsGeneration … should be greater than or equal to 1"},
 	},
+	"programmedRevision": {
+		good: []string{"status: {programmedRevision: 1}"},
+		bad:  map[string]string{"status: {programmedRevision: 0}": "status.programmedRevision … should be greater than or equal to 1"},
+	},
 	"largestTenants": {
 		good: []string{
 			"status: {largestTenants: [{namespace: clinic-a, pendingDeliveries: 5, pendingBytes: 1000}]}",

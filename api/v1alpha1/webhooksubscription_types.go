@@ -397,8 +397,8 @@ type WebhookSubscriptionStatus struct {
 	// +kubebuilder:validation:Minimum=-1
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// programmedGeneration is the generation of the spec that every live pod of the dispatcher delivers by, as they say. It is
-	// unset while deliveries wait because the subscription is not accepted.
+	// programmedGeneration is the generation of the spec that every live pod of the dispatcher delivers by, as pods of earlier
+	// versions say. Those of this version say programmedRevision of the WebhookDispatcher instead: see the condition Programmed.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	ProgrammedGeneration int64 `json:"programmedGeneration,omitempty"`
@@ -409,7 +409,8 @@ type WebhookSubscriptionStatus struct {
 	// +kubebuilder:validation:MaxLength=512
 	Endpoint string `json:"endpoint,omitempty"`
 
-	// conditions are Accepted, Programmed and Ready, which the manager sets, and EndpointHealthy, which the dispatcher sets.
+	// conditions are Accepted, Programmed and Ready, which the manager sets, and EndpointHealthy, which the dispatcher sets once
+	// there was an attempt.
 	// Reconciling and Stalled are there only while they are True: the subscription is not Ready yet, or will not be until
 	// someone changes something.
 	// +optional

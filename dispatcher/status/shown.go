@@ -19,6 +19,8 @@ type shown struct {
 	conditions []metav1.Condition
 	rest       [16]byte
 	programmed int64     // generation
+	nothing    bool      // nobody has written anything
+	plain      bool      // it says no more than that nothing was attempted, and that nothing failed
 	pending    int64     // deliveries; -1 if that is not shown
 	total      int64     // of deliveries that the counts account for
 	next       time.Time // each write for deliveries moves it by writePause
@@ -26,7 +28,11 @@ type shown struct {
 
 // shownOf returns what a status looks like that this package wrote, or read.
 func shownOf(status v1alpha1.WebhookSubscriptionStatus) shown {
-	s := shown{conditions: status.Conditions, programmed: status.ProgrammedGeneration, pending: -1}
+	s := shown{
+		conditions: status.Conditions, programmed: status.ProgrammedGeneration, pending: -1,
+		nothing: len(status.Conditions) == 0 && status.Deliveries == nil && len(status.Retrying) == 0,
+		plain:   isPlain(status),
+	}
 	for i := range s.conditions {
 		c := &s.conditions[i]
 		c.Type, c.Reason, c.Message = unique.Make(c.Type).Value(), unique.Make(c.Reason).Value(), unique.Make(c.Message).Value()
@@ -42,7 +48,7 @@ func shownOf(status v1alpha1.WebhookSubscriptionStatus) shown {
 			}
 		}
 	}
-	status.Conditions = nil
+	status.Conditions, status.ProgrammedGeneration = nil, 0
 	text, err := json.Marshal(status)
 	if err != nil {
 		return s // plain data always has a text; if not, it is written again
@@ -52,9 +58,33 @@ func shownOf(status v1alpha1.WebhookSubscriptionStatus) shown {
 	return s
 }
 
+// isPlain reports whether a status holds nothing that its readers would not assume without it.
+func isPlain(status v1alpha1.WebhookSubscriptionStatus) bool {
+	for i := range status.Conditions {
+		if !isAssumed(&status.Conditions[i]) {
+			return false
+		}
+	}
+	d := status.Deliveries
+	if d == nil {
+		return len(status.Retrying) == 0
+	}
+	for _, n := range []*int64{d.Pending, d.Scheduled, d.Delivered, d.Retrying, d.Failed} {
+		if n != nil && *n != 0 {
+			return false
+		}
+	}
+	return d.OldestPendingTime == nil && d.NextScheduledTime == nil && d.LastDeliveredTime == nil && d.LastFailure == nil
+}
+
+// isAssumed reports whether a condition says the same as its absence.
+func isAssumed(c *metav1.Condition) bool {
+	return c.Reason == v1alpha1.ReasonNoAttempts || c.Reason == v1alpha1.ReasonEvaluated
+}
+
 // same reports whether two statuses are equal, transition times included.
 func (s shown) same(other shown) bool {
-	if s.rest != other.rest || len(s.conditions) != len(other.conditions) {
+	if s.programmed != other.programmed || s.rest != other.rest || len(s.conditions) != len(other.conditions) {
 		return false
 	}
 	for i := range s.conditions {

@@ -29,8 +29,8 @@ const (
 	lookPause = time.Minute
 )
 
-// StoreReporter says in a WebhookDispatcher's status which version runs, and whether its store takes events. The manager makes
-// the condition StoreReady of that: it knows whether there is still a pod that stands by it.
+// StoreReporter says in a WebhookDispatcher's status which version runs, by which revision of the routing table, and whether its
+// store takes events. The manager makes conditions of that: it knows whether there is still a pod that stands by it.
 type StoreReporter struct {
 	dispatcher dynamic.ResourceInterface
 	name       string
@@ -46,8 +46,13 @@ type StoreReporter struct {
 	// it was written last.
 	settings func() int64
 	inForce  int64
-	lookAt   time.Time // when the status is read next
-	adopted  bool      // what stood at the start was looked at
+	// revision returns that of the table that every pod works by, 0 if that is not known, or another pod's to say; nil if the
+	// manager does not go by it. inUse is what of it was written last.
+	revision func() int64
+	inUse    int64
+	wake     chan struct{} // the revision changed
+	lookAt   time.Time     // when the status is read next
+	adopted  bool          // what stood at the start was looked at
 }
 
 // maxVersion bounds the version that is written, as the schema does.
@@ -66,6 +71,18 @@ func (r *StoreReporter) ShowVersion(version string) { r.version = version }
 // Run.
 func (r *StoreReporter) ShowSettings(generation func() int64) { r.settings = generation }
 
+// ShowRevision makes the reporter write the revision of the routing table in use, too, while it is not 0: of the pods that share a
+// store, one says it. It is called before Run and Report.
+func (r *StoreReporter) ShowRevision(revision func() int64) { r.revision = revision }
+
+// Wake makes Run report now: there may be news of what ShowRevision shows. It never blocks.
+func (r *StoreReporter) Wake() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
 // NewStoreReporter returns the reporter of the WebhookDispatcher with the given name.
 func NewStoreReporter(config *rest.Config, namespace, name string, logger logr.Logger) (*StoreReporter, error) {
 	client, err := dynamic.NewForConfig(config)
@@ -73,7 +90,7 @@ func NewStoreReporter(config *rest.Config, namespace, name string, logger logr.L
 		return nil, fmt.Errorf("make a client for statuses: %w", err)
 	}
 	dispatchers := client.Resource(v1alpha1.GroupVersion.WithResource("webhookdispatchers"))
-	return &StoreReporter{dispatcher: dispatchers.Namespace(namespace), name: name, logger: logger}, nil
+	return &StoreReporter{dispatcher: dispatchers.Namespace(namespace), name: name, logger: logger, wake: make(chan struct{}, 1)}, nil
 }
 
 // Run reports what ready says, each time it changes, until ctx ends.
@@ -86,6 +103,7 @@ func (r *StoreReporter) Run(ctx context.Context, ready func() error) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-r.wake:
 		}
 	}
 }
@@ -102,21 +120,25 @@ func (r *StoreReporter) Report(ctx context.Context, err error) {
 	if r.settings != nil {
 		inForce = cmp.Or(r.settings(), inForce) // not known for a moment, when a dispatcher that shares the store starts
 	}
-	written := reason == r.written && slices.Equal(usage, r.shown) && inForce == r.inForce
+	inUse := int64(0)
+	if r.revision != nil {
+		inUse = r.revision()
+	}
+	written := reason == r.written && slices.Equal(usage, r.shown) && inForce == r.inForce && (inUse == 0 || inUse == r.inUse)
 	if errors.Is(err, store.ErrClosed) || written && time.Now().Before(r.lookAt) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	inForce, err = r.bring(ctx, reason, usage, inForce, written)
-	if err != nil {
+	wanted := report{reason: reason, usage: usage, inForce: inForce, inUse: inUse}
+	if err := r.bring(ctx, &wanted, written); err != nil {
 		r.logger.V(1).Info("Writing the dispatcher's status failed; trying again", "error", err.Error())
 		return
 	}
 	if reason != r.written {
 		r.logger.Info("The state of the store changed", "state", reason)
 	}
-	r.written, r.inForce = reason, inForce
+	r.written, r.inForce, r.inUse = reason, wanted.inForce, wanted.inUse
 	if !slices.Equal(usage, r.shown) {
 		r.shown, r.showAt = usage, time.Now().Add(usagePause)
 	}
@@ -135,11 +157,11 @@ func (r *StoreReporter) adopt(ctx context.Context) {
 		return
 	}
 	r.adopted = true
-	if found.Version != r.shownVersion() || found.Store.Reason == "" {
+	if found.Version != r.shownVersion() || found.Store.Reason == "" || r.revision == nil && found.ProgrammedRevision != 0 {
 		return
 	}
 	now := time.Now()
-	r.written, r.inForce, r.shown = found.Store.Reason, found.SettingsGeneration, found.LargestTenants
+	r.written, r.inForce, r.inUse, r.shown = found.Store.Reason, found.SettingsGeneration, found.ProgrammedRevision, found.LargestTenants
 	r.lookAt, r.showAt = now.Add(lookPause), now.Add(usagePause) // by then the tenants' usage is counted
 }
 
@@ -156,41 +178,54 @@ func (r *StoreReporter) read(ctx context.Context) (v1alpha1.WebhookDispatcherSta
 	return found.Status, nil
 }
 
-// bring makes the status say what it is to say, and returns the generation that it then has. What was written already is
-// written again only if it does not stand. A generation that is not known yet stays as it is: an apply that leaves it out
-// would take it from the other pods, which share the field owner.
-func (r *StoreReporter) bring(ctx context.Context, reason string, usage []v1alpha1.TenantUsage, inForce int64, written bool) (int64, error) {
-	if written || inForce == 0 {
+// report is what a status is to say.
+type report struct {
+	reason         string
+	usage          []v1alpha1.TenantUsage
+	inForce, inUse int64 // generation of the settings, revision of the table
+}
+
+// bring makes the status say what it is to say, and fills in what it then has. What was written already is written again only if
+// it does not stand. A generation or a revision that is not known stays as it is: an apply that leaves it out would take it from
+// the other pods, which share the field owner.
+func (r *StoreReporter) bring(ctx context.Context, wanted *report, written bool) error {
+	if written || wanted.inForce == 0 || wanted.inUse == 0 && r.revision != nil {
 		now, err := r.read(ctx)
 		if err != nil {
-			return 0, err
+			return err
 		}
-		inForce = cmp.Or(inForce, now.SettingsGeneration)
+		wanted.inForce = cmp.Or(wanted.inForce, now.SettingsGeneration)
+		if r.revision != nil {
+			wanted.inUse = cmp.Or(wanted.inUse, now.ProgrammedRevision)
+		}
 		r.lookAt = time.Now().Add(lookPause)
-		if written && now.Store.Reason == reason && now.SettingsGeneration == inForce && now.Version == r.shownVersion() {
-			return inForce, nil
+		if written && now.Store.Reason == wanted.reason && now.SettingsGeneration == wanted.inForce && now.Version == r.shownVersion() && now.ProgrammedRevision == wanted.inUse {
+			return nil
 		}
 	}
-	if err := r.write(ctx, reason, usage, inForce); err != nil {
-		return 0, err
+	if err := r.write(ctx, *wanted); err != nil {
+		return err
 	}
 	r.lookAt = time.Now().Add(lookPause)
-	return inForce, nil
+	return nil
 }
 
 // shownVersion is the version as it is written.
 func (r *StoreReporter) shownVersion() string { return r.version[:min(len(r.version), maxVersion)] }
 
-func (r *StoreReporter) write(ctx context.Context, reason string, usage []v1alpha1.TenantUsage, inForce int64) error {
-	status := map[string]any{"store": v1alpha1.StoreReport{Reason: reason}}
+func (r *StoreReporter) write(ctx context.Context, wanted report) error {
+	status := map[string]any{"store": v1alpha1.StoreReport{Reason: wanted.reason}}
 	if version := r.shownVersion(); version != "" {
 		status["version"] = version
 	}
-	if len(usage) > 0 {
-		status["largestTenants"] = usage
+	if len(wanted.usage) > 0 {
+		status["largestTenants"] = wanted.usage
 	}
-	if inForce > 0 {
-		status["settingsGeneration"] = inForce
+	if wanted.inForce > 0 {
+		status["settingsGeneration"] = wanted.inForce
+	}
+	if wanted.inUse > 0 {
+		status["programmedRevision"] = wanted.inUse
 	}
 	patch, err := json.Marshal(map[string]any{
 		"apiVersion": v1alpha1.GroupVersion.String(), "kind": "WebhookDispatcher",

@@ -201,3 +201,80 @@ func TestRestartWritesNoStatus(t *testing.T) {
 		})
 	}
 }
+
+// TestRevisionIsReported: the revision of the table in use is written at once, by the pod whose turn it is; the others leave what
+// stands, and pods that serve a manager of the version before take it back.
+func TestRevisionIsReported(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		shared := &sharedStatus{}
+		var mu sync.Mutex
+		revision, speaks := int64(0), "a"
+		set := func(to int64, by string) { mu.Lock(); defer mu.Unlock(); revision, speaks = to, by }
+		pod := func(name string) *StoreReporter {
+			r := &StoreReporter{dispatcher: shared, name: "default", logger: logr.Discard(), wake: make(chan struct{}, 1)}
+			r.ShowVersion("v2")
+			r.ShowRevision(func() int64 {
+				mu.Lock()
+				defer mu.Unlock()
+				if name != speaks {
+					return 0
+				}
+				return revision
+			})
+			return r
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		a, b := pod("a"), pod("b")
+		var running sync.WaitGroup
+		for _, r := range []*StoreReporter{a, b} {
+			running.Go(func() { r.Run(ctx, func() error { return nil }) })
+		}
+		wantStatus := func(what string, want int64, wantWrites int) {
+			t.Helper()
+			synctest.Wait()
+			status, writes := shared.now()
+			if status.ProgrammedRevision != want || status.Store.Reason != v1alpha1.ReasonStoreReady || wantWrites >= 0 && writes != wantWrites {
+				t.Errorf("%s: %+v after %d writes, want revision %d after %d", what, status, writes, want, wantWrites)
+			}
+		}
+		wantStatus("no table yet", 0, -1)
+		_, before := shared.now()
+		set(7, "a")
+		a.Wake()
+		b.Wake()
+		wantStatus("a table", 7, before+1)
+		set(8, "a")
+		a.Wake()
+		wantStatus("another table", 8, before+2)
+		b.Report(ctx, nil)
+		b.written = "" // it has something else to say
+		b.Report(ctx, nil)
+		wantStatus("a pod that does not speak of it", 8, before+3)
+		<-time.After(10 * lookPause)
+		wantStatus("what stands", 8, before+3)
+		set(9, "b")
+		b.Wake()
+		wantStatus("another pod has its turn", 9, before+4)
+		set(3, "b") // the table was restored from a backup
+		b.Wake()
+		wantStatus("an earlier table", 3, before+5)
+		cancel()
+		running.Wait()
+
+		again := pod("b")
+		set(3, "b")
+		again.Report(t.Context(), nil)
+		wantStatus("a restart", 3, before+5)
+		again = pod("b")
+		set(0, "b")
+		again.Report(t.Context(), postgres.ErrUnreachable)
+		if status, _ := shared.now(); status.ProgrammedRevision != 3 {
+			t.Errorf("a pod that has no table yet left %+v", status)
+		}
+		earlier := &StoreReporter{dispatcher: shared, name: "default", logger: logr.Discard()}
+		earlier.ShowVersion("v2")
+		earlier.Report(t.Context(), nil)
+		wantStatus("a pod of the version before", 0, -1)
+	})
+}

@@ -134,13 +134,13 @@ func (w *Writer) found(ctx context.Context, identity string, status v1alpha1.Web
 		w.upkeep.Add(key)
 		return
 	}
-	if wanted.ProgrammedGeneration != stands.programmed || !sameConditions(wanted.Conditions, stands.conditions) {
+	if !w.byRevision && wanted.ProgrammedGeneration != stands.programmed || !w.sameConditions(wanted.Conditions, stands.conditions) {
 		w.news.Add(key)
 		return
 	}
 	carryTransitions(wanted.Conditions, stands.conditions, time.Now())
 	carryPending(wanted.Deliveries, stands.pending)
-	if !shownOf(wanted).same(stands) {
+	if !w.says(stands, shownOf(wanted)) {
 		w.upkeep.Add(key)
 	}
 }

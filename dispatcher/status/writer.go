@@ -74,7 +74,9 @@ type Writer struct {
 	logger logr.Logger
 
 	// owns reports whether a subscription's status is this process's to write.
-	owns         func(event.SubscriptionKey) bool
+	owns func(event.SubscriptionKey) bool
+	// byRevision is set if somebody else says by which generation of each subscription deliveries are made.
+	byRevision   bool
 	news, upkeep queue
 	lies         *order // of upkeep
 
@@ -140,6 +142,10 @@ func New(s Store, client Client, owns func(event.SubscriptionKey) bool, logger l
 	}
 }
 
+// ByRevision makes the Writer leave the generation out, and all else that says nothing yet: the manager concludes from one report
+// of the table's revision what is programmed. See docs/adr/0014. It is called before Use and Run.
+func (w *Writer) ByRevision() { w.byRevision = true }
+
 // Recall notes the table that an earlier process worked by: what differs from it in the next one is news.
 func (w *Writer) Recall(table *routing.Table) {
 	w.mu.Lock()
@@ -187,6 +193,9 @@ func (w *Writer) compare(before, table *routing.Table) (fresh []event.Subscripti
 	for route := range table.All() {
 		old, found := before.Get(route.Key)
 		switch {
+		case !found && w.byRevision:
+			w.shown[route.Key] = shownOf(v1alpha1.WebhookSubscriptionStatus{}) // and nothing has to be
+			continue
 		case !found:
 			w.fresh[route.Key] = change{came: true, at: time.Now()}
 		case old.Generation != route.Generation || old.Endpoint.Generation != route.Endpoint.Generation || (old.Endpoint.Target == nil) != (route.Endpoint.Target == nil):
@@ -303,7 +312,7 @@ func (w *Writer) file(ctx context.Context, key event.SubscriptionKey) {
 	switch {
 	case !known:
 		w.upkeep.Add(key)
-	case programmed(route) == stands.programmed && sameConditions(w.conditions(route, counts), stands.conditions):
+	case w.saysOf(route, counts, stands):
 		w.setLie(key, stands.lie(counts))
 		w.upkeep.AddAfter(key, max(wait, countPause))
 	case wait > 0:
@@ -370,7 +379,9 @@ func (w *Writer) write(ctx context.Context, key event.SubscriptionKey, budget *r
 	carryPending(wanted.Deliveries, before.pending)
 	after := shownOf(wanted)
 	after.next = before.next
-	if !after.same(before) {
+	if w.says(before, after) {
+		after = before
+	} else {
 		err := w.client.Apply(ctx, route, wanted)
 		if apierrors.IsNotFound(err) || errors.Is(err, errAnother) {
 			return nil
@@ -404,7 +415,7 @@ func (w *Writer) wanted(ctx context.Context, route *routing.Route) (v1alpha1.Web
 		return v1alpha1.WebhookSubscriptionStatus{}, fmt.Errorf("read the oldest pending delivery: %w", err)
 	}
 	status := v1alpha1.WebhookSubscriptionStatus{
-		ProgrammedGeneration: programmed(route), Conditions: w.conditions(route, counts), Deliveries: deliveryCounts(counts, oldest, w.pending.of(route.Key)),
+		ProgrammedGeneration: w.generation(route), Conditions: w.conditions(route, counts), Deliveries: deliveryCounts(counts, oldest, w.pending.of(route.Key)),
 	}
 	w.scheduled.show(route, status.Deliveries)
 	if counts.Retrying > 0 {
@@ -460,19 +471,4 @@ func ours(s v1alpha1.WebhookSubscriptionStatus) v1alpha1.WebhookSubscriptionStat
 		}
 	}
 	return kept
-}
-
-// sameConditions compares all but the transition times.
-func sameConditions(a, b []metav1.Condition) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		x, y := a[i], b[i]
-		x.LastTransitionTime, y.LastTransitionTime = metav1.Time{}, metav1.Time{}
-		if x != y {
-			return false
-		}
-	}
-	return true
 }

@@ -124,6 +124,13 @@ func (f *fakes) set(w *Writer, key event.SubscriptionKey, change func(*delivery.
 	w.Changed(key)
 }
 
+// wait makes a subscription have a delivery that waits for its first attempt.
+func (f *fakes) wait(key event.SubscriptionKey) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.oldest = map[event.SubscriptionKey]time.Time{key: epoch}
+}
+
 func (f *fakes) condition(name, kind string) metav1.Condition {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -168,9 +175,12 @@ func table(t *testing.T, routes ...*routing.Route) *routing.Table {
 }
 
 // start runs a Writer in the test's bubble.
-func start(t *testing.T, f *fakes) (*Writer, func()) {
+func start(t *testing.T, f *fakes, options ...func(*Writer)) (*Writer, func()) {
 	t.Helper()
 	w := New(f, f, f.owns, logr.Discard())
+	for _, option := range options {
+		option(w)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { w.Run(ctx); close(done) }()
