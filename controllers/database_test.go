@@ -76,6 +76,7 @@ func TestDispatcherOnDatabase(t *testing.T) {
 	}
 	container := pod.Containers[0]
 	wantEnv := []corev1.EnvVar{
+		{Name: "EVENTFLOW_PROGRAMMED_BY_REVISION", Value: "true"},
 		{Name: "EVENTFLOW_STORE", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{
 			LocalObjectReference: corev1.LocalObjectReference{Name: "pg-app"}, Key: "uri",
 		}}},
@@ -135,7 +136,7 @@ func TestDatabaseWithAffinityIsNotSpread(t *testing.T) {
 	if got := deployment.Spec.Template.Spec.TopologySpreadConstraints; len(got) != 0 {
 		t.Errorf("topology spread %+v", got)
 	}
-	if env := deployment.Spec.Template.Spec.Containers[0].Env; len(env) != 1 || env[0].Name != "EVENTFLOW_STORE" {
+	if env := deployment.Spec.Template.Spec.Containers[0].Env; len(env) != 2 || env[1].Name != "EVENTFLOW_STORE" {
 		t.Errorf("environment %+v", env)
 	}
 }

@@ -438,7 +438,7 @@ func TestTemplateIsLaidOver(t *testing.T) {
 		len(pod.TopologySpreadConstraints) != 1 || pod.TopologySpreadConstraints[0].TopologyKey != "zone" {
 		t.Errorf("pod %+v", pod)
 	}
-	if len(container.Env) != 2 || container.Env[1].ValueFrom.FieldRef.FieldPath != "spec.nodeName" || len(container.EnvFrom) != 1 {
+	if len(container.Env) != 3 || container.Env[2].ValueFrom.FieldRef.FieldPath != "spec.nodeName" || len(container.EnvFrom) != 1 {
 		t.Errorf("environment %+v, from %+v", container.Env, container.EnvFrom)
 	}
 	if len(pod.Volumes) != 2 || pod.Volumes[1].Secret.SecretName != "tls" || len(container.VolumeMounts) != 2 || container.VolumeMounts[1].MountPath != "/tls" {

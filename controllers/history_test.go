@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/controllers"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
 )
 
 // world is what the statuses of a history are to follow from. Its zero value is that there is nothing.
@@ -62,8 +64,9 @@ func (w *world) step(t *testing.T, random *rand.Rand) {
 	case what == 6:
 		w.pods = 1 - w.pods
 		w.applyPods(t)
-	case what == 7:
+	case what == 7: // of this version or the one before
 		w.pod.stop(t)
+		w.pod.options.ProgrammedByRevision = random.IntN(3) > 0
 	case what < 10: // the API server is unavailable to both planes, or available again
 		w.wire.flip()
 	default:
@@ -141,7 +144,7 @@ func (w *world) want(sub *v1alpha1.WebhookSubscription) (metav1.ConditionStatus,
 		return metav1.ConditionFalse, v1alpha1.ReasonSecretKeyMissing
 	case w.replicas == 0:
 		return metav1.ConditionFalse, v1alpha1.ReasonDispatcherSuspended
-	case sub.Status.ProgrammedGeneration != sub.Generation && !w.pod.runs(): // as it was said last
+	case !w.pod.runs() && w.unheard(sub): // as it was said last
 		return metav1.ConditionUnknown, v1alpha1.ReasonPending
 	case w.pods == 0:
 		return metav1.ConditionFalse, v1alpha1.ReasonDispatcherUnavailable
@@ -152,6 +155,33 @@ func (w *world) want(sub *v1alpha1.WebhookSubscription) (metav1.ConditionStatus,
 	}
 }
 
+// unheard reports whether no pod ever said that it works by a subscription's generation, as far as the statuses tell: those that do
+// not run now say nothing more.
+func (w *world) unheard(sub *v1alpha1.WebhookSubscription) bool {
+	said := meta.FindStatusCondition(sub.Status.Conditions, v1alpha1.ConditionProgrammed)
+	return said != nil && said.ObservedGeneration == sub.Generation && said.Reason == v1alpha1.ReasonPending
+}
+
+// delivers fails unless the pods report that they work by the generation of a subscription, each version in its way.
+func (w *world) delivers(ctx context.Context, sub *v1alpha1.WebhookSubscription) error {
+	d := in(w.namespace, "main", &v1alpha1.WebhookDispatcher{})
+	index := in(w.namespace, "main-routes", &corev1.Secret{})
+	if err := errors.Join(api.Get(ctx, client.ObjectKeyFromObject(d), d), api.Get(ctx, client.ObjectKeyFromObject(index), index)); err != nil {
+		return err
+	}
+	now, err := routing.DecodeIndex(index.Data[routing.IndexKey])
+	if err != nil {
+		return err
+	}
+	switch {
+	case w.pod.options.ProgrammedByRevision && d.Status.ProgrammedRevision != now.Revision:
+		return fmt.Errorf("the dispatcher reports revision %d, the index is %d", d.Status.ProgrammedRevision, now.Revision)
+	case !w.pod.options.ProgrammedByRevision && sub.Status.ProgrammedGeneration != sub.Generation:
+		return fmt.Errorf("%s: the dispatcher does not say that it works by generation %d", sub.Name, sub.Generation)
+	}
+	return nil
+}
+
 func (w *world) holds(ctx context.Context) error {
 	for name := range w.subs {
 		sub := &v1alpha1.WebhookSubscription{}
@@ -160,8 +190,10 @@ func (w *world) holds(ctx context.Context) error {
 		}
 		status, reason := w.want(sub)
 		ready := meta.FindStatusCondition(sub.Status.Conditions, v1alpha1.ConditionReady)
-		if w.pod.runs() && status == metav1.ConditionTrue && sub.Status.ProgrammedGeneration != sub.Generation {
-			return fmt.Errorf("%s: the dispatcher does not say that it works by generation %d", name, sub.Generation)
+		if status == metav1.ConditionTrue && w.pod.runs() {
+			if err := w.delivers(ctx, sub); err != nil {
+				return err
+			}
 		}
 		if ready == nil || ready.Status != status || ready.Reason != reason || ready.ObservedGeneration != sub.Generation || sub.Status.ObservedGeneration != sub.Generation {
 			return fmt.Errorf("%s: want Ready=%s (%s), have %+v", name, status, reason, ready)

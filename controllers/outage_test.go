@@ -149,7 +149,7 @@ func newPod(t *testing.T, w *wire, namespace string) *pod {
 	p := &pod{options: dataplane.Options{
 		Routes: "kubernetes", Settings: "kubernetes", Store: "pebble:" + filepath.Join(dir, "store"), Listen: "127.0.0.1:0", OpsListen: "127.0.0.1:0",
 		IngestAuth: "none", Name: "main", Namespace: namespace, Kubeconfig: file, MaxEventBytes: 1 << 20,
-		RetentionDelivered: time.Hour, RetentionFailed: time.Hour, Version: "test", Logger: logr.Discard(),
+		RetentionDelivered: time.Hour, RetentionFailed: time.Hour, Version: "test", ProgrammedByRevision: true, Logger: logr.Discard(),
 	}}
 	t.Cleanup(func() { p.stop(t) })
 	return p

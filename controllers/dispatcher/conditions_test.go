@@ -313,6 +313,39 @@ func TestPodIsRestricted(t *testing.T) {
 	}
 }
 
+// TestPodIsToldToReportTheRevision: what a pod of this version reports follows from its environment, which one of the version before
+// ignores. A template may say otherwise.
+func TestPodIsToldToReportTheRevision(t *testing.T) {
+	t.Parallel()
+	const name = "EVENTFLOW_PROGRAMMED_BY_REVISION"
+	for value, template := range map[string][]corev1.EnvVar{
+		"true":  {{Name: "TZ", Value: "UTC"}},
+		"false": {{Name: name, Value: "false"}},
+	} {
+		for _, postgres := range []*v1alpha1.PostgresStore{nil, database(true)} {
+			d := observed().dispatcher
+			d.Spec.Template.Env, d.Spec.Store.Postgres = template, postgres
+			configuration, err := deployment(d, "", Image{Name: "eventflow:test"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got appsv1.Deployment
+			if err := convert(configuration, &got); err != nil {
+				t.Fatal(err)
+			}
+			var found []string
+			for _, v := range got.Spec.Template.Spec.Containers[0].Env {
+				if v.Name == name {
+					found = append(found, v.Value)
+				}
+			}
+			if !slices.Equal(found, []string{value}) {
+				t.Errorf("%s is %q, want %q", name, found, value)
+			}
+		}
+	}
+}
+
 // convert copies an apply configuration into the API object of the same fields.
 func convert(configuration, object any) error {
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(configuration)

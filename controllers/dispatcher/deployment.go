@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"fmt"
 	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -11,6 +12,7 @@ import (
 	appsv1ac "k8s.io/client-go/applyconfigurations/apps/v1"
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
 	metav1ac "k8s.io/client-go/applyconfigurations/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
@@ -163,7 +165,6 @@ func container(d *v1alpha1.WebhookDispatcher, image Image, laid *laidOver) *core
 		WithName(containerName).
 		WithImage(image.Name).
 		WithArgs(arguments(d)...).
-		WithEnv(environment(d)...).
 		WithPorts(
 			corev1ac.ContainerPort().WithName("http").WithContainerPort(httpPort).WithProtocol(corev1.ProtocolTCP),
 			corev1ac.ContainerPort().WithName("ops").WithContainerPort(opsPort).WithProtocol(corev1.ProtocolTCP)).
@@ -181,6 +182,11 @@ func container(d *v1alpha1.WebhookDispatcher, image Image, laid *laidOver) *core
 			WithReadOnlyRootFilesystem(true).
 			WithRunAsNonRoot(true).
 			WithCapabilities(corev1ac.Capabilities().WithDrop("ALL")))
+	for _, own := range environment(d) {
+		if !slices.ContainsFunc(laid.Env, func(v corev1ac.EnvVarApplyConfiguration) bool { return ptr.Equal(v.Name, own.Name) }) {
+			c.WithEnv(own)
+		}
+	}
 	for i := range laid.Env {
 		c.WithEnv(&laid.Env[i])
 	}

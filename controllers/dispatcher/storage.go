@@ -81,13 +81,15 @@ func volumeMounts(d *v1alpha1.WebhookDispatcher) []*corev1ac.VolumeMountApplyCon
 
 // environment of the container. The names with PG are libpq's, which a parameter of the same meaning in the URL overrides.
 func environment(d *v1alpha1.WebhookDispatcher) []*corev1ac.EnvVarApplyConfiguration {
+	// Not an argument: a pod of a version that does not know it ignores it (ADR 14).
+	result := []*corev1ac.EnvVarApplyConfiguration{corev1ac.EnvVar().WithName("EVENTFLOW_PROGRAMMED_BY_REVISION").WithValue("true")}
 	postgres := d.Spec.Store.Postgres
 	if postgres == nil {
-		return nil
+		return result
 	}
 	url := postgres.ConnectionSecretRef
-	result := []*corev1ac.EnvVarApplyConfiguration{corev1ac.EnvVar().WithName("EVENTFLOW_STORE").WithValueFrom(
-		corev1ac.EnvVarSource().WithSecretKeyRef(corev1ac.SecretKeySelector().WithName(url.Name).WithKey(url.Key)))}
+	result = append(result, corev1ac.EnvVar().WithName("EVENTFLOW_STORE").WithValueFrom(
+		corev1ac.EnvVarSource().WithSecretKeyRef(corev1ac.SecretKeySelector().WithName(url.Name).WithKey(url.Key))))
 	if ca := postgres.CASecretRef; ca != nil {
 		result = append(result,
 			corev1ac.EnvVar().WithName("PGSSLMODE").WithValue("verify-full"),

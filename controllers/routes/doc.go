@@ -20,6 +20,9 @@
 // Beside each shard stand the digests of what its entries were compiled from. By them the next manager knows the entries that
 // hold, and reads no Secret for them.
 //
+// For each entry that changed, the table notes the revision of the first index that names it. The note is dropped, and the
+// subscription looked at, once the dispatcher reports that revision: what is not noted was taken over. See docs/adr/0014.
+//
 // A Secret that someone changes or deletes is written again. If writing fails, dispatchers go on by what they have, and
 // it is tried again with backoff. Shards are written before the index, and emptied ones are deleted behind it, so that
 // an index never names what is not there.

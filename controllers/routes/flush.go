@@ -97,6 +97,9 @@ func (t *Table) writeShard(ctx context.Context, to storage, taken snapshot) erro
 	s := &t.shards[taken.shard]
 	written, hash := s.written, routing.Hash(data)
 	same := !s.force && written.hash == hash
+	if same {
+		t.place(taken.before, entries)
+	}
 	t.mu.Unlock()
 	if same {
 		return nil
@@ -112,6 +115,7 @@ func (t *Table) writeShard(ctx context.Context, to storage, taken snapshot) erro
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.written, s.force = writtenSecret{resourceVersion: version, hash: hash}, false
+	t.place(taken.before, entries)
 	delete(t.leftovers, name)
 	return nil
 }
@@ -171,6 +175,7 @@ func (t *Table) refuse(taken snapshot, identities []string) {
 		}
 		key := client.ObjectKey{Namespace: entry.Namespace, Name: entry.Name}
 		t.set(s, identity, taken.before[identity])
+		t.takeBack(identity, taken.before[identity])
 		if entry.Waiting == "" {
 			s.full[identity] = misfit{subscription: key, generation: entry.Generation}
 			t.review(key)
@@ -183,6 +188,9 @@ func (t *Table) writeIndex(ctx context.Context, to storage, emptied []int) error
 	t.mu.Lock()
 	next, complete := t.nextIndex(emptied)
 	needed := complete && (t.index.force || t.moving || !maps.Equal(next.Shards, t.index.Shards))
+	if complete && !needed {
+		t.indexed()
+	}
 	t.mu.Unlock()
 	if !needed {
 		return nil
@@ -201,6 +209,7 @@ func (t *Table) writeIndex(ctx context.Context, to storage, emptied []int) error
 	defer t.mu.Unlock()
 	t.index = writtenIndex{writtenSecret: writtenSecret{resourceVersion: version, hash: routing.Hash(data)}, Index: next}
 	t.moving = false
+	t.indexed()
 	return nil
 }
 

@@ -47,6 +47,7 @@ func (t *Table) load(ctx context.Context, from storage, expected map[string]clie
 			t.await(i, expected)
 		}
 	}
+	t.inherit()
 	t.reviewUnexpected(expected)
 	return nil
 }

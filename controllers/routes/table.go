@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/clinikapi/eventflow/dispatcher/routing"
@@ -14,6 +15,7 @@ import (
 // Table is one dispatcher's routing table. It is safe for concurrent use.
 type Table struct {
 	dispatcher client.ObjectKey
+	uid        types.UID // of the dispatcher
 
 	mu     sync.Mutex
 	layout routing.Layout
@@ -32,6 +34,11 @@ type Table struct {
 	burst burst
 	// moving is set from when the table was divided anew until an index says so.
 	moving bool
+	// notes are the entries that the dispatcher has not taken over, by identity; reported is the revision that it works by, 0 if
+	// it does not say. placed is what the next index is the first to name.
+	notes    map[string]noted
+	reported int64
+	placed   []placed
 
 	// What only the one who flushes uses:
 	next    time.Time // the earliest time of the next flush
@@ -91,6 +98,7 @@ func newTable(dispatcher client.ObjectKey, changed func(), review func(...client
 		usages:      make(map[string]usage),
 		suspects:    make(map[string]string),
 		leftovers:   make(map[string]struct{}),
+		notes:       make(map[string]noted),
 		secretsLeft: newAllowance(secretsAtOnce, secretsPerSecond),
 		bytesLeft:   newAllowance(bytesAtOnce, bytesPerMinute/60),
 		manyEntries: manyEntries,
@@ -261,6 +269,7 @@ func (t *Table) change(s *shard, identity string, entry *routing.Entry) {
 	if _, found := s.before[identity]; !found {
 		s.before[identity] = s.entries[identity]
 	}
+	t.note(identity, s.entries[identity], entry)
 	t.set(s, identity, entry)
 }
 

@@ -61,6 +61,7 @@ func (t *Tables) Of(ctx context.Context, dispatcher *v1alpha1.WebhookDispatcher)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if table := l.table.Load(); table != nil && l.uid == dispatcher.UID {
+		table.report(dispatcher.Status.ProgrammedRevision)
 		return table, nil
 	}
 	table, err := t.load(ctx, dispatcher)
@@ -70,6 +71,20 @@ func (t *Tables) Of(ctx context.Context, dispatcher *v1alpha1.WebhookDispatcher)
 	l.uid = dispatcher.UID
 	l.table.Store(table)
 	return table, nil
+}
+
+// Report takes what a dispatcher reports in its status of its table, if that is loaded: the subscriptions that waited for it
+// are looked at.
+func (t *Tables) Report(dispatcher *v1alpha1.WebhookDispatcher) {
+	t.mu.Lock()
+	l := t.tables[client.ObjectKeyFromObject(dispatcher)]
+	t.mu.Unlock()
+	if l == nil {
+		return
+	}
+	if table := l.table.Load(); table != nil && table.uid == dispatcher.UID {
+		table.report(dispatcher.Status.ProgrammedRevision)
+	}
 }
 
 func (t *Tables) load(ctx context.Context, dispatcher *v1alpha1.WebhookDispatcher) (*Table, error) {
@@ -85,6 +100,7 @@ func (t *Tables) load(ctx context.Context, dispatcher *v1alpha1.WebhookDispatche
 		expected[string(sub.UID)] = client.ObjectKeyFromObject(sub)
 	}
 	table := newTable(key, func() { t.Changed.Add(key) }, t.Review.Add)
+	table.uid, table.reported = dispatcher.UID, dispatcher.Status.ProgrammedRevision
 	if err := table.load(ctx, t.storage(dispatcher), expected); err != nil {
 		return nil, err
 	}

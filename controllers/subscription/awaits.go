@@ -16,7 +16,7 @@ const (
 	programmedWithin = 10 * time.Second
 	// programmedBusy is the same for a dispatcher that works off many: it has just said so of another one.
 	programmedBusy = 20 * time.Second
-	// programmedAtLast is when the status is written in any case.
+	// programmedAtLast is when the status is written in any case: after that long in the table, or that long before it is written.
 	programmedAtLast = time.Minute
 )
 
@@ -28,32 +28,37 @@ type awaits struct {
 	progress map[v1alpha1.DispatcherReference]time.Time // when a dispatcher last ended a wait
 }
 
-// await is since when which generation of a subscription waits.
+// await is since when which generation of a subscription waits: for the table to be written, or for the dispatcher to take it over.
 type await struct {
 	uid        types.UID
 	generation int64
+	written    bool
 	since      time.Time
 }
 
-// put notes how a subscription is, and returns how long its status need not be written; 0 if it is to be now.
-func (a *awaits) put(sub *v1alpha1.WebhookSubscription, v verdict, now time.Time) time.Duration {
+// put notes how a subscription is, awaited if the dispatcher has yet to take it over, and written if an index names it. It returns
+// how long its status need not be written; 0 if it is to be now.
+func (a *awaits) put(sub *v1alpha1.WebhookSubscription, v verdict, awaited, written bool, now time.Time) time.Duration {
 	key := client.ObjectKeyFromObject(sub)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	known, waits := a.waiting[key]
-	if v.rejection != nil || sub.Status.ProgrammedGeneration == sub.Generation {
+	if v.rejection != nil || !awaited {
 		if waits && v.rejection == nil {
 			a.note(sub.Spec.DispatcherRef, now)
 		}
 		delete(a.waiting, key)
 		return 0
 	}
-	if !waits || known.uid != sub.UID || known.generation != sub.Generation {
-		known = await{uid: sub.UID, generation: sub.Generation, since: now}
+	if !waits || known.uid != sub.UID || known.generation != sub.Generation || known.written != written {
+		known = await{uid: sub.UID, generation: sub.Generation, written: written, since: now}
 		if a.waiting == nil {
 			a.waiting = make(map[client.ObjectKey]await)
 		}
 		a.waiting[key] = known
+	}
+	if !written { // it is not the dispatcher that is slow
+		return max(0, min(programmedWithin, programmedAtLast-now.Sub(known.since)))
 	}
 	return a.patience(known.since, a.progress[sub.Spec.DispatcherRef], now)
 }

@@ -11,11 +11,20 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 )
 
-// waitingFor is a subscription of a generation, and the one that the dispatcher works by; 0 for none.
-func waitingFor(name string, generation, programmed int64) *v1alpha1.WebhookSubscription {
-	sub := &v1alpha1.WebhookSubscription{ObjectMeta: metav1.ObjectMeta{Namespace: "clinic", Name: name, UID: types.UID(name), Generation: generation}}
-	sub.Status.ProgrammedGeneration = programmed
-	return sub
+// seen is a subscription of a generation, and the one that the dispatcher works by; 0 for none.
+type seen struct {
+	name                   string
+	generation, programmed int64
+	unwritten              bool // no index names it
+}
+
+func waitingFor(name string, generation, programmed int64) seen {
+	return seen{name, generation, programmed, false}
+}
+
+func (s seen) put(a *awaits, v verdict, now time.Time) time.Duration {
+	sub := &v1alpha1.WebhookSubscription{ObjectMeta: metav1.ObjectMeta{Namespace: "clinic", Name: s.name, UID: types.UID(s.name), Generation: s.generation}}
+	return a.put(sub, v, s.programmed != s.generation, !s.unwritten, now)
 }
 
 // TestAwaits: a status is written once its dispatcher has said what it does, or takes longer than it should.
@@ -25,7 +34,7 @@ func TestAwaits(t *testing.T) {
 	ok, refused := verdict{}, verdict{rejection: &routing.Rejection{}}
 	type step struct {
 		after time.Duration
-		sub   *v1alpha1.WebhookSubscription
+		sub   seen
 		v     verdict
 		want  time.Duration
 	}
@@ -45,6 +54,16 @@ func TestAwaits(t *testing.T) {
 			{programmedWithin, waitingFor("a", 1, 0), ok, programmedBusy},
 			{programmedWithin + programmedBusy, waitingFor("a", 1, 0), ok, 0}, // it has stopped since
 		},
+		"a table that is not written yet": {
+			{0, seen{"a", 1, 0, true}, ok, programmedWithin},
+			{programmedWithin, seen{"a", 1, 0, true}, ok, programmedWithin},
+			{2 * programmedWithin, waitingFor("a", 1, 0), ok, programmedWithin}, // the dispatcher has its time from now on
+			{2*programmedWithin + time.Second, waitingFor("a", 1, 1), ok, 0},
+		},
+		"a table that cannot be written": {
+			{0, seen{"a", 1, 0, true}, ok, programmedWithin},
+			{programmedAtLast, seen{"a", 1, 0, true}, ok, 0},
+		},
 		"one that never comes to it": {
 			{0, waitingFor("a", 1, 0), ok, programmedWithin},
 			{0, waitingFor("b", 1, 0), ok, programmedWithin},
@@ -57,7 +76,7 @@ func TestAwaits(t *testing.T) {
 			t.Parallel()
 			var a awaits
 			for i, s := range steps {
-				if got := a.put(s.sub, s.v, start.Add(s.after)); got != s.want {
+				if got := s.sub.put(&a, s.v, start.Add(s.after)); got != s.want {
 					t.Errorf("step %d: wait %v, want %v", i, got, s.want)
 				}
 			}

@@ -63,18 +63,18 @@ type observation struct {
 	service    service
 	suspended  bool
 	generation int64
-	programmed int64 // the generation that the dispatcher works by, as it says; 0 if none
-	gone       bool  // the endpoint of this generation answered 410
-	marked     bool  // the status says already that the dispatcher is not available
+	awaited    bool // the dispatcher has yet to take over what its table has of the subscription
+	gone       bool // the endpoint of this generation answered 410
+	marked     bool // the status says already that the dispatcher is not available
 }
 
 // observe puts together what is seen of a subscription. d is nil if there is none.
-func observe(sub *v1alpha1.WebhookSubscription, v verdict, d *v1alpha1.WebhookDispatcher, now time.Time) observation {
+func observe(sub *v1alpha1.WebhookSubscription, v verdict, d *v1alpha1.WebhookDispatcher, awaited bool, now time.Time) observation {
 	o := observation{
 		verdict: v, dispatcher: sub.Spec.DispatcherRef, generation: sub.Generation,
-		programmed: sub.Status.ProgrammedGeneration,
-		suspended:  sub.Spec.Suspend != nil && *sub.Spec.Suspend,
-		marked:     marked(sub),
+		awaited:   awaited,
+		suspended: sub.Spec.Suspend != nil && *sub.Spec.Suspend,
+		marked:    marked(sub),
 	}
 	o.service, _ = serviceOf(d, now)
 	healthy := meta.FindStatusCondition(sub.Status.Conditions, v1alpha1.ConditionEndpointHealthy)
@@ -129,13 +129,13 @@ func programmed(o observation) metav1.Condition {
 	switch {
 	case o.service == missing:
 		return is(metav1.ConditionFalse, v1alpha1.ReasonDispatcherNotFound, fmt.Sprintf("there is no %s", named(o)))
-	case o.verdict.rejection != nil && o.programmed != 0: // it is delivered as before until the dispatcher says otherwise
+	case o.verdict.rejection != nil && o.awaited: // it is delivered as before until the dispatcher says otherwise
 		return is(metav1.ConditionUnknown, v1alpha1.ReasonPending, fmt.Sprintf("not accepted; waiting for %s to hold the deliveries", named(o)))
 	case o.verdict.rejection != nil:
 		return is(metav1.ConditionFalse, v1alpha1.ReasonWaiting, "not accepted: events go on matching by the last valid spec, and their deliveries wait")
 	case o.service == stopped:
 		return is(metav1.ConditionFalse, v1alpha1.ReasonDispatcherSuspended, fmt.Sprintf("%s is suspended: its spec.replicas is 0", named(o)))
-	case o.programmed != o.generation:
+	case o.awaited:
 		return is(metav1.ConditionUnknown, v1alpha1.ReasonPending, fmt.Sprintf("waiting for %s to take up this generation; see its condition Available", named(o)))
 	case isDown(o):
 		return is(metav1.ConditionFalse, v1alpha1.ReasonDispatcherUnavailable, fmt.Sprintf("%s is not available; see its condition Available", named(o)))

@@ -76,19 +76,24 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		r.forget(req.NamespacedName)
 		return reconcile.Result{}, nil
 	}
-	v, err := r.decide(ctx, sub)
+	v, takeover, err := r.decide(ctx, sub)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
+	d, err := r.dispatcherOf(ctx, sub)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	awaited := awaited(sub, v, d, takeover)
 	result := reconcile.Result{}
 	if sub.Spec.TLS.CAConfigMapRef != nil {
 		result.RequeueAfter = configMapsChecked
 	}
-	if wait := r.awaits.put(sub, v, time.Now()); wait > 0 {
+	if wait := r.awaits.put(sub, v, awaited, takeover.Written, time.Now()); wait > 0 {
 		result.RequeueAfter = wait
 		return result, nil
 	}
-	return result, r.updateStatus(ctx, sub, v)
+	return result, r.updateStatus(ctx, sub, observe(sub, v, d, awaited, time.Now()))
 }
 
 // gone takes a deleted subscription out of its table. That cancels its deliveries for good, so the API server is asked:
@@ -113,12 +118,21 @@ func (r *Reconciler) forget(key client.ObjectKey) {
 	r.Tables.Clear(key, nil)
 }
 
-// decide finds what becomes of a subscription. If nothing changed that matters, it is what it was.
-func (r *Reconciler) decide(ctx context.Context, sub *v1alpha1.WebhookSubscription) (verdict, error) {
+// decide finds what becomes of a subscription, and how far its dispatcher is with that.
+func (r *Reconciler) decide(ctx context.Context, sub *v1alpha1.WebhookSubscription) (verdict, routes.Takeover, error) {
 	in, err := r.gather(ctx, sub)
 	if err != nil {
-		return verdict{}, err
+		return verdict{}, routes.Takeover{}, err
 	}
+	v, err := r.settle(ctx, sub, in)
+	if err != nil || in.table == nil {
+		return v, routes.Takeover{}, err
+	}
+	return v, in.table.Takeover(routing.Identity(sub)), nil
+}
+
+// settle finds the verdict, and brings the table up to date. If nothing changed that matters, it is what it was.
+func (r *Reconciler) settle(ctx context.Context, sub *v1alpha1.WebhookSubscription, in circumstances) (v verdict, err error) {
 	key := client.ObjectKeyFromObject(sub)
 	if known, found := r.decided.Load(key); found && known.(decision).inputs == in.inputs {
 		return known.(decision).verdict, nil
@@ -229,15 +243,11 @@ func hold(in circumstances, sub *v1alpha1.WebhookSubscription, reason string) er
 }
 
 // updateStatus writes the manager's part of the status, if it is not there already.
-func (r *Reconciler) updateStatus(ctx context.Context, sub *v1alpha1.WebhookSubscription, v verdict) error {
-	d, err := r.dispatcherOf(ctx, sub)
-	if err != nil {
-		return err
-	}
+func (r *Reconciler) updateStatus(ctx context.Context, sub *v1alpha1.WebhookSubscription, o observation) error {
 	wanted := v1alpha1.WebhookSubscriptionStatus{
 		ObservedGeneration: sub.Generation,
-		Endpoint:           v.endpoint,
-		Conditions:         status.Conditions(sub, sub.Status.Conditions, decide(observe(sub, v, d, time.Now()))...),
+		Endpoint:           o.verdict.endpoint,
+		Conditions:         status.Conditions(sub, sub.Status.Conditions, decide(o)...),
 	}
 	if sub.Status.ObservedGeneration == wanted.ObservedGeneration && sub.Status.Endpoint == wanted.Endpoint && status.Stands(sub.Status.Conditions, wanted.Conditions, decided...) {
 		return nil

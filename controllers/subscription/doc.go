@@ -2,7 +2,8 @@
 // of its dispatcher's routing table, and says in its conditions what came of that.
 //
 //	Accepted is decided here: the spec is valid, its dispatcher takes it, and its Secrets hold what it needs.
-//	Ready sums up: Accepted, and Programmed for this generation as its dispatcher says, and the endpoint not Gone.
+//	Programmed is concluded: the dispatcher reports a revision of the routing table that has this generation, once for all.
+//	Ready sums up: Accepted, and Programmed for this generation, and the endpoint not Gone.
 //
 // A subscription that is not accepted keeps its last valid entry: it goes on matching, and its deliveries wait. One
 // that was never accepted matches nothing.

@@ -7,6 +7,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -122,7 +123,9 @@ func differs(sub *v1alpha1.WebhookSubscription, does service) bool {
 	accepted := meta.IsStatusConditionTrue(sub.Status.Conditions, v1alpha1.ConditionAccepted)
 	switch does {
 	case down:
-		return accepted && sub.Status.ProgrammedGeneration == sub.Generation && ready.Reason != v1alpha1.ReasonDispatcherUnavailable
+		programmed := meta.FindStatusCondition(sub.Status.Conditions, v1alpha1.ConditionProgrammed)
+		claims := programmed != nil && programmed.ObservedGeneration == sub.Generation && programmed.Status == metav1.ConditionTrue
+		return accepted && (claims && ready.Reason != v1alpha1.ReasonDispatcherUnavailable || ready.Reason == v1alpha1.ReasonDispatcherSuspended)
 	case stopped:
 		return accepted && ready.Reason != v1alpha1.ReasonDispatcherSuspended
 	case serving:

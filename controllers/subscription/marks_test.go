@@ -52,10 +52,11 @@ func TestMarksAreFairAndPaced(t *testing.T) {
 			subs = append(subs, v1alpha1.WebhookSubscription{
 				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprint(i), Generation: generation},
 				Status: v1alpha1.WebhookSubscriptionStatus{
-					ObservedGeneration: generation, ProgrammedGeneration: generation,
+					ObservedGeneration: generation,
 					Conditions: []metav1.Condition{
 						set(v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted, generation),
 						set(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonReady, generation),
+						set(v1alpha1.ConditionProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed, generation),
 					},
 				},
 			})
@@ -88,5 +89,51 @@ func TestMarksAreFairAndPaced(t *testing.T) {
 	}
 	if next := nextMarks(subs, serving, 2000); len(next) != len(subs) {
 		t.Errorf("%d of %d say so again", len(next), len(subs))
+	}
+}
+
+// TestDiffers: what a subscription says of its dispatcher is looked at again when the dispatcher is something else.
+func TestDiffers(t *testing.T) {
+	t.Parallel()
+	of := func(ready, programmed metav1.Condition) *v1alpha1.WebhookSubscription {
+		return &v1alpha1.WebhookSubscription{
+			ObjectMeta: metav1.ObjectMeta{Generation: generation},
+			Status: v1alpha1.WebhookSubscriptionStatus{ObservedGeneration: generation, Conditions: []metav1.Condition{
+				set(v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted, generation), ready, programmed,
+			}},
+		}
+	}
+	both := func(status metav1.ConditionStatus, reason string) *v1alpha1.WebhookSubscription {
+		return of(set(v1alpha1.ConditionReady, status, reason, generation), set(v1alpha1.ConditionProgrammed, status, reason, generation))
+	}
+	fine := of(set(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonReady, generation), set(v1alpha1.ConditionProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed, generation))
+	gone := of(set(v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonGone, generation), set(v1alpha1.ConditionProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed, generation))
+	pending := both(metav1.ConditionUnknown, v1alpha1.ReasonPending)
+	unavailable := both(metav1.ConditionFalse, v1alpha1.ReasonDispatcherUnavailable)
+	suspended := both(metav1.ConditionFalse, v1alpha1.ReasonDispatcherSuspended)
+	for name, test := range map[string]struct {
+		sub  *v1alpha1.WebhookSubscription
+		does service
+		want bool
+	}{
+		"fine, down":             {fine, down, true},
+		"gone, down":             {gone, down, true},
+		"pending, down":          {pending, down, false}, // it claims nothing
+		"unavailable, down":      {unavailable, down, false},
+		"suspended, down":        {suspended, down, true},
+		"fine, stopped":          {fine, stopped, true},
+		"pending, stopped":       {pending, stopped, true},
+		"suspended, stopped":     {suspended, stopped, false},
+		"fine, serving":          {fine, serving, false},
+		"unavailable, serving":   {unavailable, serving, true},
+		"suspended, serving":     {suspended, serving, true},
+		"unavailable, unsettled": {unavailable, unsettled, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := differs(test.sub, test.does); got != test.want {
+				t.Errorf("differs: %t, want %t", got, test.want)
+			}
+		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -50,6 +51,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		For(&v1alpha1.WebhookSubscription{}, builder.WithPredicates(predicate.Funcs{UpdateFunc: matters})).
 		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.naming), builder.OnlyMetadata).
 		Watches(&v1alpha1.WebhookDispatcher{}, handler.EnqueueRequestsFromMapFunc(r.deliveredBy), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.WebhookDispatcher{}, handler.Funcs{UpdateFunc: r.reported}).
 		WatchesRawSource(r.Tables.Review.Source()).
 		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: backoff.RateLimiter(), NewQueue: fair.NewQueue})
 	if polled, ok := r.Namespaces.(*PolledNamespaces); ok {
@@ -63,6 +65,11 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		controlled.Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.within), builder.OnlyMetadata, builder.WithPredicates(predicate.LabelChangedPredicate{}))
 	}
 	return controlled.Complete(r)
+}
+
+// reported has those subscriptions looked at that waited for what a dispatcher reports. It queues nothing itself.
+func (r *Reconciler) reported(_ context.Context, e event.UpdateEvent, _ workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+	r.Tables.Report(e.ObjectNew.(*v1alpha1.WebhookDispatcher))
 }
 
 // keys are those that requests are for.

@@ -102,9 +102,6 @@ func subscriptionIn(s state) (*v1alpha1.WebhookSubscription, verdict) {
 	sub.Spec.DispatcherRef = v1alpha1.DispatcherReference{Namespace: "eventflow-system", Name: "default"}
 	suspend := s.spec == "`suspend: true`"
 	sub.Spec.Suspend = &suspend
-	if s.programmed == "yes" {
-		sub.Status.ProgrammedGeneration = generation
-	}
 	if s.endpoint == "answered 410" {
 		sub.Status.Conditions = append(sub.Status.Conditions, set(v1alpha1.ConditionEndpointHealthy, metav1.ConditionFalse, v1alpha1.ReasonGone, generation))
 	}
@@ -125,10 +122,13 @@ func subscriptionIn(s state) (*v1alpha1.WebhookSubscription, verdict) {
 	return sub, v
 }
 
+// awaitedIn reports whether the dispatcher has yet to take over what became of the subscription.
+func awaitedIn(s state, v verdict) bool { return (v.rejection == nil) == (s.programmed == "no") }
+
 // settle gives a subscription the conditions that the manager writes in a state.
 func settle(s state) *v1alpha1.WebhookSubscription {
 	sub, v := subscriptionIn(s)
-	wanted := status.Conditions(sub, sub.Status.Conditions, decide(observe(sub, v, dispatcherIn(s), now))...)
+	wanted := status.Conditions(sub, sub.Status.Conditions, decide(observe(sub, v, dispatcherIn(s), awaitedIn(s, v), now))...)
 	kept := sub.Status.Conditions
 	sub.Status.Conditions = wanted
 	for _, c := range kept {

@@ -74,6 +74,11 @@ func (s *stage) describeDispatcher(ctx context.Context) error {
 	})
 	s.dispatcherArguments = append(slices.Clone(deployment.Spec.Template.Spec.Containers[0].Args),
 		"--kubeconfig="+s.dispatcherConfig, "--store=pebble:"+filepath.Join(s.dir, "store"), "--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0", "--drain-delay=0s")
+	for _, v := range deployment.Spec.Template.Spec.Containers[0].Env {
+		if name, ours := strings.CutPrefix(v.Name, "EVENTFLOW_"); ours && v.Value != "" {
+			s.dispatcherArguments = append(s.dispatcherArguments, "--"+strings.ToLower(strings.ReplaceAll(name, "_", "-"))+"="+v.Value)
+		}
+	}
 	return err
 }
 
