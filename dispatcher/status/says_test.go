@@ -58,6 +58,10 @@ func TestOnlyWhatTheDispatcherKnowsIsWritten(t *testing.T) {
 			first: filtered(t, "a", 1), before: func(f *fakes, w *Writer) { f.set(w, key, delivered) }, wrote: 1,
 			after: func(_ *fakes, w *Writer) { w.FilterFailed(key, "WrongType", "no such overload") }, want: 2,
 		},
+		"filter added once attempted, and failed": {
+			before: func(f *fakes, w *Writer) { f.set(w, key, delivered) }, wrote: 1, next: filtered(t, "a", 2),
+			after: func(_ *fakes, w *Writer) { w.FilterFailed(key, "WrongType", "no such overload") }, want: 2,
+		},
 		"filter removed once it failed": {
 			first: filtered(t, "a", 1), before: func(_ *fakes, w *Writer) { w.FilterFailed(key, "WrongType", "no such overload") }, wrote: 1,
 			next: route("a", 2), want: 1,

@@ -108,6 +108,9 @@ func (s shown) wait(now time.Time) time.Duration {
 	return max(0, s.next.Sub(now)-(writesAtOnce-1)*writePause)
 }
 
+// rested reports whether there was no such write for so long that as many in a row may follow as ever.
+func (s shown) rested(now time.Time) bool { return !s.next.After(now) }
+
 // count notes such a write.
 func (s *shown) count(now time.Time) {
 	if s.next.Before(now) {

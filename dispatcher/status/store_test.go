@@ -214,6 +214,7 @@ func TestRevisionIsReported(t *testing.T) {
 		pod := func(name string) *StoreReporter {
 			r := &StoreReporter{dispatcher: shared, name: "default", logger: logr.Discard(), wake: make(chan struct{}, 1)}
 			r.ShowVersion("v2")
+			r.ShowSettings(func() int64 { return 5 })
 			r.ShowRevision(func() int64 {
 				mu.Lock()
 				defer mu.Unlock()
@@ -247,33 +248,42 @@ func TestRevisionIsReported(t *testing.T) {
 		set(8, "a")
 		a.Wake()
 		wantStatus("another table", 8, before+2)
-		b.Report(ctx, nil)
-		b.written = "" // it has something else to say
-		b.Report(ctx, nil)
+		c := pod("c")
+		c.Report(ctx, nil)
+		c.written = "" // it has something else to say
+		c.Report(ctx, nil)
 		wantStatus("a pod that does not speak of it", 8, before+3)
 		<-time.After(10 * lookPause)
 		wantStatus("what stands", 8, before+3)
 		set(9, "b")
 		b.Wake()
 		wantStatus("another pod has its turn", 9, before+4)
+		shared.mu.Lock()
+		shared.status.ProgrammedRevision = 8 // by a pod that ended
+		shared.mu.Unlock()
+		<-time.After(lookPause + 2*storePause)
+		wantStatus("what does not stand", 9, before+5)
 		set(3, "b") // the table was restored from a backup
 		b.Wake()
-		wantStatus("an earlier table", 3, before+5)
+		wantStatus("an earlier table", 3, before+6)
 		cancel()
 		running.Wait()
 
 		again := pod("b")
 		set(3, "b")
 		again.Report(t.Context(), nil)
-		wantStatus("a restart", 3, before+5)
+		wantStatus("a restart", 3, before+6)
 		again = pod("b")
 		set(0, "b")
 		again.Report(t.Context(), postgres.ErrUnreachable)
 		if status, _ := shared.now(); status.ProgrammedRevision != 3 {
 			t.Errorf("a pod that has no table yet left %+v", status)
 		}
+		again.Report(t.Context(), nil)
+		wantStatus("its store is back", 3, -1)
 		earlier := &StoreReporter{dispatcher: shared, name: "default", logger: logr.Discard()}
 		earlier.ShowVersion("v2")
+		earlier.ShowSettings(func() int64 { return 5 })
 		earlier.Report(t.Context(), nil)
 		wantStatus("a pod of the version before", 0, -1)
 	})

@@ -134,8 +134,13 @@ func (w *Writer) found(ctx context.Context, identity string, status v1alpha1.Web
 		w.upkeep.Add(key)
 		return
 	}
-	if !w.byRevision && wanted.ProgrammedGeneration != stands.programmed || !w.sameConditions(wanted.Conditions, stands.conditions) {
+	if !w.byRevision && wanted.ProgrammedGeneration != stands.programmed {
 		w.news.Add(key)
+		return
+	}
+	if !w.sameConditions(wanted.Conditions, stands.conditions) {
+		w.lies.tell(key, wrong{size: wrongHealth, news: true})
+		w.upkeep.Add(key)
 		return
 	}
 	carryTransitions(wanted.Conditions, stands.conditions, time.Now())

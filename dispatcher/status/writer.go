@@ -22,16 +22,16 @@ import (
 )
 
 const (
-	// newsPerSecond is the budget of writes for what an author or an operator waits for: that a spec is programmed, and that
-	// an endpoint's health changed. Nothing else waits in that queue.
+	// newsPerSecond is the budget of writes for what an author waits for: that a change of a spec is in the status.
 	newsPerSecond = 300
-	// upkeepLeast and upkeepMost bound the budget of all other writes, counts above all; in between it is what brings each
-	// subscription's up to date within upkeepRound.
-	upkeepLeast = 20
-	upkeepMost  = 150
-	upkeepRound = time.Minute
+	// upkeepLeast and upkeepMost bound the budget of all writes for what deliveries change, health and counts; in between it is
+	// what brings each subscription up to date within upkeepRound. After a rest there may be upkeepAtOnce.
+	upkeepLeast  = 20
+	upkeepMost   = 150
+	upkeepRound  = 40 * time.Second
+	upkeepAtOnce = 300
 	// A subscription's status is written writesAtOnce times in a row for what its deliveries change, and then every
-	// writePause: neither an endpoint that flaps nor a busy one can use up the budget of others.
+	// writePause: neither an endpoint that flaps nor a busy one can use up the budget of others of its tenant.
 	writesAtOnce = 3
 	writePause   = 40 * time.Second
 	// touchPause is how long changes are gathered before they are looked at; countPause how long a subscription's
@@ -114,7 +114,7 @@ type queue struct {
 	budget *rate.Limiter
 }
 
-func newQueue(perSecond int, order workqueue.Queue[event.SubscriptionKey]) queue {
+func newQueue(perSecond, atOnce int, order workqueue.Queue[event.SubscriptionKey]) queue {
 	return queue{
 		workqueue.NewTypedRateLimitingQueueWithConfig(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[event.SubscriptionKey](firstRetry, lastRetry),
@@ -123,23 +123,36 @@ func newQueue(perSecond int, order workqueue.Queue[event.SubscriptionKey]) queue
 					Queue: workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[event.SubscriptionKey]{Queue: order}),
 				}),
 			}),
-		rate.NewLimiter(rate.Limit(perSecond), perSecond),
+		rate.NewLimiter(rate.Limit(perSecond), atOnce),
 	}
 }
 
 // New returns a Writer that does nothing until Run. It writes the subscriptions that owns tells it to: where several
 // dispatchers share a store, each writes those that it delivers to.
 func New(s Store, client Client, owns func(event.SubscriptionKey) bool, logger logr.Logger) *Writer {
-	lies := newOrder()
-	return &Writer{
-		store: s, client: client, owns: owns, logger: logger, lies: lies,
-		news: newQueue(newsPerSecond, workqueue.DefaultQueue[event.SubscriptionKey]()), upkeep: newQueue(upkeepLeast, lies),
+	w := &Writer{
+		store: s, client: client, owns: owns, logger: logger,
+		news:    newQueue(newsPerSecond, newsPerSecond, workqueue.DefaultQueue[event.SubscriptionKey]()),
 		shown:   make(map[event.SubscriptionKey]shown),
 		fresh:   make(map[event.SubscriptionKey]change),
 		touched: make(map[event.SubscriptionKey]struct{}),
 		signal:  make(chan struct{}, 1),
 		survey:  make(chan struct{}, 1),
 	}
+	w.lies = newOrder(w.tenantOf)
+	w.upkeep = newQueue(upkeepLeast, upkeepAtOnce, w.lies)
+	return w
+}
+
+// tenantOf returns whose a subscription is, "" if the table does not have it. It is called by the queues: what calls those does not
+// hold the lock.
+func (w *Writer) tenantOf(key event.SubscriptionKey) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if route, ok := get(w.table, key); ok {
+		return route.Tenant()
+	}
+	return ""
 }
 
 // ByRevision makes the Writer leave the generation out, and all else that says nothing yet: the manager concludes from one report
@@ -208,7 +221,7 @@ func (w *Writer) compare(before, table *routing.Table) (fresh []event.Subscripti
 	return fresh
 }
 
-// upkeepRate is how many writes a second there may be that are no news, for n subscriptions.
+// upkeepRate is how many writes a second there may be for what deliveries change, for n subscriptions.
 func upkeepRate(n int) rate.Limit {
 	return rate.Limit(min(max(float64(n)/upkeepRound.Seconds(), upkeepLeast), upkeepMost))
 }
@@ -296,8 +309,8 @@ func (w *Writer) sort(ctx context.Context) {
 	}
 }
 
-// file queues a subscription whose status may not say any more what is true: a change of health is news, unless there
-// were some a moment ago, and a count can wait.
+// file queues a subscription whose status may not say any more what is true: a change of health is news if there was none for
+// a while, and a count can wait.
 func (w *Writer) file(ctx context.Context, key event.SubscriptionKey) {
 	counts, err := w.store.Counts(ctx, key)
 	w.mu.Lock()
@@ -313,23 +326,28 @@ func (w *Writer) file(ctx context.Context, key event.SubscriptionKey) {
 	case !known:
 		w.upkeep.Add(key)
 	case w.saysOf(route, counts, stands):
-		w.setLie(key, stands.lie(counts))
+		w.lies.tell(key, wrong{size: stands.lie(counts)})
 		w.upkeep.AddAfter(key, max(wait, countPause))
-	case wait > 0:
-		w.setLie(key, wrongHealth)
-		w.upkeep.AddAfter(key, wait)
 	default:
-		w.news.Add(key)
+		w.lies.tell(key, wrong{size: wrongHealth, news: stands.rested(time.Now())})
+		w.upkeep.AddAfter(key, wait)
 	}
 }
 
+// work takes what is next once there may be a write, so that nothing goes before what is more urgent then.
 func (w *Writer) work(ctx context.Context, q queue) {
-	for {
+	for spent := true; ; {
+		if spent {
+			if err := q.budget.Wait(ctx); err != nil {
+				return
+			}
+		}
 		key, stop := q.Get()
 		if stop {
 			return
 		}
-		switch err := w.write(ctx, key, q.budget); {
+		var err error
+		switch spent, err = w.write(ctx, key); {
 		case err == nil:
 			q.Forget(key)
 		case ctx.Err() != nil:
@@ -340,40 +358,39 @@ func (w *Writer) work(ctx context.Context, q queue) {
 				level = 0
 			}
 			w.logger.V(level).Info("Writing a subscription's status failed; trying again", "error", err.Error())
+			w.lies.tell(key, wrong{size: wrongHealth})
 			q.AddRateLimited(key)
 		}
 		q.Done(key)
 	}
 }
 
-// write brings one subscription's status up to date, if it is not.
-func (w *Writer) write(ctx context.Context, key event.SubscriptionKey, budget *rate.Limiter) error {
+// write brings one subscription's status up to date, if it is not. It reports whether it asked anything of the API server.
+func (w *Writer) write(ctx context.Context, key event.SubscriptionKey) (asked bool, err error) {
 	w.mu.Lock()
 	route, ok := get(w.table, key)
 	before, known := w.shown[key]
 	fresh, isFresh := w.fresh[key]
 	w.mu.Unlock()
 	if !ok || !w.owns(key) {
-		return nil
-	}
-	if err := budget.Wait(ctx); err != nil {
-		return err
+		return false, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	if !known && !fresh.came {
+		asked = true
 		stands, err := w.client.Get(ctx, route)
 		if apierrors.IsNotFound(err) {
-			return nil // deleted; the table will say so
+			return true, nil // deleted; the table will say so
 		}
 		if err != nil {
-			return fmt.Errorf("read the status: %w", err)
+			return true, fmt.Errorf("read the status: %w", err)
 		}
 		before = shownOf(ours(stands))
 	}
 	wanted, err := w.wanted(ctx, route)
 	if err != nil {
-		return err
+		return true, err // the store is busy: no more is asked of it than otherwise
 	}
 	carryTransitions(wanted.Conditions, before.conditions, time.Now())
 	carryPending(wanted.Deliveries, before.pending)
@@ -382,12 +399,13 @@ func (w *Writer) write(ctx context.Context, key event.SubscriptionKey, budget *r
 	if w.says(before, after) {
 		after = before
 	} else {
+		asked = true
 		err := w.client.Apply(ctx, route, wanted)
 		if apierrors.IsNotFound(err) || errors.Is(err, errAnother) {
-			return nil
+			return true, nil
 		}
 		if err != nil {
-			return fmt.Errorf("apply the status: %w", err)
+			return true, fmt.Errorf("apply the status: %w", err)
 		}
 		if !isFresh {
 			after.count(time.Now())
@@ -401,7 +419,7 @@ func (w *Writer) write(ctx context.Context, key event.SubscriptionKey, budget *r
 			delete(w.fresh, key)
 		}
 	}
-	return nil
+	return asked, nil
 }
 
 // wanted is what is to be said of the route now; transition times are not filled in.
