@@ -190,7 +190,7 @@ var dispatcherRules = map[string]rule{
 	"deliveries API": {
 		good: []string{"spec: {deliveriesAPI: {enabled: true}}", "spec: {deliveriesAPI: {}, ingest: {authentication: None}}"},
 		bad: map[string]string{
-			"spec: {deliveriesAPI: {enabled: true}, ingest: {authentication: None}}": "the deliveries API asks the API server who may read: it needs spec.ingest.authentication Kubernetes",
+			"spec: {deliveriesAPI: {enabled: true}, ingest: {authentication: None}}": "spec: Invalid value … the deliveries API asks the API server who may read: it needs spec.ingest.authentication Kubernetes",
 		},
 	},
 	"access mode": {
