@@ -142,7 +142,8 @@ func TestDispatcherDefaults(t *testing.T) {
 		Egress:    v1alpha1.Egress{AllowHTTP: ptr.To(false)},
 		Retention: v1alpha1.Retention{Delivered: metav1.Duration{Duration: 24 * time.Hour}, Failed: metav1.Duration{Duration: 720 * time.Hour}},
 
-		Encryption: v1alpha1.Encryption{Mode: v1alpha1.EncryptionDisabled},
+		Encryption:    v1alpha1.Encryption{Mode: v1alpha1.EncryptionDisabled},
+		DeliveriesAPI: v1alpha1.DeliveriesAPI{Enabled: new(false)},
 	}
 	for name, given := range map[string]client.Object{
 		"nothing":       object(t, "WebhookDispatcher", "{}"),
