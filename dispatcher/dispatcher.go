@@ -169,7 +169,7 @@ func within(ctx context.Context, patience time.Duration, f func() error) (ended 
 func (d *dispatcher) serve(ctx context.Context, ops *server) error {
 	defer func() {
 		d.hideDeliveries()
-		if err := d.store.Close(); err != nil {
+		if err := d.close(); err != nil {
 			d.Logger.Error(err, "Closing the store failed; what was acknowledged is safe")
 		}
 	}()
@@ -224,11 +224,11 @@ func (d *dispatcher) open(ctx context.Context) error {
 	}
 	d.store = d.noticed(encrypted)
 	if err := d.trackUse(d.cluster); err != nil {
-		return errors.Join(err, d.store.Close())
+		return errors.Join(err, d.close())
 	}
 	sender, err := payload.New(payload.Options{Client: d.sender, Memory: d.memory, Registerer: d.registry, Now: d.store.Now, Failed: d.requestFailed})
 	if err != nil {
-		return errors.Join(fmt.Errorf("set the making of requests up: %w", err), d.store.Close())
+		return errors.Join(fmt.Errorf("set the making of requests up: %w", err), d.close())
 	}
 	d.engine = engine.New(engine.Options{
 		Store: d.store, Sender: sender, Logger: d.Logger.WithName("delivery"), Registerer: d.registry,
@@ -241,9 +241,17 @@ func (d *dispatcher) open(ctx context.Context) error {
 		d.namespaces.server = d.clients.Namespaces
 	}
 	if err = errors.Join(d.openAnnouncer(), d.openAPI()); err != nil {
-		return errors.Join(err, d.store.Close())
+		return errors.Join(err, d.close())
 	}
 	return nil
+}
+
+// close ends what open began.
+func (d *dispatcher) close() error {
+	if d.status != nil {
+		d.status.Close()
+	}
+	return d.store.Close()
 }
 
 // connect finds the cluster, if the options need one, and makes what writes statuses to it.

@@ -281,9 +281,14 @@ func (w *Writer) Run(ctx context.Context) {
 	running.Go(func() { w.sort(ctx) })
 	running.Go(func() { w.surveys(ctx) })
 	<-ctx.Done()
+	w.Close()
+	running.Wait()
+}
+
+// Close ends what New began. Run does so when it ends; a Writer that never runs has to be closed.
+func (w *Writer) Close() {
 	w.news.ShutDown()
 	w.upkeep.ShutDown()
-	running.Wait()
 }
 
 // sort puts what was touched into the queue it belongs into.
