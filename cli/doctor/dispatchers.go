@@ -46,5 +46,9 @@ func findDispatcher(d *v1alpha1.WebhookDispatcher) (all []Finding) {
 	if accepted != nil && accepted.Reason == v1alpha1.ReasonStoreImmutable {
 		all = append(all, Finding{Level: Warning, Object: named, Problem: "a part of spec.store is ignored", Why: accepted.Message, Mend: mend(accepted.Reason)})
 	}
+	api := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionDeliveriesAPIReady)
+	if api != nil && api.Status != metav1.ConditionTrue && s.level == "" && s.reason != v1alpha1.ReasonSuspended {
+		all = append(all, Finding{Level: Warning, Object: named, Problem: "deliveries are not there in kubectl: " + api.Reason, Why: api.Message, Mend: mend(api.Reason)})
+	}
 	return all
 }

@@ -169,8 +169,11 @@ func TestEachCheckFinds(t *testing.T) {
 		"a certificate that ended":                 {tls(now.Add(-time.Minute)), "certificates", Failed, "Secret eventflow-system/tls", "ended on 2026-01-15", "renew it"},
 		"a certificate that ends":                  {tls(now.Add(50 * time.Hour)), "certificates", Warning, "Secret eventflow-system/tls", "ends in 2 days", "renew it"},
 		"a subscription whose change was not seen": {func(in *Installation) { in.Subscriptions[0].Generation = 2 }, "subscriptions", Waiting, "WebhookSubscription clinic-a/billing", "NotSeen", "logs deployment/eventflow-manager"},
-		"a dispatcher whose change was not seen":   {func(in *Installation) { in.Dispatchers[0].Generation = 2 }, "dispatchers", Waiting, "WebhookDispatcher eventflow-system/default", "NotSeen", "logs deployment/eventflow-manager"},
-		"a subscription that is suspended":         {func(in *Installation) { in.Subscriptions[0].Status.Conditions[0].Reason = v1alpha1.ReasonSuspended }, "subscriptions", Note, "WebhookSubscription clinic-a/billing", "suspended", `kubectl -n clinic-a patch webhooksubscription/billing --type=merge -p '{"spec":{"suspend":false}}'`},
+		"deliveries that kubectl does not have": {func(in *Installation) {
+			in.Dispatchers[0].Status.Conditions = append(in.Dispatchers[0].Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionDeliveriesAPIReady, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonUnreachable})
+		}, "dispatchers", Warning, "WebhookDispatcher eventflow-system/default", "Unreachable", "get endpoints eventflow-deliveries-default"},
+		"a dispatcher whose change was not seen": {func(in *Installation) { in.Dispatchers[0].Generation = 2 }, "dispatchers", Waiting, "WebhookDispatcher eventflow-system/default", "NotSeen", "logs deployment/eventflow-manager"},
+		"a subscription that is suspended":       {func(in *Installation) { in.Subscriptions[0].Status.Conditions[0].Reason = v1alpha1.ReasonSuspended }, "subscriptions", Note, "WebhookSubscription clinic-a/billing", "suspended", `kubectl -n clinic-a patch webhooksubscription/billing --type=merge -p '{"spec":{"suspend":false}}'`},
 		"an endpoint that fails": {func(in *Installation) {
 			in.Subscriptions[0].Status.Conditions = append(in.Subscriptions[0].Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionEndpointHealthy, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonCircuitOpen})
 		}, "subscriptions", Warning, "WebhookSubscription clinic-a/billing", "EndpointHealthy is False: CircuitOpen", "lastFailure"},
@@ -280,7 +283,7 @@ func TestEveryReasonHasAdvice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fine := map[string]bool{"Accepted": true, "Programmed": true, "NoAttempts": true, "Evaluated": true, "Delivering": true, "Ready": true, "Available": true, "StoreReady": true}
+	fine := map[string]bool{"Accepted": true, "Programmed": true, "NoAttempts": true, "Evaluated": true, "Delivering": true, "Ready": true, "Available": true, "StoreReady": true, "Served": true}
 	reasons := regexp.MustCompile(`(?m)^\s+Reason\w+ += "(\w+)"`).FindAllStringSubmatch(string(text), -1)
 	if len(reasons) < 40 {
 		t.Fatalf("found %d reasons", len(reasons))

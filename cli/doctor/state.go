@@ -75,6 +75,16 @@ var advice = map[string]string{
 	v1alpha1.ReasonDispatcherSuspended:   "kubectl -n DISPATCHERNAMESPACE scale webhookdispatcher/DISPATCHER --replicas=1",
 	v1alpha1.ReasonSuspended:             "kubectl -n NAMESPACE patch OBJECT --type=merge -p RESUME",
 
+	v1alpha1.ReasonRegistering:          "kubectl -n NAMESPACE describe OBJECT    # it may take a minute",
+	v1alpha1.ReasonDeliveriesAPIOff:     "kubectl apply -k config/components/deliveries-api    # or the chart's deliveriesAPI=true: the manager needs the flag and the rights",
+	v1alpha1.ReasonRightsMissing:        "kubectl apply -k config/components/deliveries-api    # or the chart's deliveriesAPI=true",
+	v1alpha1.ReasonServedByAnother:      "kubectl -n NAMESPACE patch OBJECT --type=merge -p '{\"spec\":{\"deliveriesAPI\":{\"enabled\":false}}}'    # here, or at the one that serves",
+	v1alpha1.ReasonRegisteredByOthers:   "kubectl get apiservice v1alpha1.deliveries.webhooks.clinikapi.com -o yaml    # whose is it? Event Flow leaves it as it is",
+	v1alpha1.ReasonCertificatePending:   "kubectl -n eventflow-system logs deployment/eventflow-manager --tail=50",
+	v1alpha1.ReasonUnreachable:          "kubectl -n NAMESPACE get endpoints eventflow-deliveries-NAME    # and the NetworkPolicies between the API server and its port 8443",
+	v1alpha1.ReasonCertificateNotServed: "kubectl -n NAMESPACE logs deployment/eventflow-dispatcher-NAME    # it takes a renewed certificate over within a minute or two",
+	v1alpha1.ReasonTerminating:          "kubectl get namespace NAMESPACE    # it is being deleted",
+
 	v1alpha1.ReasonDatabaseUnreachable: "kubectl -n NAMESPACE logs deployment/eventflow-dispatcher-NAME    # the database, its address, certificate and credentials",
 	v1alpha1.ReasonDatabaseTooOld:      "upgrade the server to PostgreSQL 15 or newer",
 	v1alpha1.ReasonSchemaNewer:         "kubectl -n eventflow-system set image deployment/eventflow-manager manager=IMAGE    # a newer version",

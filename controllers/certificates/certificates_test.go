@@ -120,18 +120,17 @@ func TestOtherHost(t *testing.T) {
 // is a day old, go on to understand each other.
 func TestRotationKeepsEveryClient(t *testing.T) {
 	t.Parallel()
-	var seen []Set
-	var at []time.Time
 	s, again := renew(t, Set{}, began)
+	seen, at := []Set{s}, []time.Time{began}
 	rotations := 0
-	for now := began; now.Before(began.Add(365 * 24 * time.Hour)); now = now.Add(10 * time.Minute) {
+	for now := began; now.Before(began.Add(365 * 24 * time.Hour)); now = next(now, at[len(at)-1], again) {
 		if !now.Before(again) {
 			before := s.Serving
 			if s, again = renew(t, s, now); !s.Serving.equal(before) {
 				rotations++
 			}
 		}
-		if len(seen) == 0 || !seen[len(seen)-1].Equal(s) {
+		if !seen[len(seen)-1].Equal(s) {
 			seen, at = append(seen, s), append(at, now)
 		}
 		client, server := as(seen, at, now.Add(-30*time.Minute)), as(seen, at, now.Add(-24*time.Hour))
@@ -148,6 +147,18 @@ func TestRotationKeepsEveryClient(t *testing.T) {
 	if rotations != 6 {
 		t.Errorf("%d rotations in a year", rotations)
 	}
+}
+
+// next is when to look after now: each ten minutes for a day and an hour after a change, then each day.
+func next(now, changed, again time.Time) time.Time {
+	if now.Sub(changed) <= 25*time.Hour {
+		return now.Add(10 * time.Minute)
+	}
+	day := now.Add(24 * time.Hour)
+	if again.After(now) && again.Before(day) {
+		return again
+	}
+	return day
 }
 
 // as is what there was at a time.
