@@ -86,7 +86,7 @@ func TestSampleSMS(t *testing.T) {
 	a.event("appointment.created", map[string]any{"id": "appt_2", "status": "booked", "start": start}, nil) // no phone
 	a.sendNow("sms-reminder", 1)
 	a.sendNow("sms-follow-up", 1)
-	a.confirm(1)
+	a.confirm("Delivered", 1)
 	zone, err := time.LoadLocation("America/New_York")
 	if err != nil {
 		t.Fatal(err)
@@ -106,12 +106,13 @@ func TestSampleSMS(t *testing.T) {
 	}
 	a.event("appointment.created", appointment("appt_3", "+15550100009"), nil)
 	a.sendNow("sms-reminder", 1)
-	a.got(a.Twilio.Provider, http.StatusBadRequest, 1)
+	a.confirm("Failed", 1)
+	a.got(a.Twilio.Provider, http.StatusBadRequest, 2)
 	a.listed("sms-reminder", "Failed", 1)
 }
 
-// confirm sends the confirmations that quiet hours hold back; by day they go at once.
-func (a *automation) confirm(count int) {
+// confirm sends the confirmations that quiet hours hold back, and waits until so many ended in a state. By day they go at once.
+func (a *automation) confirm(state string, count int) {
 	a.Helper()
 	a.eventually(func() error {
 		_, _, body := a.request(http.MethodGet, "/deliveries?subscription=sms-confirmation", "", "")
@@ -119,17 +120,17 @@ func (a *automation) confirm(count int) {
 		if err := json.Unmarshal([]byte(body), &list); err != nil {
 			return err
 		}
-		delivered := 0
+		ended := 0
 		for _, item := range list.Items {
 			switch item.State {
-			case "Delivered":
-				delivered++
+			case state:
+				ended++
 			case "Scheduled":
 				a.request(http.MethodPost, "/deliveries/"+item.ID+"/sendnow", "", "")
 			}
 		}
-		if delivered != count {
-			return fmt.Errorf("%d confirmations, want %d: %s", delivered, count, body)
+		if ended != count {
+			return fmt.Errorf("%d confirmations are %s, want %d: %s", ended, state, count, body)
 		}
 		return nil
 	})
