@@ -43,7 +43,7 @@ var scenarios = append([]scenario{
 		{"peak resident (MiB)", false, 400}, {"resident after restart (MiB)", false, 400}, {"restart until ready and delivering (s)", false, 5},
 	}},
 	{name: "scheduled", work: "1,000,000 planned for next year, each replaced by key, kill -9, restart", run: runScheduled, once: true, targets: []target{
-		{"CPU while all wait (% of a core)", false, 0.1}, {"resident (MiB)", false, 400}, {"resident after restart (MiB)", false, 400},
+		{"CPU that they cost (% of a core)", false, 0.1}, {"resident (MiB)", false, 400}, {"resident after restart (MiB)", false, 400},
 		{"restart until ready (s)", false, 5}, {"replaced by key/s", true, 5000}, {"lost", false, 0},
 	}},
 	{name: "burst", work: "100,000 planned for one instant", run: runBurst, targets: []target{{"rate over that of what is due at once", true, 1}}},

@@ -21,7 +21,8 @@ func runScheduled(ctx context.Context, b *bench, m *measured) error {
 		return err
 	}
 	defer p.end()
-	m.add("CPU while nothing is planned (% of a core)", b.idleCPU(p))
+	idle := b.idleCPU(p)
+	m.add("CPU while nothing is planned (% of a core)", idle)
 	events := max(b.pending/scheduledGroups, 100) * scheduledGroups
 	for _, figure := range []string{"planned/s", "replaced by key/s"} {
 		l := newLoad(plan{Run: b.nextRun(), Events: events, Groups: scheduledGroups, Fan: 1}, p.api, 4, 500)
@@ -38,7 +39,9 @@ func runScheduled(ctx context.Context, b *bench, m *measured) error {
 		}
 	}
 	b.settle(p)
-	m.add("CPU while all wait (% of a core)", b.idleCPU(p))
+	waiting := b.idleCPU(p)
+	m.add("CPU while all wait (% of a core)", waiting)
+	m.add("CPU that they cost (% of a core)", waiting-idle)
 	resident, peak := p.resident()
 	m.add("resident (MiB)", resident)
 	m.add("peak resident (MiB)", peak)
