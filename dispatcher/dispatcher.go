@@ -70,6 +70,7 @@ type dispatcher struct {
 	firstUse         *firstUse             // nil but for an embedded store of a WebhookDispatcher
 	reporter         *status.StoreReporter // nil without Kubernetes
 	encryption       *encryption           // nil if nothing is encrypted
+	unlock           func(ctx context.Context, tenant string) error
 	programming      programming
 	revision         atomic.Int64 // of the table that every pod works by; 0 while there is none
 
@@ -222,7 +223,7 @@ func (d *dispatcher) open(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, d.below.Close())
 	}
-	d.store = d.noticed(encrypted)
+	d.store, d.unlock = d.noticed(encrypted), encrypted.Unlock
 	if err := d.trackUse(d.cluster); err != nil {
 		return errors.Join(err, d.close())
 	}
@@ -309,8 +310,8 @@ func (d *dispatcher) openAPI() error {
 	d.api, err = ingest.New(ingest.Options{
 		Store: accepting, Routes: d.routes, Accept: d.engine.Accept, Deliveries: d.deliveries, Memory: d.memory, Catalog: d.start.catalog, Authorizer: authorizer,
 		Tenant: d.tenant, Quota: d.quotas, Hosts: d.hosts(), Terms: d.terms, FilterFailed: d.filterFailed, ScheduleFailed: d.scheduleFailed, Now: d.store.Now,
-		GivenUp: d.givenUp,
-		Logger:  d.Logger.WithName("ingest"), Registerer: d.registry,
+		GivenUp: d.givenUp, Unlock: d.unlock,
+		Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
 	})
 	return err
 }

@@ -65,6 +65,9 @@ type Options struct {
 	GivenUp func(id event.DeliveryID)
 	// Now is the time by the store's clock, by which schedules decide; nil for time.Now.
 	Now func() time.Time
+	// Unlock waits until the store can take a tenant's events: its encryption key may have to be fetched. What waits for that
+	// keeps no other tenant from being worked on. Nil waits for nothing.
+	Unlock func(ctx context.Context, tenant string) error
 	// Quota admits what publishes cause; nil admits all.
 	Quota *quota.Keeper
 	// Hosts are the host names, in lower case, that clients may name this API by without authentication, beside those that no

@@ -146,3 +146,33 @@ func TestFiltersHoldNoPlace(t *testing.T) {
 	}
 	p.give()
 }
+
+// TestKeysHoldNoPlace: tenants whose encryption keys cannot be had wait for them, and keep no other from being worked on.
+func TestKeysHoldNoPlace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		keys := make(chan struct{})
+		f := newFixture(t, func(o *Options) {
+			o.Unlock = func(_ context.Context, tenant string) error {
+				if tenant == "clinic-a" {
+					return nil
+				}
+				<-keys
+				return store.ErrKeys
+			}
+		})
+		var publishers sync.WaitGroup
+		for i := range 2 * publishPlaces {
+			publishers.Go(func() {
+				w := f.do(http.MethodPost, fmt.Sprintf("/v1/namespaces/locked-%d/events", i), oneEvent, "Content-Type: application/json")
+				wantProblem(t, w, unavailable, "encryption key")
+			})
+		}
+		synctest.Wait()
+		if w := f.publish(oneEvent); w.Code != http.StatusAccepted {
+			t.Errorf("got %d %s", w.Code, w.Body)
+		}
+		close(keys)
+		publishers.Wait()
+	})
+}

@@ -41,6 +41,11 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, c call) (statu
 	if err := h.receive(w, r, c.tenant, &s.body, maxRequestBytes); err != nil {
 		return 0, err
 	}
+	if h.options.Unlock != nil { // before the place, which others need
+		if err := h.options.Unlock(context.WithoutCancel(r.Context()), c.tenant); err != nil {
+			return 0, h.storeProblem(err, false)
+		}
+	}
 	s.place = place{pool: h.places, tenant: c.tenant, size: placesOf(len(s.body.bytes))}
 	if err := s.place.take(r.Context()); err != nil {
 		return 0, err

@@ -49,6 +49,17 @@ const _ = uint(delivery.SealedExtra-envelope.Overhead-frame) + uint(envelope.Ove
 // errNoKeys is why a sealed event cannot be opened without keys.
 var errNoKeys = fmt.Errorf("%w: the store has encrypted events, and the dispatcher was started without --encryption-keys", store.ErrKeys)
 
+// Unlock waits for the keys of a tenant, so that an Append right after it does not. It fails as Append does.
+func (s *Store) Unlock(ctx context.Context, tenant string) error {
+	if s.keys == nil {
+		return nil
+	}
+	if _, err := s.keys.ForWriting(ctx, tenant); err != nil {
+		return unavailable(ctx, err)
+	}
+	return nil
+}
+
 // Append seals the events, and appends them.
 func (s *Store) Append(ctx context.Context, events []store.NewEvent) ([]store.Accepted, []delivery.Fanout, error) {
 	if s.keys == nil || len(events) == 0 {

@@ -270,6 +270,12 @@ func TestUnavailableKeys(t *testing.T) {
 	if _, _, err := f.Append(t.Context(), []store.NewEvent{newEvent("fourth"), other}); !errors.Is(err, store.ErrKeys) {
 		t.Errorf("got %v", err)
 	}
+	if err := f.Store.Unlock(t.Context(), "another"); !errors.Is(err, store.ErrKeys) {
+		t.Errorf("unlock what has no key: %v", err)
+	}
+	if err := f.Store.Unlock(t.Context(), clinic); err != nil {
+		t.Errorf("unlock a known tenant: %v", err)
+	}
 	f.reopen() // now no tenant is known
 	if _, _, err := f.Append(t.Context(), []store.NewEvent{newEvent("fifth")}); !errors.Is(err, store.ErrKeys) {
 		t.Errorf("got %v", err)
@@ -293,6 +299,9 @@ func TestWithoutKeys(t *testing.T) {
 	f := newFixture(t)
 	d := f.append(f.Store, newEvent(markerID))[0].Delivery(sub)
 	plain := sealed.New(f.below, nil)
+	if err := plain.Unlock(t.Context(), clinic); err != nil {
+		t.Errorf("unlock without keys: %v", err)
+	}
 	if e, err := plain.Event(t.Context(), d.ID.Event); !errors.Is(err, store.ErrKeys) || e != nil {
 		t.Errorf("%+v, %v", e, err)
 	}
