@@ -15,6 +15,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/routing/folder"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 	"github.com/clinikapi/eventflow/dispatcher/store/pebble"
+	"github.com/clinikapi/eventflow/dispatcher/store/storetest"
 )
 
 // TestAsTheStoreDoes publishes random sequences into a real store as well, and compares what becomes of each delivery.
@@ -46,8 +47,8 @@ func TestAsTheStoreDoes(t *testing.T) {
 // compare reports whether a store does with the events what Run says.
 func compare(t *testing.T, manifests, events string) bool {
 	report := try(t, manifests, events, Options{})
-	var now time.Time
-	s, err := pebble.Open("data", pebble.Options{FS: vfs.NewMem(), FreeReserve: -1, Now: func() time.Time { return now }})
+	var clock storetest.Clock
+	s, err := pebble.Open("data", pebble.Options{FS: vfs.NewMem(), FreeReserve: -1, Now: clock.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,8 +63,9 @@ func compare(t *testing.T, manifests, events string) bool {
 		t.Fatal(err)
 	}
 	for i, e := range read {
-		now, e.ID = report.Events[i].Published, report.Events[i].ID
-		decided, err := preview.Decide(t.Context(), table, "clinic-a", e, now)
+		e.ID = report.Events[i].ID
+		clock.Set(report.Events[i].Published)
+		decided, err := preview.Decide(t.Context(), table, "clinic-a", e, clock.Now())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -187,8 +187,8 @@ func TestHistoryIsDroppedOutLoud(t *testing.T) {
 		lines = append(lines, args)
 	}, funcr.Options{}).GetSink())
 	registry := prometheus.NewRegistry()
-	now := time.Date(2026, 3, 4, 10, 30, 0, 0, time.UTC)
-	s, err := pebble.Open("data", pebble.Options{FS: fs, Now: func() time.Time { return now }, Registerer: registry, Logger: logger})
+	clock := storetest.NewClock(time.Date(2026, 3, 4, 10, 30, 0, 0, time.UTC))
+	s, err := pebble.Open("data", pebble.Options{FS: fs, Now: clock.Now, Registerer: registry, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +206,7 @@ func TestHistoryIsDroppedOutLoud(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		now = now.Add(time.Hour)
+		clock.Advance(time.Hour)
 	}
 	left := func() (n [3]int) {
 		for i := range hours {

@@ -13,15 +13,16 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 	"github.com/clinikapi/eventflow/dispatcher/store/pebble"
+	"github.com/clinikapi/eventflow/dispatcher/store/storetest"
 )
 
 // oldStore is a store that a program of format 1 wrote, in which events were moved and copied.
 type oldStore struct {
 	*testing.T
 	*pebble.Store
-	dir string
-	now time.Time
-	ids map[string]event.DeliveryID
+	dir   string
+	clock *storetest.Clock
+	ids   map[string]event.DeliveryID
 }
 
 func newOldStore(t *testing.T) *oldStore {
@@ -41,7 +42,7 @@ func newOldStore(t *testing.T) *oldStore {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.now = about.Now
+	o.clock = storetest.NewClock(about.Now)
 	for name, text := range about.Deliveries {
 		if o.ids[name], err = event.ParseDeliveryID(text); err != nil {
 			t.Fatal(err)
@@ -53,7 +54,7 @@ func newOldStore(t *testing.T) *oldStore {
 
 func (o *oldStore) open() {
 	o.Helper()
-	s, err := pebble.Open(o.dir, pebble.Options{FreeReserve: -1, Now: func() time.Time { return o.now }})
+	s, err := pebble.Open(o.dir, pebble.Options{FreeReserve: -1, Now: o.clock.Now})
 	if err != nil {
 		o.Fatal(err)
 	}
@@ -96,8 +97,8 @@ func (o *oldStore) gone(name string) {
 
 func (o *oldStore) pass(d time.Duration) {
 	o.Helper()
-	o.now = o.now.Add(d)
-	if err := o.Expire(o.now); err != nil {
+	o.clock.Advance(d)
+	if err := o.Expire(o.clock.Now()); err != nil {
 		o.Error(err)
 	}
 }

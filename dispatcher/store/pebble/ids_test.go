@@ -10,6 +10,7 @@ import (
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/store"
+	"github.com/clinikapi/eventflow/dispatcher/store/storetest"
 )
 
 func TestEventKey(t *testing.T) {
@@ -23,8 +24,8 @@ func TestEventKey(t *testing.T) {
 // TestIDsOfYesterday opens the store again on the day after: which days have ids is then read, not remembered.
 func TestIDsOfYesterday(t *testing.T) {
 	t.Parallel()
-	now := time.Unix(0, int64(20*day)).Add(-time.Hour)
-	options := Options{FS: vfs.NewMem(), Now: func() time.Time { return now }}
+	clock := storetest.NewClock(time.Unix(0, int64(20*day)).Add(-time.Hour))
+	options := Options{FS: vfs.NewMem(), Now: clock.Now}
 	for _, step := range []struct {
 		after        time.Duration
 		wantRepeated bool
@@ -35,7 +36,7 @@ func TestIDsOfYesterday(t *testing.T) {
 		{22 * time.Hour, false, []uint32{19, 20}},
 		{24 * time.Hour, false, []uint32{20, 21}},
 	} {
-		now = now.Add(step.after)
+		clock.Advance(step.after)
 		s, err := Open("data", options)
 		if err != nil {
 			t.Fatal(err)
@@ -46,13 +47,13 @@ func TestIDsOfYesterday(t *testing.T) {
 			t.Fatal(err)
 		}
 		if answers[0].Repeated != step.wantRepeated {
-			t.Errorf("%v: repeated is %t, want %t", now.UTC(), answers[0].Repeated, step.wantRepeated)
+			t.Errorf("%v: repeated is %t, want %t", clock.Now().UTC(), answers[0].Repeated, step.wantRepeated)
 		}
-		if err := s.Expire(now); err != nil {
+		if err := s.Expire(clock.Now()); err != nil {
 			t.Fatal(err)
 		}
 		if got := s.ids.list(); !slices.Equal(got, step.wantDays) {
-			t.Errorf("%v: there are ids of the days %v, want %v", now.UTC(), got, step.wantDays)
+			t.Errorf("%v: there are ids of the days %v, want %v", clock.Now().UTC(), got, step.wantDays)
 		}
 		if err := s.Close(); err != nil {
 			t.Fatal(err)

@@ -38,7 +38,7 @@ func TestKilledOnAFullVolume(t *testing.T) {
 	if len(acks) < 1000 {
 		t.Errorf("only %d deliveries were acknowledged", len(acks))
 	}
-	v.now = time.Now()
+	v.clock.Set(time.Now())
 	v.open()
 	for _, id := range acks {
 		if _, err := v.Get(t.Context(), "clinic-a", id); err != nil {

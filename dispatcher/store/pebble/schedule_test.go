@@ -37,7 +37,7 @@ func benchPlans(first, n int, minute int64, at time.Time) []store.NewEvent {
 func TestScheduleInAnOldStore(t *testing.T) {
 	t.Parallel()
 	o := newOldStore(t)
-	at := o.now.AddDate(0, 0, 300)
+	at := o.clock.Now().AddDate(0, 0, 300)
 	events := benchPlans(0, 1, 1, at)
 	if _, _, err := o.Append(t.Context(), events); err != nil {
 		t.Fatal(err)

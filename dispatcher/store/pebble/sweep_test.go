@@ -20,14 +20,14 @@ import (
 type sweeper struct {
 	*testing.T
 	*pebble.Store
-	fs  *vfs.MemFS
-	now time.Time
-	n   int
+	fs    *vfs.MemFS
+	clock *storetest.Clock
+	n     int
 }
 
 func newSweeper(t *testing.T) *sweeper {
 	t.Helper()
-	s := &sweeper{T: t, fs: vfs.NewMem(), now: time.Date(2026, 3, 4, 10, 30, 0, 0, time.UTC)}
+	s := &sweeper{T: t, fs: vfs.NewMem(), clock: storetest.NewClock(time.Date(2026, 3, 4, 10, 30, 0, 0, time.UTC))}
 	s.fs.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: 1 << 40, TotalBytes: 1 << 40})
 	s.open()
 	t.Cleanup(func() {
@@ -40,7 +40,7 @@ func newSweeper(t *testing.T) *sweeper {
 
 func (s *sweeper) open() {
 	s.Helper()
-	opened, err := pebble.Open("data", pebble.Options{FS: s.fs, Now: func() time.Time { return s.now }, FreeReserve: -1})
+	opened, err := pebble.Open("data", pebble.Options{FS: s.fs, Now: s.clock.Now, FreeReserve: -1})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func (s *sweeper) reopen() {
 func (s *sweeper) publish(subs ...*delivery.Subscription) []delivery.PendingDelivery {
 	s.Helper()
 	s.n++
-	s.now = s.now.Add(time.Millisecond)
+	s.clock.Advance(time.Millisecond)
 	e := &delivery.Event{Tenant: "clinic-a", ID: fmt.Sprint("evt-", s.n), Type: "patient.created", Body: benchBody}
 	_, fanouts, err := s.Append(s.Context(), []store.NewEvent{{Fanout: delivery.Fanout{Event: e, Subscriptions: subs}}})
 	if err != nil {
@@ -73,7 +73,7 @@ func (s *sweeper) record(d delivery.PendingDelivery, state delivery.State) deliv
 	s.Helper()
 	o := delivery.Outcome{Delivery: d, State: state, Attempt: benchAttempt(&d, 500, "")}
 	if state == delivery.Pending {
-		o.Due = s.now.Add(time.Duration(s.n%7) * time.Hour)
+		o.Due = s.clock.Now().Add(time.Duration(s.n%7) * time.Hour)
 		d.Due, d.Attempts = o.Due, d.Attempts+1
 	}
 	if err := s.Record(s.Context(), []delivery.Outcome{o}); err != nil {
@@ -84,8 +84,8 @@ func (s *sweeper) record(d delivery.PendingDelivery, state delivery.State) deliv
 
 func (s *sweeper) pass(d time.Duration) {
 	s.Helper()
-	s.now = s.now.Add(d)
-	if err := s.Expire(s.now); err != nil {
+	s.clock.Advance(d)
+	if err := s.Expire(s.clock.Now()); err != nil {
 		s.Fatal(err)
 	}
 }
@@ -125,7 +125,7 @@ func TestSweepLeavesWhatIsNeeded(t *testing.T) {
 				s.record(d, delivery.Delivered)
 			}
 		}
-		s.now = s.now.Add(time.Hour)
+		s.clock.Advance(time.Hour)
 	}
 	expect := func(groups ...[]delivery.PendingDelivery) {
 		t.Helper()
@@ -145,7 +145,7 @@ func TestSweepLeavesWhatIsNeeded(t *testing.T) {
 	}
 	s.pass(time.Hour)
 	expect(all)
-	s.now = s.now.Add(10 * time.Hour)
+	s.clock.Advance(10 * time.Hour)
 	for _, d := range late {
 		s.record(d, delivery.Delivered)
 	}
@@ -184,7 +184,7 @@ func TestFinishingRefersToTheEvent(t *testing.T) {
 	t.Parallel()
 	s := newSweeper(t)
 	deliveries := s.publish(sweepSubs(4)...)
-	s.now = s.now.Add(5 * time.Hour)
+	s.clock.Advance(5 * time.Hour)
 	before := pebble.Written(s.Store)
 	for i, state := range []delivery.State{delivery.Delivered, delivery.Failed, delivery.Cancelled, delivery.Pending} {
 		s.record(deliveries[i], state)

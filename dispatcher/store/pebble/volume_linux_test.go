@@ -33,7 +33,7 @@ type volume struct {
 	root, dir string
 
 	mu     sync.Mutex
-	now    time.Time
+	clock  *storetest.Clock
 	fatal  error
 	events int
 	least  int64 // that was free while deliveries were finished
@@ -58,7 +58,7 @@ func newVolume(t testing.TB, size int) *volume {
 		}
 	})
 	v := &volume{
-		TB: t, root: root, dir: filepath.Join(root, "store"), now: time.Date(2026, 3, 4, 10, 30, 0, 0, time.UTC),
+		TB: t, root: root, dir: filepath.Join(root, "store"), clock: storetest.NewClock(time.Date(2026, 3, 4, 10, 30, 0, 0, time.UTC)),
 		random: rand.NewChaCha8([32]byte{1}),
 	}
 	for i := range fanout {
@@ -68,18 +68,6 @@ func newVolume(t testing.TB, size int) *volume {
 	return v
 }
 
-func (v *volume) clock() time.Time {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.now
-}
-
-func (v *volume) pass(d time.Duration) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.now = v.now.Add(d)
-}
-
 // tryOpen opens the store; its end is a failure of the test.
 func (v *volume) tryOpen() error {
 	logger := funcr.New(func(_, line string) {
@@ -87,7 +75,7 @@ func (v *volume) tryOpen() error {
 			v.Log(line)
 		}
 	}, funcr.Options{LogTimestamp: true, Verbosity: 1})
-	s, err := pebble.Open(v.dir, pebble.Options{Now: v.clock, LockWait: time.Second, Logger: logger, Fatal: func(err error) {
+	s, err := pebble.Open(v.dir, pebble.Options{Now: v.clock.Now, LockWait: time.Second, Logger: logger, Fatal: func(err error) {
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		v.fatal = err
@@ -265,8 +253,8 @@ func TestFullVolumeCancels(t *testing.T) {
 	v.close()
 	v.open()
 	v.stands(sample(pending, 97), delivery.Cancelled)
-	v.pass(32 * 24 * time.Hour)
-	if err := v.Expire(v.clock()); err != nil {
+	v.clock.Advance(32 * 24 * time.Hour)
+	if err := v.Expire(v.clock.Now()); err != nil {
 		t.Fatal(err)
 	}
 	start := time.Now()
@@ -327,7 +315,7 @@ func (v *volume) deliver(times int, step time.Duration) (first, last []delivery.
 		if first == nil {
 			first = last
 		}
-		v.pass(step)
+		v.clock.Advance(step)
 	}
 	return first, last
 }
@@ -392,8 +380,8 @@ func TestRestartsOnAFullVolume(t *testing.T) {
 	v.open()
 	v.stands(some, delivery.Pending)
 	v.finish(pending, delivery.Delivered)
-	v.pass(30 * time.Hour)
-	if err := v.Expire(v.clock()); err != nil {
+	v.clock.Advance(30 * time.Hour)
+	if err := v.Expire(v.clock.Now()); err != nil {
 		t.Fatal(err)
 	}
 	v.eventually("events are accepted again", time.Minute, func() bool { return v.Ready() == nil })

@@ -113,7 +113,7 @@ func (f *fixture) repeat(namespace, id string, subs ...delivery.Subscription) {
 func testRepetition(f *fixture) {
 	sub := subscription(clinicA, "a")
 	f.publish(clinicA, "evt-1", sub)
-	f.clock.advance(time.Hour)
+	f.clock.Advance(time.Hour)
 	f.repeat(clinicA, "evt-1", sub)
 	if got := len(f.pending(sub)); got != 1 {
 		f.Errorf("%d deliveries are pending, want 1", got)
@@ -176,13 +176,13 @@ func testWindow(f *fixture) {
 	for i := range 26 {
 		id := fmt.Sprintf("evt-%d", i)
 		f.publish(clinicA, id, sub)
-		f.clock.advance(24*time.Hour - 1)
+		f.clock.Advance(24*time.Hour - 1)
 		f.repeat(clinicA, id, sub)
 		f.expire()
 		f.repeat(clinicA, id, sub)
-		f.clock.advance(1)
+		f.clock.Advance(1)
 		f.publish(clinicA, id, sub) // forgotten, to the nanosecond
-		f.clock.advance(time.Hour)
+		f.clock.Advance(time.Hour)
 		f.repeat(clinicA, id, sub)
 	}
 }
@@ -207,7 +207,7 @@ func testConflict(f *fixture) {
 	}
 	f.publish(clinicA, "evt-2", sub) // not remembered
 	f.repeat(clinicA, "evt-1", sub)
-	f.clock.advance(24 * time.Hour)
+	f.clock.Advance(24 * time.Hour)
 	if _, _, err := f.Append(f.ctx, []store.NewEvent{newEvent(clinicA, "evt-1", "other", sub)}); err != nil {
 		f.Errorf("a day later: %v", err)
 	}
@@ -333,7 +333,7 @@ func testAcceptancesRise(f *fixture) {
 func testClockSetBack(f *fixture) {
 	sub := subscription(clinicA, "a")
 	before := f.publish(clinicA, "evt-1", sub)[0]
-	f.clock.advance(-time.Hour)
+	f.clock.Advance(-time.Hour)
 	after := f.publish(clinicA, "evt-2", sub)[0]
 	if !after.ID.Event.Accepted().After(before.ID.Event.Accepted()) {
 		f.Errorf("accepted at %s after %s", after.ID.Event.Accepted(), before.ID.Event.Accepted())

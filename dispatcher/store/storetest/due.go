@@ -196,12 +196,12 @@ func testAged(f *fixture) {
 	retried, lost, fresh := f.one(sub), f.one(sub), f.one(sub)
 	retried = f.retry(retried, 100*time.Hour)
 	f.record(f.failed(lost))
-	f.clock.advance(time.Hour)
+	f.clock.Advance(time.Hour)
 	replayed, err := f.Replay(f.ctx, clinicA, lost.ID) // its age starts anew
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.clock.advance(time.Hour)
+	f.clock.Advance(time.Hour)
 	young := f.one(sub)
 	want := map[event.DeliveryID]delivery.PendingDelivery{}
 	for _, d := range bare(retried, fresh, replayed, young) {
@@ -240,7 +240,7 @@ func testAgedLimit(f *fixture) {
 func (f *fixture) ordered(sub delivery.Subscription, order uint64) delivery.PendingDelivery {
 	f.Helper()
 	f.next++
-	f.clock.advance(time.Millisecond)
+	f.clock.Advance(time.Millisecond)
 	e := newEvent(sub.Tenant, fmt.Sprintf("evt-%d", f.next), "x", sub)
 	e.Order = order
 	_, deliveries, err := f.Append(f.ctx, []store.NewEvent{e})

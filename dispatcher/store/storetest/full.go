@@ -65,7 +65,7 @@ func testFullKeeps(f *fixture) {
 	owed, lost, arrived := f.one(sub), f.one(sub), f.one(sub)
 	f.record(f.failed(lost), f.delivered(arrived))
 	f.fill(true)
-	f.clock.advance(keepDelivered + 3*time.Hour)
+	f.clock.Advance(keepDelivered + 3*time.Hour)
 	f.expire()
 	if f.kept(arrived.ID) || !f.kept(lost.ID) || !f.kept(owed.ID) {
 		f.Errorf("delivered: %t, failed: %t, pending: %t", f.kept(arrived.ID), f.kept(lost.ID), f.kept(owed.ID))

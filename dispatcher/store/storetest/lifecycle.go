@@ -162,6 +162,6 @@ func testLocked(f *fixture) {
 	if s, err := f.place.Open(); err == nil {
 		f.Error("the place could be opened twice", s.Close())
 	}
-	f.clock.advance(time.Second)
+	f.clock.Advance(time.Second)
 	f.publish(clinicA, "evt-1", subscription(clinicA, "a"))
 }

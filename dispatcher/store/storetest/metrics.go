@@ -70,7 +70,7 @@ func testMetricsBacklog(f *fixture) {
 	f.sized(100, a)
 	f.sized(200, a, b)
 	f.planned(b, keyOf(f, "a"), 1, f.clock.Now().Add(time.Hour))
-	f.clock.advance(90 * time.Second)
+	f.clock.Advance(90 * time.Second)
 	f.shows("three are due", 1, 0, 64, 3, 90)
 	for _, sub := range []delivery.Subscription{a, b} {
 		for _, d := range f.pending(sub) {
@@ -80,7 +80,7 @@ func testMetricsBacklog(f *fixture) {
 		}
 	}
 	f.shows("all are tried again later", 1, 0, 64, 0, 0)
-	f.clock.advance(time.Hour + 10*time.Minute)
+	f.clock.Advance(time.Hour + 10*time.Minute)
 	f.shows("all are due", 1, 0, 64, 4, 3600)
 }
 
@@ -92,7 +92,7 @@ func testMetricsFull(f *fixture) {
 	if _, _, err := f.Append(f.ctx, []store.NewEvent{newEvent(clinicA, "evt", "x", sub)}); !errors.Is(err, store.ErrFull) {
 		f.Errorf("Append gave %v", err)
 	}
-	f.clock.advance(time.Minute)
+	f.clock.Advance(time.Minute)
 	if got := f.measured(); got["eventflow_store_ready"] != 0 || got["eventflow_store_full"] != 1 || got["eventflow_store_due_deliveries"] != 1 {
 		f.Errorf("a full store shows %v", got)
 	}

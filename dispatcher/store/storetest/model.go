@@ -98,7 +98,7 @@ func (m *model) run(steps int) {
 		case n < 86:
 			m.replayOne()
 		case n < 94:
-			m.clock.advance(time.Duration(m.rng.Int64N(int64(5 * time.Hour))))
+			m.clock.Advance(time.Duration(m.rng.Int64N(int64(5 * time.Hour))))
 		case n < 97:
 			m.fixture.expire()
 		default:

@@ -76,10 +76,10 @@ func (f *fixture) populate(n int, subs ...delivery.Subscription) []event.Deliver
 			f.retry(d, time.Hour)
 		case 4:
 			d = f.retry(d, time.Hour)
-			f.clock.advance(time.Hour)
+			f.clock.Advance(time.Hour)
 			f.record(f.delivered(d))
 		}
-		f.clock.advance(10 * time.Minute)
+		f.clock.Advance(10 * time.Minute)
 	}
 	slices.Reverse(ids)
 	return ids
@@ -265,7 +265,7 @@ func testListAcross(f *fixture) {
 	}
 	slices.Reverse(want)
 	for i, at := range []int{3, 7, 0, 5, 1, 6, 2, 4} {
-		f.clock.advance(70 * time.Minute)
+		f.clock.Advance(70 * time.Minute)
 		if i%3 == 0 {
 			f.record(f.failed(deliveries[at]))
 		} else {

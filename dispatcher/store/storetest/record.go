@@ -43,10 +43,10 @@ func testDelivered(f *fixture) {
 func testRetried(f *fixture) {
 	sub := subscription(clinicA, "a")
 	first := f.one(sub)
-	f.clock.advance(time.Second)
+	f.clock.Advance(time.Second)
 	second := f.retry(first, 30*time.Second)
 	f.same("pending", bare(second), bare(f.pending(sub)...))
-	f.clock.advance(30 * time.Second)
+	f.clock.Advance(30 * time.Second)
 	third := f.retry(second, 2*time.Minute)
 	f.reopen()
 	f.same("pending after a restart", bare(third), bare(f.pending(sub)...))
@@ -55,7 +55,7 @@ func testRetried(f *fixture) {
 		r.Attempts[0].Number != 1 || r.Attempts[1].Number != 2 || r.Attempts[1].StatusCode != 503 {
 		f.Errorf("record %+v", r)
 	}
-	f.clock.advance(2 * time.Minute)
+	f.clock.Advance(2 * time.Minute)
 	f.record(f.delivered(third))
 	f.same("pending", []delivery.PendingDelivery(nil), f.pending(sub))
 	if r := f.get(first.ID, clinicA); r.State != delivery.Delivered || r.AttemptCount != 3 || len(r.Attempts) != 3 || !r.Due.IsZero() {
@@ -184,7 +184,7 @@ func testNewestAttempts(f *fixture) {
 	d := f.one(sub)
 	const made = store.MaxAttempts + 7
 	for range made {
-		f.clock.advance(time.Minute)
+		f.clock.Advance(time.Minute)
 		d = f.retry(d, time.Minute)
 	}
 	check := func(attempts int) {
@@ -208,15 +208,15 @@ func testCounts(f *fixture) {
 	sub := subscription(clinicA, "a")
 	a, b, c := f.one(sub), f.one(sub), f.one(sub)
 	a = f.retry(a, time.Minute)
-	f.clock.advance(time.Second)
+	f.clock.Advance(time.Second)
 	b = f.retry(b, time.Minute)
 	failure := *f.attempt(delivery.PendingDelivery{}, 503)
 	f.same("counts", delivery.Counts{Retrying: 2, FailuresInARow: 2, LastFailure: failure}, f.counts(sub))
-	f.clock.advance(time.Second)
+	f.clock.Advance(time.Second)
 	f.record(f.delivered(c))
 	at := f.clock.Now().Add(20 * time.Millisecond)
 	f.same("counts", delivery.Counts{Delivered: 1, Retrying: 2, LastDelivered: at, LastFailure: failure}, f.counts(sub))
-	f.clock.advance(time.Second)
+	f.clock.Advance(time.Second)
 	last := f.failed(a)
 	f.record(last, f.cancelled(b))
 	f.reopen()

@@ -39,7 +39,7 @@ func testReplayFailed(f *fixture) {
 	sub := subscription(clinicA, "a")
 	d := f.retry(f.one(sub), time.Minute)
 	f.record(f.failed(d))
-	f.clock.advance(48 * time.Hour)
+	f.clock.Advance(48 * time.Hour)
 	again := f.replay(clinicA, d.ID)
 	want := d
 	want.Due, want.Since, want.Attempts, want.AttemptsBefore = f.clock.Now(), f.clock.Now(), 2, 2
@@ -81,7 +81,7 @@ func testReplayDelivered(f *fixture) {
 	sub := subscription(clinicA, "a")
 	d := f.one(sub)
 	f.record(f.delivered(d))
-	f.clock.advance(time.Hour)
+	f.clock.Advance(time.Hour)
 	again := f.replay(clinicA, d.ID)
 	if again.ID == d.ID || again.ID.Subscription != sub.Key || again.Attempts != 0 || !again.Due.Equal(f.clock.Now()) || !again.Since.Equal(f.clock.Now()) {
 		f.Errorf("replay %+v", again)
@@ -144,7 +144,7 @@ func testReplayFailsAgain(f *fixture) {
 	d := f.one(sub)
 	for round := 1; round <= 3; round++ {
 		f.record(f.failed(d))
-		f.clock.advance(30 * time.Hour)
+		f.clock.Advance(30 * time.Hour)
 		f.expire()
 		d = f.replay(clinicA, d.ID)
 		if d.Attempts != round || d.AttemptsBefore != round {
@@ -209,13 +209,13 @@ func testReplayLate(f *fixture) {
 	d := f.one(sub)
 	f.record(f.failed(d))
 	for range 28 {
-		f.clock.advance(24 * time.Hour)
+		f.clock.Advance(24 * time.Hour)
 		f.expire()
 	}
 	again := f.replay(clinicA, d.ID)
 	again = f.retry(again, time.Hour)
 	for range 60 {
-		f.clock.advance(24 * time.Hour)
+		f.clock.Advance(24 * time.Hour)
 		f.expire()
 	}
 	e, err := f.Event(f.ctx, d.ID.Event)

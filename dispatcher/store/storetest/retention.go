@@ -48,7 +48,7 @@ func (f *fixture) lasts(d event.DeliveryID, least, bucket time.Duration) {
 	f.Helper()
 	const step = 10 * time.Minute
 	for passed := step; passed <= least; passed += step {
-		f.clock.advance(step)
+		f.clock.Advance(step)
 		if passed%time.Hour == 0 || least-passed < time.Hour {
 			f.expire()
 			if !f.kept(d) {
@@ -56,7 +56,7 @@ func (f *fixture) lasts(d event.DeliveryID, least, bucket time.Duration) {
 			}
 		}
 	}
-	f.clock.advance(bucket + time.Hour)
+	f.clock.Advance(bucket + time.Hour)
 	f.expire()
 	if f.kept(d) {
 		f.Errorf("kept for more than %s and a bucket", least)
@@ -73,7 +73,7 @@ func testRetentionChanged(f *fixture) {
 	delivered, failed := first.ID, second.ID
 	f.record(f.delivered(first), f.failed(second))
 	retain(100*time.Hour, 1000*time.Hour)
-	f.clock.advance(keepDelivered + 3*time.Hour)
+	f.clock.Advance(keepDelivered + 3*time.Hour)
 	f.expire()
 	if !f.kept(delivered) || !f.kept(failed) {
 		f.Fatal("dropped by the retention that the store was opened with")
@@ -84,7 +84,7 @@ func testRetentionChanged(f *fixture) {
 		f.Errorf("kept %t and %t, want the failed one alone", f.kept(delivered), f.kept(failed))
 	}
 	retain(100*time.Hour, time.Hour)
-	f.clock.advance(48 * time.Hour)
+	f.clock.Advance(48 * time.Hour)
 	f.expire()
 	if f.kept(delivered) || f.kept(failed) {
 		f.Errorf("kept %t and %t, want neither", f.kept(delivered), f.kept(failed))
@@ -96,7 +96,7 @@ func testRetentionDelivered(f *fixture) {
 	d := f.one(sub)
 	f.record(f.delivered(d))
 	f.lasts(d.ID, keepDelivered, time.Hour)
-	f.clock.advance(2 * time.Hour)
+	f.clock.Advance(2 * time.Hour)
 	f.expire()
 	if _, err := f.Event(f.ctx, d.ID.Event); err == nil {
 		f.Error("the event is still there")
@@ -110,7 +110,7 @@ func testRetentionFailed(f *fixture) {
 	sub := subscription(clinicA, "a")
 	d, cancelled := f.one(sub), f.one(sub)
 	f.record(f.failed(d), f.cancelled(cancelled))
-	f.clock.advance(keepFailed - 2*time.Hour)
+	f.clock.Advance(keepFailed - 2*time.Hour)
 	f.expire()
 	if !f.kept(cancelled.ID) {
 		f.Error("the cancelled delivery is gone")
@@ -127,7 +127,7 @@ func testRetentionOwed(f *fixture) {
 	fresh, retried := f.one(sub), f.retry(f.one(sub), time.Hour)
 	f.record(f.delivered(f.one(sub)))
 	for hour := range 120 {
-		f.clock.advance(time.Hour)
+		f.clock.Advance(time.Hour)
 		f.expire()
 		f.record(f.delivered(f.one(sub)))
 		if hour%20 == 0 {
@@ -156,7 +156,7 @@ func testRetentionShared(f *fixture) {
 	a, b := subscription(clinicA, "a"), subscription(clinicA, "b")
 	d := f.publish(clinicA, "evt", a, b)
 	f.record(f.delivered(d[0]))
-	f.clock.advance(keepDelivered + 3*time.Hour)
+	f.clock.Advance(keepDelivered + 3*time.Hour)
 	f.expire()
 	if f.kept(d[0].ID) || !f.kept(d[1].ID) {
 		f.Errorf("delivered: %t, pending: %t", f.kept(d[0].ID), f.kept(d[1].ID))
@@ -171,7 +171,7 @@ func testRetentionLate(f *fixture) {
 	d := f.one(sub)
 	for _, wait := range []time.Duration{40 * time.Minute, 3 * time.Hour, 30 * time.Hour} {
 		d = f.retry(d, wait)
-		f.clock.advance(wait)
+		f.clock.Advance(wait)
 		f.expire()
 	}
 	f.record(f.delivered(bare(d)[0])) // its event is not in memory any more
@@ -182,7 +182,7 @@ func testRetentionLate(f *fixture) {
 func testRetentionLateByHours(f *fixture) {
 	sub := subscription(clinicA, "a")
 	d := f.one(sub)
-	f.clock.advance(20 * time.Hour)
+	f.clock.Advance(20 * time.Hour)
 	f.record(f.delivered(bare(d)[0]))
 	f.lasts(d.ID, keepDelivered, time.Hour)
 }
@@ -191,7 +191,7 @@ func testRetentionLateByHours(f *fixture) {
 func testRetentionInFlight(f *fixture) {
 	sub := subscription(clinicA, "a")
 	lost, arrived := f.one(sub), f.one(sub)
-	f.clock.advance(50 * time.Hour)
+	f.clock.Advance(50 * time.Hour)
 	f.expire()
 	f.record(f.failed(bare(lost)[0]), f.delivered(bare(arrived)[0]))
 	for _, d := range []delivery.PendingDelivery{lost, arrived} {
@@ -208,10 +208,10 @@ func testRetentionReopened(f *fixture) {
 	sub := subscription(clinicA, "a")
 	old := f.one(sub)
 	f.record(f.delivered(old))
-	f.clock.advance(12 * time.Hour)
+	f.clock.Advance(12 * time.Hour)
 	young, owed := f.one(sub), f.one(sub)
 	f.record(f.delivered(young))
-	f.clock.advance(14 * time.Hour)
+	f.clock.Advance(14 * time.Hour)
 	f.reopen()
 	f.expire()
 	f.reopen()
@@ -224,7 +224,7 @@ func testRetentionCounts(f *fixture) {
 	sub := subscription(clinicA, "a")
 	for range 5 {
 		f.record(f.delivered(f.one(sub)), f.failed(f.one(sub)))
-		f.clock.advance(keepFailed)
+		f.clock.Advance(keepFailed)
 		f.expire()
 	}
 	if c := f.counts(sub); c.Delivered != 5 || c.Failed != 5 {

@@ -82,7 +82,7 @@ func planFor(key plan.Key, minute int, at time.Time) store.Plan {
 // accept appends events, of which none may cause a fan-out, and returns the deliveries that sub would have of them.
 func (f *fixture) accept(sub delivery.Subscription, events ...store.NewEvent) []event.DeliveryID {
 	f.Helper()
-	f.clock.advance(time.Millisecond)
+	f.clock.Advance(time.Millisecond)
 	answers, deliveries, err := f.Append(f.ctx, events)
 	if err != nil {
 		f.Fatalf("Append: %v", err)
@@ -177,7 +177,7 @@ func testPlanned(f *fixture) {
 	if err != nil || len(found) != 0 || !more || !next.Due.Equal(at) {
 		f.Errorf("Due gave %d deliveries, next at %s (%t), %v", len(found), next.Due, more, err)
 	}
-	f.clock.advance(at.Sub(f.clock.Now()))
+	f.clock.Advance(at.Sub(f.clock.Now()))
 	f.starts(id, true)
 	d := f.retry(f.pending(sub)[0], time.Hour)
 	want = d
@@ -253,7 +253,7 @@ func testPlanBesides(f *fixture) {
 	}
 	f.record(f.delivered(deliveries[0]))
 	for range 10 {
-		f.clock.advance(24 * time.Hour)
+		f.clock.Advance(24 * time.Hour)
 		f.expire()
 	}
 	if _, err := f.Event(f.ctx, e.Event.Key); err != nil {
@@ -347,10 +347,10 @@ func testPlanNotice(f *fixture) {
 func testPlanAged(f *fixture) {
 	sub := subscription(clinicA, "sms")
 	d := f.planned(sub, keyOf(f, "a"), 1, start.Add(100*time.Hour))
-	f.clock.advance(99 * time.Hour)
+	f.clock.Advance(99 * time.Hour)
 	none := map[event.DeliveryID]delivery.PendingDelivery{}
 	f.same("aged before its time", none, f.aged(sub, f.clock.Now(), 9))
-	f.clock.advance(time.Hour)
+	f.clock.Advance(time.Hour)
 	want := map[event.DeliveryID]delivery.PendingDelivery{d.ID: bare(d)[0]}
 	f.same("aged", want, f.aged(sub, f.clock.Now(), 9))
 	f.same("aged by a little less", none, f.aged(sub, d.Planned.Add(-1), 9))

@@ -91,7 +91,7 @@ func testSendNow(f *fixture) {
 	sub := subscription(clinicA, "sms")
 	key, at := keyOf(f, "a"), start.Add(100*time.Hour)
 	d := f.planned(sub, key, 1, at)
-	f.clock.advance(time.Hour)
+	f.clock.Advance(time.Hour)
 	if _, err := f.Store.SendNow(f.ctx, clinicB, d.ID); !errors.Is(err, store.ErrNotFound) {
 		f.Errorf("SendNow by another tenant gave %v", err)
 	}
@@ -186,11 +186,11 @@ func testScheduled(f *fixture) {
 	f.starts(a.ID, false)
 	f.reopen()
 	f.scheduled(sub, 2, at(4))
-	f.clock.advance(at(4).Sub(f.clock.Now()) - 1)
+	f.clock.Advance(at(4).Sub(f.clock.Now()) - 1)
 	f.scheduled(sub, 2, at(4))
-	f.clock.advance(1)
+	f.clock.Advance(1)
 	f.scheduled(sub, 1, at(5)) // the other one's time has come
-	f.clock.advance(2 * time.Hour)
+	f.clock.Advance(2 * time.Hour)
 	f.scheduled(sub, 0, time.Time{})
 	for _, d := range f.pending(sub) {
 		f.retry(d, time.Hour)
@@ -234,7 +234,7 @@ func testListScheduled(f *fixture) {
 	all()
 	f.reopen()
 	all()
-	f.clock.advance(at.Sub(f.clock.Now()))
+	f.clock.Advance(at.Sub(f.clock.Now()))
 	check("scheduled once the first is due", store.Query{Scheduled: true}, third.ID)
 	f.record(f.delivered(second))
 	check("by key and state", store.Query{Key: key, State: delivery.Delivered}, second.ID)
@@ -281,7 +281,7 @@ func testPlanFull(f *fixture) {
 	if _, err := f.Store.SendNow(f.ctx, clinicA, d.ID); !errors.Is(err, store.ErrFull) {
 		f.Errorf("SendNow gave %v", err)
 	}
-	f.clock.advance(time.Hour)
+	f.clock.Advance(time.Hour)
 	f.starts(d.ID, true)
 	f.record(f.delivered(d)) // what is due goes on
 	f.place.Fill(f.Store, false)

@@ -20,7 +20,7 @@ func testPlanRetention(f *fixture) {
 	e := planEvent(sub, "evt-planned", planFor(keyOf(f, "a"), 1, at))
 	id := f.accept(sub, e)[0]
 	for day := range 300 {
-		f.clock.advance(24 * time.Hour)
+		f.clock.Advance(24 * time.Hour)
 		if day%7 == 0 {
 			f.record(f.delivered(f.one(sub)), f.failed(f.one(sub)))
 		}
@@ -43,7 +43,7 @@ func testPlanRetention(f *fixture) {
 	f.starts(id, true)
 	f.record(f.delivered(d))
 	f.lasts(id, keepDelivered, time.Hour) // from its end
-	f.clock.advance(48 * time.Hour)
+	f.clock.Advance(48 * time.Hour)
 	f.expire()
 	if _, err := f.Event(f.ctx, id.Event); err == nil {
 		f.Error("the event is still there")
@@ -58,13 +58,13 @@ func testPlanRetentionEnded(f *fixture) {
 	f.accept(sub, cancelEvent(sub, "cancel", key, 2))
 	past := f.accept(sub, planEvent(sub, "past", store.Plan{Decision: plan.Decision{Reason: plan.Past}}))[0]
 	failed := f.accept(sub, planEvent(sub, "failed", store.Plan{Failed: true}))[0]
-	f.clock.advance(keepFailed - 2*time.Hour)
+	f.clock.Advance(keepFailed - 2*time.Hour)
 	f.expire()
 	if !f.kept(past) || !f.kept(failed) {
 		f.Errorf("kept: %t, %t; want both", f.kept(past), f.kept(failed))
 	}
 	f.lasts(cancelled.ID, time.Hour, 24*time.Hour)
-	f.clock.advance(2 * time.Hour)
+	f.clock.Advance(2 * time.Hour)
 	f.expire()
 	if f.kept(past) || f.kept(failed) {
 		f.Errorf("kept: %t, %t; want neither", f.kept(past), f.kept(failed))
@@ -101,12 +101,12 @@ func testLatestRetention(f *fixture) {
 		for how := range ended {
 			ignored(how, true)
 		}
-		f.clock.advance(6 * time.Hour)
+		f.clock.Advance(6 * time.Hour)
 		f.expire()
 	}
 	f.reopen()
 	for range 40 {
-		f.clock.advance(24 * time.Hour)
+		f.clock.Advance(24 * time.Hour)
 		f.expire()
 	}
 	for how := range ended {

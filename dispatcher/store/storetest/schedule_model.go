@@ -68,7 +68,7 @@ func (m *planModel) step() {
 	case n < 88:
 		m.replayOne()
 	case n < 96:
-		m.clock.advance(time.Duration(m.rng.Int64N(int64(10 * time.Minute))))
+		m.clock.Advance(time.Duration(m.rng.Int64N(int64(10 * time.Minute))))
 	default:
 		m.restart()
 	}

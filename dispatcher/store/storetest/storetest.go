@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -84,30 +83,12 @@ const (
 	keepFailed    = 720 * time.Hour
 )
 
-// clock is set by the test.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
 // fixture is a store under test.
 type fixture struct {
 	*testing.T
 	store.Store
 	ctx   context.Context
-	clock *clock
+	clock *Clock
 	place Place
 	next  int
 	// registry has the store's metrics.
@@ -129,7 +110,7 @@ func (f *fixture) Backlogs(ctx context.Context, yield func(delivery.Backlog) err
 
 func newFixture(t *testing.T, harness Harness) *fixture {
 	t.Helper()
-	f := &fixture{T: t, ctx: t.Context(), clock: &clock{now: start}}
+	f := &fixture{T: t, ctx: t.Context(), clock: NewClock(start)}
 	f.place = harness(t, f.settings())
 	f.open()
 	t.Cleanup(func() { f.close() })
@@ -143,7 +124,7 @@ func (f *fixture) settings() Settings {
 // newMeasured is newFixture with a registry, which has room for one open store.
 func newMeasured(t *testing.T, harness Harness) *fixture {
 	t.Helper()
-	f := &fixture{T: t, ctx: t.Context(), clock: &clock{now: start}, registry: prometheus.NewRegistry()}
+	f := &fixture{T: t, ctx: t.Context(), clock: NewClock(start), registry: prometheus.NewRegistry()}
 	settings := f.settings()
 	settings.Registerer = f.registry
 	f.place = harness(t, settings)
@@ -249,7 +230,7 @@ func (f *fixture) publish(namespace, id string, subs ...delivery.Subscription) [
 func (f *fixture) one(sub delivery.Subscription) delivery.PendingDelivery {
 	f.Helper()
 	f.next++
-	f.clock.advance(time.Millisecond)
+	f.clock.Advance(time.Millisecond)
 	return f.publish(sub.Tenant, fmt.Sprintf("evt-%d", f.next), sub)[0]
 }
 

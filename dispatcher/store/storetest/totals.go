@@ -70,7 +70,7 @@ func (f *fixture) sized(size int, subs ...delivery.Subscription) []delivery.Pend
 func (f *fixture) sizedOrder(size int, order uint64, subs ...delivery.Subscription) []delivery.PendingDelivery {
 	f.Helper()
 	f.next++
-	f.clock.advance(time.Millisecond)
+	f.clock.Advance(time.Millisecond)
 	e := newEvent(subs[0].Tenant, fmt.Sprintf("evt-%d", f.next), "x", subs...)
 	e.Event.Body = []byte(`"` + strings.Repeat("x", size-2) + `"`)
 	e.Order = order
@@ -111,7 +111,7 @@ func testTotalsRetrying(f *fixture) {
 	f.sized(900, b)
 	want := totals{}.of(a, 500, 200).of(b, 900)
 	for range 3 {
-		f.clock.advance(time.Minute)
+		f.clock.Advance(time.Minute)
 		d = f.retry(d, time.Hour)
 		f.same("totals", want, f.totals())
 	}
@@ -137,7 +137,7 @@ func testTotalsReplayed(f *fixture) {
 			size := 200 + 100*i
 			d := f.sized(size, sub)[0]
 			f.record(finish(d))
-			f.clock.advance(3 * time.Hour)
+			f.clock.Advance(3 * time.Hour)
 			f.replay(sub.Tenant, d.ID)
 			want.of(sub, size)
 		}
