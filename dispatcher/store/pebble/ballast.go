@@ -21,17 +21,25 @@ const (
 )
 
 // logBytes is how much the logs hold that were not flushed yet: as many memtables as may wait, and one more.
-func (s *Store) logBytes() int64 { return (memTables + 1) * s.memTableSize() }
+func (s *Store) logBytes() int64 { return (memTables + 1) * s.memTable }
+
+// compactionFloor is what compactions leave free: a quarter of the reserve, and as much as flushing a memtable and opening
+// the store write. A process may be killed at any moment, with tables half made: the next one has to find room to start.
+// A small reserve keeps a quarter for compactions, which make room in the end. The account's lock is held.
+func (s *Store) compactionFloor() int64 {
+	start := s.memTable + s.logBytes() + smallWrites
+	return max(s.space.reserve/4, min(start, s.space.reserve*3/4))
+}
 
 // ballastSize is what opening the store needs at most, twice as much for small writes.
 func (s *Store) ballastSize() int64 { return s.logBytes() + 2*smallWrites }
 
 // memTableSize is the size of a memtable: 16 MiB, less on a small volume, whose reserve has to hold all logs.
-func (s *Store) memTableSize() int64 {
-	if s.space.reserve == 0 {
+func memTableSize(reserve int64) int64 {
+	if reserve == 0 {
 		return maxMemTableSize
 	}
-	return min(max(s.space.reserve/32, minMemTableSize), maxMemTableSize)
+	return min(max(reserve/32, minMemTableSize), maxMemTableSize)
 }
 
 func (s *Store) ballastPath() string { return s.options.FS.PathJoin(s.dir, ballastName) }

@@ -72,7 +72,7 @@
 // All writes go through commit, which charges them to the account of the volume (type space). The account sets aside what
 // finishing every pending delivery will cost (twice as much for one with a schedule's key), what the tables that are yet to be compacted need for that, and the reserve.
 // Events and replays are refused with store.ErrFull before they touch any of it. The reserve holds the logs, the tables that
-// they are flushed to, and compactions, which give up at a quarter of it.
+// they are flushed to, and compactions, which leave room to flush, and to start again.
 //
 // When space is short, the oldest hour of delivered deliveries is dropped before its time, and the log says so. What is
 // pending or failed is not. Tables that hold nothing else go as they are; the others are compacted in slices of 32 MiB.

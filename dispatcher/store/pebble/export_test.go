@@ -95,3 +95,6 @@ func FlushNow(s *Store) error { return s.db.Flush() }
 
 // Measure looks at the backlog now, not only every 10 s.
 func (s *Store) Measure() error { return s.metrics.common.Measure(context.Background()) }
+
+// StartNeeds is how many bytes the next start of the store may need.
+func StartNeeds(s *Store) int64 { return s.logBytes() + smallWrites }

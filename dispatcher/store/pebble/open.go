@@ -150,6 +150,7 @@ func (s *Store) prepare() error {
 	if err := s.measure(); err != nil {
 		return err
 	}
+	s.memTable = memTableSize(s.space.reserve)
 	s.findBallast()
 	return s.makeRoomToOpen()
 }

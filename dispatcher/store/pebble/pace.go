@@ -187,12 +187,12 @@ func (f *compactedFile) Write(b []byte) (int, error) {
 	return f.File.Write(b)
 }
 
-// roomToCompact fails if less than a quarter of the reserve is free. The engine gives the compaction up, removes what it
+// roomToCompact fails if less than the floor is free. The engine gives the compaction up, removes what it
 // wrote, and tries again later.
 func (s *Store) roomToCompact() error {
 	a := &s.space
 	a.mu.Lock()
-	known, floor := a.known, a.reserve/4
+	known, floor := a.known, s.compactionFloor()
 	a.mu.Unlock()
 	if !known || floor == 0 {
 		return nil

@@ -23,6 +23,8 @@ type Store struct {
 	db      *pebble.DB
 	lock    *pebble.Lock // nil if the engine holds it
 
+	memTable int64 // bytes, from the volume's size when the store was opened
+
 	failure atomic.Pointer[error]
 	full    atomic.Bool
 	opened  atomic.Bool
