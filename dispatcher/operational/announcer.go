@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -57,6 +58,7 @@ type Announcer struct {
 	metrics *metrics
 	waiting waiting
 	called  chan struct{} // there is something to do
+	work    sync.WaitGroup
 }
 
 // New returns an announcer that publishes once it runs.
@@ -83,10 +85,7 @@ func (a *Announcer) note(h *happening) {
 	}
 	switch result := a.waiting.add(route.Tenant(), h, a.options.Now()); result {
 	case "":
-		select {
-		case a.called <- struct{}{}:
-		default:
-		}
+		a.call()
 	default:
 		a.metrics.count(h.Type, result)
 	}
@@ -110,7 +109,7 @@ func (a *Announcer) Run(ctx context.Context) {
 	tick := time.NewTimer(lookPause)
 	defer tick.Stop()
 	for looks := false; ; {
-		a.publishAll(ctx)
+		a.start(ctx)
 		if !looks && a.waiting.any() {
 			looks = true
 			tick.Reset(lookPause)
@@ -127,31 +126,51 @@ func (a *Announcer) Run(ctx context.Context) {
 	}
 }
 
+// call makes Run look for what is next.
+func (a *Announcer) call() {
+	select {
+	case a.called <- struct{}{}:
+	default:
+	}
+}
+
 // finish tries all that is left once.
 func (a *Announcer) finish(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
+	a.work.Wait() // what was under way ends with its context
 	a.waiting.release()
-	a.publishAll(ctx)
+	for a.start(ctx) && ctx.Err() == nil {
+		select {
+		case <-a.called:
+		case <-ctx.Done():
+		}
+	}
+	a.work.Wait()
 	if left := a.waiting.drop(func(h *happening) { a.metrics.count(h.Type, resultDropped) }); left > 0 {
 		a.options.Logger.Info("Operational events were not stored before the stop", "events", left)
 	}
 }
 
-// publishAll publishes until nothing is next, or ctx ends.
-func (a *Announcer) publishAll(ctx context.Context) {
-	for next := true; next && ctx.Err() == nil; {
-		next = a.publishNext(ctx)
+// start publishes what is next, each in a goroutine of its own, as long as there are places. It reports whether any is
+// under way.
+func (a *Announcer) start(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		tenant, h := a.waiting.next()
+		if h == nil {
+			break
+		}
+		a.work.Go(func() {
+			a.tryPublish(ctx, tenant, h)
+			a.call()
+		})
 	}
+	return a.waiting.underWay()
 }
 
-// publishNext publishes what is next; it returns false if nothing is.
-func (a *Announcer) publishNext(ctx context.Context) bool {
+// tryPublish publishes, or puts what could not be stored back.
+func (a *Announcer) tryPublish(ctx context.Context, tenant string, h *happening) {
 	now := a.options.Now()
-	tenant, h := a.waiting.next()
-	if h == nil {
-		return false
-	}
 	result, err := a.publish(ctx, tenant, h)
 	switch {
 	case err == nil:
@@ -167,7 +186,6 @@ func (a *Announcer) publishNext(ctx context.Context) bool {
 		a.options.Logger.V(1).Info("An operational event could not be stored; trying again", "type", h.Type, "reason", err.Error())
 		a.waiting.putBack(tenant, h, now.Add(retryPause))
 	}
-	return true
 }
 
 // publish makes the event and publishes it. It returns no result for one that is not to be told after all.

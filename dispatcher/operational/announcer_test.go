@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -384,13 +385,60 @@ func TestRoom(t *testing.T) {
 			t.Errorf("one tenant has %d rates", n)
 		}
 		f.Note(failing("b", "sub", 1))
-		for range 2 {
-			if !f.publishNext(t.Context()) {
-				t.Fatal("nothing to publish")
+		if _, h := f.waiting.next(); h == nil {
+			t.Fatal("nothing to publish")
+		}
+		if tenant, _ := f.waiting.next(); tenant != "b" {
+			t.Errorf("the second turn was that of %q", tenant)
+		}
+		if tenant, _ := f.waiting.next(); tenant != "" {
+			t.Errorf("%q has a second event under way", tenant)
+		}
+	})
+}
+
+// TestTenantsThatHang: tenants for whose events the store waits, such as for their keys, have a bounded number of places, and
+// once they were waited for, leave most of them to others.
+func TestTenantsThatHang(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		routes := []*routing.Route{routeOf("b", "sub", 1, nil, event.All), routeOf("b", "monitor", 1, nil, "eventflow.*")}
+		for n := range 3 * maxBusy {
+			tenant := fmt.Sprint("locked-", n)
+			routes = append(routes, routeOf(tenant, "sub", 1, nil, event.All), routeOf(tenant, "monitor", 1, nil, "eventflow.*"))
+		}
+		f.table = tableOf(t, routes...)
+		var hanging, most atomic.Int32
+		f.options.Publish = func(ctx context.Context, p Publication) (store.Accepted, error) {
+			if p.Tenant == "b" {
+				return f.publish(ctx, p)
+			}
+			most.Store(max(most.Load(), hanging.Add(1)))
+			defer hanging.Add(-1)
+			<-time.After(5 * time.Second)
+			return store.Accepted{}, errFull
+		}
+		defer f.start(t)()
+		for n := range 3 * maxBusy {
+			f.Note(failing(fmt.Sprint("locked-", n), "sub", 1))
+		}
+		f.Note(failing("b", "sub", 1))
+		advance(16 * time.Second)
+		if all := f.take(); len(all) != 1 || most.Load() != maxBusy {
+			t.Errorf("%d events of b were stored; %d hung at once, want %d", len(all), most.Load(), maxBusy)
+		}
+		most.Store(0)
+		for n := range 6 {
+			advance(6*time.Second + 100*time.Millisecond)
+			f.Note(f.givenUp("b", n+2, "patient.created"))
+			synctest.Wait()
+			if all := f.take(); len(all) != 1 {
+				t.Errorf("%d events of b were stored at once, while %d hang", len(all), hanging.Load())
 			}
 		}
-		if all := f.take(); len(all) != 2 || all[1].Tenant != "b" {
-			t.Errorf("the second turn was %+v", all)
+		if most.Load() != maxRetried {
+			t.Errorf("%d hung at once, want %d", most.Load(), maxRetried)
 		}
 	})
 }

@@ -19,5 +19,6 @@
 //
 // An outcome is recorded first and told of afterwards. If the process is killed between the two, failing and gone are made
 // good when the subscription's deliveries are taken up again; recovered, and a delivery that was given up, are not. What is
-// held is bounded by tenant. What finds no room, or no store for an hour, is counted as dropped.
+// held is bounded by tenant. One event of a tenant is under way at a time, and tenants that the store had to be waited for
+// in vain share a quarter of the places. What finds no room, or no store for an hour, is counted as dropped.
 package operational

@@ -15,6 +15,8 @@ const (
 	maxHeld = 32 << 10
 	// maxReady bounds what waits for the store of one kind and subscription. It is more than any rate's burst.
 	maxReady = 32
+	// maxBusy bounds how many tenants have an event under way at once, and maxRetried how many of these are tried again.
+	maxBusy, maxRetried = 64, 16
 )
 
 // kind is what a rate is for.
@@ -66,18 +68,23 @@ type entry struct {
 // queue is a tenant's, of entries that have something ready.
 type queue struct {
 	entries []*entry
-	after   time.Time // the store did not take the last one: not before
+	busy    bool      // one of the tenant is under way
+	failed  bool      // the store did not take the last one
+	after   time.Time // nor is it tried before
 	queued  bool      // in the tenants' turns
 }
 
-// waiting is what is to be published: tenants take turns, and of each tenant its subscriptions.
+// waiting is what is to be published: tenants take turns, and of each tenant its subscriptions. Of a tenant one is under way
+// at a time. Tenants whose last one failed have turns of their own: while the store waits for something of theirs, such as
+// their encryption key, they keep few places from the others.
 type waiting struct {
 	budget *budget.Budget
 
-	mu      *sync.Mutex
-	entries map[subject]*entry
-	tenants map[string]*queue
-	turns   []string
+	mu            *sync.Mutex
+	entries       map[subject]*entry
+	tenants       map[string]*queue
+	turns, again  []string
+	busy, retried int // tenants with one under way; those of them whose last one failed
 }
 
 func newWaiting() waiting {
@@ -88,6 +95,13 @@ func (w *waiting) held() float64 { return float64(w.budget.Used()) }
 
 // any reports whether anything is held.
 func (w *waiting) any() bool { return w.budget.Used() > 0 }
+
+// underWay reports whether something is under way.
+func (w *waiting) underWay() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.busy > 0
+}
 
 // add takes a happening of the tenant, and returns what became of it if it does not wait: it was joined or dropped.
 func (w *waiting) add(tenant string, h *happening, now time.Time) (result string) {
@@ -136,65 +150,86 @@ func (w *waiting) enqueue(e *entry) {
 		e.queued = true
 		q.entries = append(q.entries, e)
 	}
-	if !q.queued && q.after.IsZero() {
-		q.queued = true
-		w.turns = append(w.turns, e.tenant)
+	w.turn(e.tenant, q)
+}
+
+// turn gives the tenant a turn, if it may have one.
+func (w *waiting) turn(tenant string, q *queue) {
+	if q.queued || q.busy || len(q.entries) == 0 || !q.after.IsZero() {
+		return
+	}
+	q.queued = true
+	if q.failed {
+		w.again = append(w.again, tenant)
+	} else {
+		w.turns = append(w.turns, tenant)
 	}
 }
 
-// next takes the happening whose turn it is; nil if there is none. done or putBack has to follow.
+// next takes the happening whose turn it is; nil if there is none, or no place for it. done or putBack has to follow.
 func (w *waiting) next() (tenant string, h *happening) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	turns := &w.turns
 	if len(w.turns) == 0 {
+		turns = &w.again
+	}
+	if len(*turns) == 0 || w.busy == maxBusy || turns == &w.again && w.retried == maxRetried {
 		return "", nil
 	}
-	tenant, w.turns = w.turns[0], w.turns[1:]
+	tenant, *turns = (*turns)[0], (*turns)[1:]
 	q := w.tenants[tenant]
+	q.queued, q.busy = false, true
+	w.busy++
+	if q.failed {
+		w.retried++
+	}
 	e := q.entries[0]
 	q.entries = q.entries[1:]
 	h, e.ready = e.ready[0], e.ready[1:]
-	q.queued, e.queued = false, false
-	if len(e.ready) > 0 {
-		w.enqueue(e)
-	}
-	switch {
-	case len(q.entries) == 0:
-		delete(w.tenants, tenant)
-	case !q.queued:
-		q.queued = true
-		w.turns = append(w.turns, tenant)
+	if e.queued = len(e.ready) > 0; e.queued {
+		q.entries = append(q.entries, e)
 	}
 	return tenant, h
 }
 
-// done gives back what the happening held.
-func (w *waiting) done(tenant string) { w.budget.Give(tenant, 1) }
+// done gives back what the happening held, and the tenant its next turn.
+func (w *waiting) done(tenant string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.budget.Give(tenant, 1)
+	w.leave(tenant, false)
+}
 
 // putBack makes the happening its subject's next, and the tenant wait until then.
 func (w *waiting) putBack(tenant string, h *happening, until time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	e := w.entries[subject{h.Subscription, kindOf(h.Type)}] // it stays while something is held, or its rate is not rested
-	if e == nil {
+	e := w.entries[subject{h.Subscription, kindOf(h.Type)}]
+	if e == nil { // it was forgotten: the subscription has not caused one for long
 		w.budget.Give(tenant, 1)
+		w.leave(tenant, true)
 		return
 	}
+	w.tenants[tenant].after = until
 	e.ready = append([]*happening{h}, e.ready...)
 	w.enqueue(e)
-	w.tenants[tenant].after = until
-	w.unqueue(tenant)
+	w.leave(tenant, true)
 }
 
-// unqueue takes the tenant's turn back.
-func (w *waiting) unqueue(tenant string) {
-	for i, t := range w.turns {
-		if t == tenant {
-			w.turns = append(w.turns[:i], w.turns[i+1:]...)
-			break
-		}
+// leave gives the tenant's place back. The lock is held.
+func (w *waiting) leave(tenant string, failed bool) {
+	q := w.tenants[tenant]
+	w.busy--
+	if q.failed {
+		w.retried--
 	}
-	w.tenants[tenant].queued = false
+	q.busy, q.failed = false, failed
+	if len(q.entries) == 0 {
+		delete(w.tenants, tenant)
+		return
+	}
+	w.turn(tenant, q)
 }
 
 // look makes ready what the rates allow by now, lets tenants try again, and forgets rates that are rested.
@@ -211,9 +246,9 @@ func (w *waiting) look(now time.Time) {
 		}
 	}
 	for tenant, q := range w.tenants {
-		if !q.queued && !q.after.After(now) {
-			q.after, q.queued = time.Time{}, true
-			w.turns = append(w.turns, tenant)
+		if !q.after.After(now) {
+			q.after = time.Time{}
+			w.turn(tenant, q)
 		}
 	}
 }
@@ -236,10 +271,8 @@ func (w *waiting) release() {
 		}
 	}
 	for tenant, q := range w.tenants {
-		if q.after = (time.Time{}); !q.queued {
-			q.queued = true
-			w.turns = append(w.turns, tenant)
-		}
+		q.after = time.Time{}
+		w.turn(tenant, q)
 	}
 }
 
