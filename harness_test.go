@@ -48,13 +48,14 @@ type plane struct {
 	store   string
 	program string // eventflow, if it is not another build
 	// arguments stand in place of those that name routes and what deliveries may reach; opsAddress is "" for any port.
-	arguments  []string
-	opsAddress string
-	cmd        *exec.Cmd
-	api, ops   string
-	ended      chan struct{} // closed once the process is gone and err and log are complete
-	err        error
-	log        bytes.Buffer
+	arguments   []string
+	environment []string // beside this process's
+	opsAddress  string
+	cmd         *exec.Cmd
+	api, ops    string
+	ended       chan struct{} // closed once the process is gone and err and log are complete
+	err         error
+	log         bytes.Buffer
 }
 
 // newPlane starts a dispatcher whose one subscription posts to url.
@@ -107,7 +108,7 @@ func (p *plane) launch() <-chan [2]string {
 	}
 	p.cmd = exec.Command(p.program, append([]string{"dispatcher", "--store=" + p.store, "--listen=127.0.0.1:0",
 		"--ops-listen=" + cmp.Or(p.opsAddress, "127.0.0.1:0"), "--drain-delay=1s"}, arguments...)...)
-	p.cmd.Dir = p.dir
+	p.cmd.Dir, p.cmd.Env = p.dir, append(os.Environ(), p.environment...)
 	p.ended = make(chan struct{})
 	p.log.Reset()
 	stderr, err := p.cmd.StderrPipe()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/status"
 	"github.com/clinikapi/eventflow/dispatcher/store"
+	"github.com/clinikapi/eventflow/dispatcher/tracing"
 )
 
 const (
@@ -52,7 +54,8 @@ type dispatcher struct {
 	below            store.Store // what is under the encryption
 	feed             *query.Feed // over the encryption; nil without the deliveries API
 	sender           *egress.Client
-	clients          *kube.Clients // nil without Kubernetes
+	tracer           *tracing.Tracer // nil if nothing is traced
+	clients          *kube.Clients   // nil without Kubernetes
 	engine           *engine.Engine
 	api              *ingest.Handler
 	authorizer       *ingest.Kubernetes // nil without Kubernetes
@@ -227,12 +230,15 @@ func (d *dispatcher) open(ctx context.Context) error {
 	if err := d.trackUse(d.cluster); err != nil {
 		return errors.Join(err, d.close())
 	}
+	if d.tracer, err = tracing.New(ctx, tracing.Options{Getenv: os.Getenv, Version: d.Version, Logger: d.Logger.WithName("tracing")}); err != nil {
+		return errors.Join(err, d.close())
+	}
 	sender, err := payload.New(payload.Options{Client: d.sender, Memory: d.memory, Registerer: d.registry, Now: d.store.Now, Failed: d.requestFailed})
 	if err != nil {
 		return errors.Join(fmt.Errorf("set the making of requests up: %w", err), d.close())
 	}
 	d.engine = engine.New(engine.Options{
-		Store: d.store, Sender: sender, Logger: d.Logger.WithName("delivery"), Registerer: d.registry,
+		Store: d.store, Sender: d.traced(sender), Logger: d.Logger.WithName("delivery"), Registerer: d.registry,
 		Changed: d.changed, Taken: d.taken, Happened: func(h engine.Happening) { d.announcer.Note(h) }, MaxInFlight: d.limits.Places, Memory: d.memory, Now: d.store.Now,
 		TenantInFlight: d.start.Quota.AttemptsInFlight,
 		Finished:       func(tenant string, deliveries, bytes int64) { d.quotas.Add(tenant, -deliveries, -bytes) },
@@ -252,6 +258,7 @@ func (d *dispatcher) close() error {
 	if d.status != nil {
 		d.status.Close()
 	}
+	d.closeTracer()
 	return d.store.Close()
 }
 
@@ -310,7 +317,7 @@ func (d *dispatcher) openAPI() error {
 	d.api, err = ingest.New(ingest.Options{
 		Store: accepting, Routes: d.routes, Accept: d.engine.Accept, Deliveries: d.deliveries, Memory: d.memory, Catalog: d.start.catalog, Authorizer: authorizer,
 		Tenant: d.tenant, Quota: d.quotas, Hosts: d.hosts(), Terms: d.terms, FilterFailed: d.filterFailed, ScheduleFailed: d.scheduleFailed, Now: d.store.Now,
-		GivenUp: d.givenUp, Unlock: d.unlock,
+		GivenUp: d.givenUp, Unlock: d.unlock, Tracer: d.tracer,
 		Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
 	})
 	return err

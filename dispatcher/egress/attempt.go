@@ -15,6 +15,9 @@ type Request struct {
 	Type     event.Type
 	// Number counts the delivery's attempts: 1, 2, 3, …
 	Number int
+	// Traceparent is the trace context that the endpoint gets (W3C Trace Context), unless its own headers have one; "" for
+	// none.
+	Traceparent string
 	// Body is what is signed and sent. It is read, and never written, until Written is called or Send returns, whichever
 	// comes first.
 	Body []byte

@@ -20,6 +20,7 @@ const (
 	headerEvent         = "X-Clinik-Event"
 	headerDelivery      = "X-Clinik-Delivery-Id"
 	headerAttempt       = "X-Clinik-Attempt"
+	headerTraceparent   = "Traceparent"
 )
 
 const contentTypeJSON = "application/json"
@@ -90,6 +91,9 @@ func (r *Request) appendHead(b []byte, target *preparedTarget, started time.Time
 	b = appendHeader(b, headerDelivery, id)
 	b = appendNumber(b, headerAttempt, int64(r.Number))
 	b = appendNumber(b, headerTimestamp, started.Unix())
+	if r.Traceparent != "" && !target.traced && !r.Shape.sets(headerTraceparent) {
+		b = appendHeader(b, headerTraceparent, r.Traceparent)
+	}
 	b = r.Target.Keys.AppendHeader(b, id, started, r.Body)
 	return append(b, crlf...)
 }

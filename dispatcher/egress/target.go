@@ -54,6 +54,7 @@ type preparedTarget struct {
 	key       string // of the connections that may be used, with the tenant
 	plaintext bool   // http
 	named     bool   // head has a User-Agent
+	traced    bool   // head has a trace context
 	timeout   time.Duration
 	roots     *Roots
 	rules     []Rule
@@ -111,7 +112,7 @@ func (t *Target) prepare() (*preparedTarget, error) {
 	if p.rules, err = checkedRules(t.Rules); err != nil {
 		return nil, err
 	}
-	p.named = header[headerUserAgent] != nil
+	p.named, p.traced = header[headerUserAgent] != nil, header[headerTraceparent] != nil
 	p.head, p.parts = head(u, header)
 	p.address = addressOf(u)
 	if p.host, _, err = net.SplitHostPort(p.address); err != nil {

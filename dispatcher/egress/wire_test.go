@@ -44,11 +44,15 @@ func macOf(key, content string) []byte {
 	return mac.Sum(nil)
 }
 
+// testTrace is a trace context (W3C Trace Context).
+const testTrace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 func TestWire(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		path      string
 		change    func(*Target)
+		trace     string
 		wantPath  string
 		wantBody  string
 		wantMore  []string // header lines beside ours
@@ -93,6 +97,11 @@ func TestWire(t *testing.T) {
 		"user and password": {
 			path: "user:pass@", wantPath: "/", wantBody: fullBody, wantMore: []string{"Authorization: Basic dXNlcjpwYXNz"},
 		},
+		"a trace": {trace: testTrace, wantPath: "/", wantBody: fullBody, wantMore: []string{"Traceparent: " + testTrace}},
+		"a trace of one's own": {
+			change: func(t *Target) { t.Header = http.Header{"traceparent": {"theirs"}} },
+			trace:  testTrace, wantPath: "/", wantBody: fullBody, wantMore: []string{"Traceparent: theirs"},
+		},
 		"an idempotency key of one's own": {
 			change:   func(t *Target) { t.Header = http.Header{"Idempotency-Key": {"k"}} },
 			wantPath: "/", wantBody: fullBody, wantMore: []string{"Idempotency-Key: k"},
@@ -109,6 +118,7 @@ func TestWire(t *testing.T) {
 					url += tc.path
 				}
 				request = newRequest(t, url)
+				request.Traceparent = tc.trace
 				if tc.change != nil {
 					tc.change(request.Target)
 				}

@@ -43,7 +43,7 @@ func (h *Handler) Announce(ctx context.Context, a Announcement) (store.Accepted,
 	s.incoming = append(s.incoming, incoming{
 		id: a.ID, eventType: a.Type, data: a.Data, timestamp: a.Timestamp, timestampText: []byte(a.Timestamp.Format(time.RFC3339Nano)),
 	})
-	if err := s.prepare(ctx, table, h.filters, nil); err != nil {
+	if err := s.prepare(ctx, table, h.filters); err != nil {
 		return store.Accepted{}, announceError(err)
 	}
 	digest := sha256.Sum256([]byte(a.ID))

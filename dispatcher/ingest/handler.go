@@ -24,6 +24,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/quota"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/store"
+	"github.com/clinikapi/eventflow/dispatcher/tracing"
 )
 
 // The bounds of a request.
@@ -68,6 +69,8 @@ type Options struct {
 	// Unlock waits until the store can take a tenant's events: its encryption key may have to be fetched. What waits for that
 	// keeps no other tenant from being worked on. Nil waits for nothing.
 	Unlock func(ctx context.Context, tenant string) error
+	// Tracer makes spans of publishes; nil makes none.
+	Tracer *tracing.Tracer
 	// Quota admits what publishes cause; nil admits all.
 	Quota *quota.Keeper
 	// Hosts are the host names, in lower case, that clients may name this API by without authentication, beside those that no

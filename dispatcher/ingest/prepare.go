@@ -25,6 +25,7 @@ type scratch struct {
 	keys     []plan.Key               // of what an event cancels for one subscription
 	answer   []byte
 	except   event.SubscriptionKey // that no event is for; zero for none
+	trace    string                // context of the request's events; "" for none
 
 	parsing int64 // what is charged for the parsing
 	total   totals
@@ -62,6 +63,7 @@ const (
 
 // reset releases what the scratch refers to, and gives back what was charged for it.
 func (s *scratch) reset() {
+	s.trace = ""
 	s.forgetIncoming()
 	clear(s.events)
 	clear(s.matches)
@@ -120,9 +122,9 @@ func (s *scratch) parse(header http.Header, mediaType string) (batch bool, err e
 }
 
 // prepare makes of what was parsed what the store takes, and lets go of what was parsed.
-func (s *scratch) prepare(ctx context.Context, table *routing.Table, filters *filters, header http.Header) error {
+func (s *scratch) prepare(ctx context.Context, table *routing.Table, filters *filters) error {
 	now := filters.options.Now()
-	account, trace := &s.body.account, traceparent(header["Traceparent"])
+	account := &s.body.account
 	for i := range s.incoming {
 		in := &s.incoming[i]
 		fresh := in.id == ""
@@ -132,8 +134,8 @@ func (s *scratch) prepare(ctx context.Context, table *routing.Table, filters *fi
 		if in.timestampText == nil {
 			in.timestamp = now
 		}
-		if trace != "" {
-			in.traceparent = trace
+		if s.trace != "" {
+			in.traceparent = s.trace
 		}
 		m, err := s.match(table, in.eventType)
 		if err != nil {

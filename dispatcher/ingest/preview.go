@@ -92,7 +92,7 @@ func (p *Preview) Decide(ctx context.Context, table *routing.Table, tenant strin
 		s.except = about(table, tenant, e.Data)
 	}
 	s.incoming = append(s.incoming, e.incoming())
-	if err := s.prepare(ctx, table, p.filters, nil); err != nil {
+	if err := s.prepare(ctx, table, p.filters); err != nil {
 		return store.NewEvent{}, err
 	}
 	return s.events[0], nil

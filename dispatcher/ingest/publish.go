@@ -27,12 +27,15 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, c call) (statu
 	if table == nil {
 		return 0, newProblem(unavailable, "the dispatcher has not loaded its subscriptions yet; send the request again").retry(time.Second)
 	}
+	trace := traceparent(r.Header["Traceparent"])
+	span := h.options.Tracer.Publish(c.namespace, trace)
+	defer func() { span.End(traced(status, err)) }()
 	mediaType, err := mediaTypeOf(r.Header, h.open())
 	if err != nil {
 		return 0, err
 	}
 	s := h.scratch.Get().(*scratch)
-	s.body.account.tenant = c.tenant
+	s.body.account.tenant, s.trace = c.tenant, h.options.Tracer.Context(span, trace)
 	defer func() {
 		s.place.give()
 		s.reset()
@@ -57,7 +60,10 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, c call) (statu
 	if err != nil {
 		return 0, err
 	}
-	if err := s.prepare(r.Context(), table, h.filters, r.Header); err != nil {
+	matched := span.Step("match")
+	err = s.prepare(r.Context(), table, h.filters)
+	matched()
+	if err != nil {
 		return 0, err
 	}
 	if err := s.place.take(r.Context()); err != nil { // filters gave it back
@@ -66,7 +72,9 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, c call) (statu
 	if err := h.admit(s); err != nil {
 		return 0, err
 	}
+	stored := span.Step("store")
 	accepted, err := h.appendEvents(r.Context(), s, batch)
+	stored()
 	s.place.give()
 	if err != nil {
 		return 0, err
@@ -76,6 +84,15 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request, c call) (statu
 	s.answer = appendAnswer(s.answer, accepted, batch)
 	writeJSON(w, status, s.answer)
 	return status, nil
+}
+
+// traced is what the span of a publish says of its end.
+func traced(status int, err error) (code int, reason string) {
+	if err == nil {
+		return status, ""
+	}
+	kind := asProblem(err).kind
+	return kind.status, kind.name
 }
 
 // receive reads the request's body, of at most limit bytes, within the limits of uploads.

@@ -29,6 +29,8 @@ type Request struct {
 	Planned time.Time
 	// Tenant is the subscription's.
 	Tenant string
+	// Traceparent is egress.Request's.
+	Traceparent string
 	// Fresh and Written are egress.Request's. Event is not read any more after Written.
 	Fresh   bool
 	Written func()
@@ -108,7 +110,7 @@ func (s *Sender) Send(ctx context.Context, r Request) egress.Result {
 	if r.Recipe == nil {
 		return s.options.Client.Send(ctx, egress.Request{
 			Target: r.Target, Delivery: r.Delivery, Type: r.Event.Type, Number: r.Number,
-			Body: r.Event.Body, Tenant: r.Tenant, Fresh: r.Fresh, Written: r.Written,
+			Body: r.Event.Body, Tenant: r.Tenant, Traceparent: r.Traceparent, Fresh: r.Fresh, Written: r.Written,
 		})
 	}
 	return s.follow(ctx, r)
@@ -129,7 +131,7 @@ func (s *Sender) follow(ctx context.Context, r Request) egress.Result {
 	if err != nil {
 		return a.failed(ctx, within, err)
 	}
-	request.Tenant, request.Fresh = r.Tenant, r.Fresh
+	request.Tenant, request.Traceparent, request.Fresh = r.Tenant, r.Traceparent, r.Fresh
 	written := r.Written
 	request.Written = func() {
 		a.memory.dropAll()
