@@ -25,6 +25,7 @@ import (
 	"github.com/clinikapi/eventflow/cli/demo"
 	"github.com/clinikapi/eventflow/cli/doctor"
 	"github.com/clinikapi/eventflow/cli/exit"
+	"github.com/clinikapi/eventflow/cli/profile"
 	"github.com/clinikapi/eventflow/cli/test"
 	"github.com/clinikapi/eventflow/cli/trigger"
 	"github.com/clinikapi/eventflow/console"
@@ -75,7 +76,7 @@ func rootCommand() *cobra.Command {
 
 func dispatcherCommand() *cobra.Command {
 	options := dispatcher.Options{Version: buildVersion()}
-	logging := logOptions{}
+	logging, profiles := logOptions{}, profile.Options{}
 	command := &cobra.Command{
 		Use:   "dispatcher",
 		Short: "Accept events, keep them, and deliver them",
@@ -88,17 +89,23 @@ func dispatcherCommand() *cobra.Command {
 				return err
 			}
 			options.Logger = logger
+			stop, err := profiles.Start(command.Context(), logger)
+			if err != nil {
+				return err
+			}
+			defer stop()
 			return dispatcher.Run(command.Context(), options)
 		},
 	}
 	options.AddFlags(command.Flags())
 	logging.addFlags(command.Flags())
+	profiles.AddFlags(command.Flags())
 	return command
 }
 
 func managerCommand() *cobra.Command {
 	options := controllers.Options{Version: buildVersion()}
-	logging := logOptions{}
+	logging, profiles := logOptions{}, profile.Options{}
 	kubeconfig := ""
 	command := &cobra.Command{
 		Use:   "manager",
@@ -119,12 +126,18 @@ func managerCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("find the cluster: %w", err)
 			}
+			stop, err := profiles.Start(command.Context(), logger)
+			if err != nil {
+				return err
+			}
+			defer stop()
 			return controllers.Run(command.Context(), cluster, options)
 		},
 	}
 	options.AddFlags(command.Flags())
 	command.Flags().StringVar(&kubeconfig, "kubeconfig", "", "kubeconfig file; without, $KUBECONFIG or the pod's service account")
 	logging.addFlags(command.Flags())
+	profiles.AddFlags(command.Flags())
 	return command
 }
 
