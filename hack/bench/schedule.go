@@ -94,53 +94,66 @@ func (b *bench) settle(p *product) {
 // once.
 func runBurst(ctx context.Context, b *bench, m *measured) error {
 	events := b.scaled(100_000)
-	usual, _, err := b.drained(ctx, m, "", events, time.Time{})
+	usual, err := b.drained(ctx, m, "", events, time.Time{})
 	if err != nil {
 		return err
 	}
 	// Planning takes less than 10 s for 100,000 on the slowest machine so far.
 	due := time.Now().Add(startTimeout/8 + time.Duration(events)*100*time.Microsecond).Truncate(time.Second)
 	spec := fmt.Sprintf(`schedule: {at: "timestamp('%s')", key: event.id}`, due.UTC().Format(time.RFC3339))
-	rate, took, err := b.drained(ctx, m, spec, events, due)
+	burst, err := b.drained(ctx, m, spec, events, due)
 	if err != nil {
 		return err
 	}
-	m.add("rate over that of what is due at once", rate/usual)
-	m.add("due at once: deliveries/s", usual)
-	m.add("burst: deliveries/s", rate)
-	m.add("burst: until the last arrived (s)", took.Seconds())
+	m.add("rate over that of what is due at once", burst.rate/usual.rate)
+	m.add("due at once: deliveries/s", usual.rate)
+	m.add("due at once: CPU of publish and delivery (µs)", float64(usual.cpu)/float64(time.Microsecond))
+	m.add("burst: deliveries/s", burst.rate)
+	m.add("burst: CPU of delivery (µs)", float64(burst.cpu)/float64(time.Microsecond))
+	m.add("burst: until the last arrived (s)", burst.took.Seconds())
 	return nil
 }
 
-// drained publishes events to a subscription with a further line of spec, and waits until all arrived. The rate counts from the
-// instant at which they are due, or from the first publish if that is zero.
-func (b *bench) drained(ctx context.Context, m *measured, spec string, events int, due time.Time) (rate float64, took time.Duration, err error) {
+// drain is how fast deliveries went out, and the dispatcher's CPU time for each.
+type drain struct {
+	rate      float64
+	took, cpu time.Duration
+}
+
+// drained publishes events to a subscription with a further line of spec, and waits until all arrived. Rate and CPU time count
+// from the instant at which they are due, or from the first publish if that is zero.
+func (b *bench) drained(ctx context.Context, m *measured, spec string, events int, due time.Time) (d drain, err error) {
 	p, err := b.newProduct(ctx, 1, func(int) []endpoint { return []endpoint{{behaviour: behaviourOK, spec: spec}} })
 	if err != nil {
-		return 0, 0, err
+		return d, err
 	}
 	defer p.end()
 	l := newLoad(plan{Run: b.nextRun(), Events: events, Groups: 1, Fan: 1}, p.api, 4, 100)
 	if err := b.receiver.begin(ctx, l.plan); err != nil {
-		return 0, 0, err
+		return d, err
 	}
-	profiled := p.profiled(ctx, "burst", 10*time.Second)
+	spent := p.cpu()
 	if err := l.closedLoop(ctx); err != nil {
-		return 0, 0, fmt.Errorf("%w; the dispatcher's log:\n%s", err, p.logged())
+		return d, fmt.Errorf("%w; the dispatcher's log:\n%s", err, p.logged())
 	}
-	start := due
+	start, profiled := due, func() error { return nil }
 	if due.IsZero() {
 		start = l.started
-	} else if late := time.Since(due); late > 0 {
-		return 0, 0, fmt.Errorf("planning ended %s after they were due: the machine is too slow for this many", late)
+	} else {
+		if err := pause(ctx, time.Until(due)); err != nil || time.Since(due) > time.Second {
+			return d, errors.Join(err, fmt.Errorf("planning ended %s after they were due: the machine is too slow for this many", time.Since(due)))
+		}
+		spent, profiled = p.cpu(), p.profiled(ctx, "burst", 5*time.Second)
 	}
-	if err := b.receiver.wait(ctx, events, 0, b.patience+max(0, time.Until(start))); err != nil {
-		return 0, 0, err
+	if err := b.receiver.wait(ctx, events, 0, b.patience); err != nil {
+		return d, err
 	}
+	d.cpu = (p.cpu() - spent) / time.Duration(events)
 	t, err := b.audited(ctx, l, m, everyEndpoint)
 	if err := errors.Join(err, profiled()); err != nil {
-		return 0, 0, err
+		return d, err
 	}
-	took = t.Last.Sub(start)
-	return float64(events) / took.Seconds(), took, nil
+	d.took = t.Last.Sub(start)
+	d.rate = float64(events) / d.took.Seconds()
+	return d, nil
 }

@@ -39,6 +39,7 @@ func (s *Store) writePlans(a *appending, b *pebble.Batch, events []store.NewEven
 	l.Lock()
 	defer l.Unlock()
 	l.begin()
+	defer s.starts.release()
 	a.notices = a.notices[:0]
 	fanouts := make([]delivery.Fanout, 0, len(a.fresh))
 	for n, i := range a.fresh {

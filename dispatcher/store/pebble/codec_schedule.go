@@ -45,8 +45,8 @@ type latest struct {
 	timestamp time.Time
 	// event of the latest delivery; zero if none was planned for the key.
 	event event.Key
-	// ended is when the latest delivery ended, in Unix nanoseconds, or when the key was last cancelled since then; 0 while
-	// it is pending.
+	// ended is when the key was last cancelled, or its latest delivery ended as it was planned, in Unix nanoseconds; 0 if
+	// the delivery says whether it has ended. A store before 2026-12 wrote here when any delivery ended.
 	ended uint64
 }
 

@@ -17,7 +17,7 @@
 //	v  subscription, event                 planned delivery that was not attempted: as r, which it has not
 //	w  subscription, due, event            the same deliveries, by their planned time
 //	n  subscription, schedule key, event   planned delivery that is pending and has a key
-//	k  subscription, schedule key          latest event of the key, its timestamp, and when its delivery ended
+//	k  subscription, schedule key          latest event of the key, its timestamp, and when it was cancelled
 //	y  day, subscription, schedule key     k that may go, filed under the day on which its delivery ended
 //	c  subscription                        counts
 //	s  subscription, namespace             name
@@ -38,8 +38,9 @@
 //
 // An Append that plans or cancels takes the ledger, which Record, Replay, Start, SendNow and Cancel take as well. It reads
 // k, asks package plan, and commits, all with the ledger in hand; it waits for the log to be synced after that. So all
-// of them are in one order. Start looks whether the delivery is pending, and notes in memory that it has started. A
-// restart forgets that: the attempt's outcome was lost with it, and the delivery waits again. An Append that neither plans
+// of them are in one order. Start looks whether the delivery is pending, and notes in memory that it has started. It
+// takes the ledger only if the delivery was attempted before or an Append has claimed it, so that attempts do not wait for
+// outcomes to be written. A restart forgets that: the attempt's outcome was lost with it, and the delivery waits again. An Append that neither plans
 // nor cancels does not take the ledger.
 //
 // A cancel ends all pending deliveries of its key, which n lists. An attempt that is on its way meanwhile may still arrive:
@@ -47,7 +48,8 @@
 // delivery, with a reference to its event.
 //
 // k outlives its delivery by 72 hours, so that an older event that arrives late plans nothing; the day's y then takes it
-// along. What ends a delivery files it there again, so that a y may be stale: k says when its delivery ended.
+// along. What ends a delivery files its key there without a look at k, so that a y may be stale: a key with a pending latest
+// delivery, or with a y of a later day, is not forgotten.
 //
 // # Buckets
 //

@@ -1,6 +1,7 @@
 package pebble
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -91,7 +92,7 @@ func (s *Store) Due(ctx context.Context, sub event.SubscriptionKey, from deliver
 	if err != nil {
 		return into, next, false, err
 	}
-	last := nanos(until)
+	last, brought := nanos(until), len(into)
 	for it.First(); it.Valid() && err == nil; it.Next() {
 		if len(it.Key()) != pendingKeyLength {
 			err = &DamagedError{Kind: kindPending}
@@ -109,7 +110,54 @@ func (s *Store) Due(ctx context.Context, sub event.SubscriptionKey, from deliver
 		}
 	}
 	err = errors.Join(err, it.Error(), it.Close())
+	if err == nil {
+		s.bringEvents(into[brought:])
+	}
 	return into, next, ok && err == nil, err
+}
+
+// maxBrought bounds the bodies that Due reads along, in bytes.
+const maxBrought = 2 << 20
+
+// bringEvents reads the events of the first of the deliveries along, all with one iterator: the engine would ask for each of
+// them next. Those of ordered deliveries are not read, because most of them wait for another. What cannot be read is left out:
+// Event says why.
+func (s *Store) bringEvents(deliveries []delivery.PendingDelivery) {
+	wanted := make([]*delivery.PendingDelivery, 0, len(deliveries))
+	size := 0
+	for i := range deliveries {
+		if size += deliveries[i].Size; size > maxBrought {
+			break
+		}
+		if deliveries[i].Order == 0 {
+			wanted = append(wanted, &deliveries[i])
+		}
+	}
+	if len(wanted) == 0 {
+		return
+	}
+	slices.SortFunc(wanted, func(a, b *delivery.PendingDelivery) int { return bytes.Compare(a.ID.Event[:], b.ID.Event[:]) })
+	s.dropping.RLock()
+	defer s.dropping.RUnlock()
+	it, err := s.iterate([]byte{spaceEvent}, []byte{spaceEvent + 1})
+	if err != nil {
+		return
+	}
+	defer func() { _ = it.Close() }()
+	seek := make([]byte, 0, eventKeyLength)
+	for _, d := range wanted {
+		key := d.ID.Event
+		seek = appendEventKey(seek[:0], spaceEvent, bucketOf(accepted(key), hour), key)
+		if !it.SeekGE(seek) {
+			break
+		}
+		if !bytes.Equal(it.Key(), seek) {
+			continue
+		}
+		if e, err := decodeEvent(key, slices.Clone(it.Value())); err == nil {
+			d.Event = e
+		}
+	}
 }
 
 func (p *pending) delivery(sub event.SubscriptionKey, key event.Key, due uint64) delivery.PendingDelivery {

@@ -98,3 +98,17 @@ func (s *Store) Measure() error { return s.metrics.common.Measure(context.Backgr
 
 // StartNeeds is how many bytes the next start of the store may need.
 func StartNeeds(s *Store) int64 { return s.logBytes() + smallWrites }
+
+// WhileRecording calls during while something else decides on deliveries.
+func WhileRecording(s *Store, during func()) {
+	s.ledger.Lock()
+	defer s.ledger.Unlock()
+	during()
+}
+
+// Started is how many planned deliveries are being attempted.
+func Started(s *Store) int {
+	s.starts.Lock()
+	defer s.starts.Unlock()
+	return len(s.starts.under) + len(s.starts.claimed)
+}

@@ -82,8 +82,9 @@ func (s *Store) latestOf(k planKey, of *keyed) (*plan.Latest, error) {
 		return known, nil
 	}
 	id := event.DeliveryID{Event: of.event, Subscription: k.sub}
+	started := s.starts.claim(id) // before it is read: what starts from now on waits for the ledger
 	st, err := s.standingOf(id)
-	if _, started := s.ledger.started[id]; err == nil && st.is {
+	if err == nil && st.is {
 		known.State = plan.Waiting
 		if started || st.attempts > 0 {
 			known.State = plan.Started
@@ -156,22 +157,17 @@ func (s *Store) enterKey(b *pebble.Batch, id event.DeliveryID, p *pending) {
 	_ = b.Set(s.ledger.key, nil, nil)
 }
 
-// leaveKey takes a delivery that ends from those of its key.
-func (s *Store) leaveKey(b *pebble.Batch, id event.DeliveryID, before *standing, now uint64) error {
+// leaveKey takes a delivery that ends from those of its key, and files the key under the day. It reads nothing: what is known
+// of the key need not say that its latest delivery has ended, because nothing is pending then.
+func (s *Store) leaveKey(b *pebble.Batch, id event.DeliveryID, before *standing, now uint64) {
 	if before.planned == 0 || before.key.IsZero() {
-		return nil
+		return
 	}
 	l, k := &s.ledger, planKey{id.Subscription, before.key}
-	of, err := l.keyOf(s, k)
-	if err != nil {
-		return err
-	}
 	l.key = appendKeyedKey(l.key[:0], k, id.Event)
 	_ = b.Delete(l.key, nil)
-	if of.exists && of.event == id.Event {
-		of.ended, of.changed = now, true
-	}
-	return nil
+	l.key = appendForgetKey(l.key[:0], bucketOf(now, day), k)
+	_ = b.Set(l.key, nil, nil)
 }
 
 // returnToKey is for a delivery that is replayed: it is one of its key's again.
@@ -183,7 +179,7 @@ func (s *Store) returnToKey(b *pebble.Batch, id event.DeliveryID, p *pending) er
 	if err != nil {
 		return err
 	}
-	if of.exists && of.event == id.Event {
+	if of.exists && of.event == id.Event && of.ended != 0 {
 		of.ended, of.changed = 0, true
 	}
 	s.enterKey(b, id, p)
@@ -198,7 +194,7 @@ func (s *Store) forgetKeys(now uint64) error {
 			return err
 		}
 		var err error
-		if more, err = s.forgetSomeKeys(last); err != nil {
+		if more, err = s.forgetSomeKeys(last, now); err != nil {
 			return fmt.Errorf("drop keys of schedules: %w", err)
 		}
 	}
@@ -206,7 +202,7 @@ func (s *Store) forgetKeys(now uint64) error {
 }
 
 // forgetSomeKeys reports whether there may be more.
-func (s *Store) forgetSomeKeys(last uint32) (bool, error) {
+func (s *Store) forgetSomeKeys(last uint32, now uint64) (bool, error) {
 	l := &s.ledger
 	l.Lock()
 	defer l.Unlock()
@@ -222,20 +218,41 @@ func (s *Store) forgetSomeKeys(last uint32) (bool, error) {
 			break
 		}
 		_ = b.Delete(it.Key(), nil)
-		l.key = appendLatestKey(l.key[:0], parsePlanKey(it.Key()[5:]))
-		err = get(s.db, l.key, func(value []byte) error {
-			if value == nil {
-				return nil
-			}
-			k, err := decodeLatest(value)
-			if err == nil && k.ended != 0 && bucketOf(k.ended, day) <= last {
-				_ = b.Delete(l.key, nil)
-			}
-			return err
-		})
+		var over bool
+		k := parsePlanKey(it.Key()[5:])
+		if over, err = s.isOver(k, last, now); over {
+			l.key = appendLatestKey(l.key[:0], k)
+			_ = b.Delete(l.key, nil)
+		}
 	}
 	if err = errors.Join(err, it.Error(), it.Close()); err == nil && n > 0 {
 		err = s.commit(b, pebble.NoSync)
 	}
 	return n == forgottenAtOnce, errors.Join(err, b.Close())
+}
+
+// isOver reports whether the latest delivery of a key ended on the given day or before.
+func (s *Store) isOver(k planKey, last uint32, now uint64) (bool, error) {
+	var of latest
+	err := get(s.db, appendLatestKey(nil, k), func(value []byte) (err error) {
+		if value != nil {
+			of, err = decodeLatest(value)
+		}
+		return err
+	})
+	if err != nil || of.ended != 0 {
+		return err == nil && bucketOf(of.ended, day) <= last, err
+	}
+	st, err := s.pendingOf(s.db, event.DeliveryID{Event: of.event, Subscription: k.sub})
+	if err != nil || st.is {
+		return false, err
+	}
+	later := false
+	for bucket := last + 1; bucket <= bucketOf(now, day) && err == nil && !later; bucket++ {
+		err = get(s.db, appendForgetKey(nil, bucket, k), func(value []byte) error {
+			later = value != nil
+			return nil
+		})
+	}
+	return err == nil && !later, err
 }

@@ -54,7 +54,7 @@ func OpenContext(ctx context.Context, dir string, options Options) (*Store, erro
 	s.subscriptions.known = map[event.SubscriptionKey]subscription{}
 	s.subscriptions.namespaces = map[string]map[event.SubscriptionKey]string{}
 	s.ledger.cached = map[event.SubscriptionKey]tally{}
-	s.ledger.started = map[event.DeliveryID]struct{}{}
+	s.starts.under, s.starts.claimed = map[event.DeliveryID]struct{}{}, map[event.DeliveryID]struct{}{}
 	s.sweeping.atOnce = keysAtOnce
 	s.tidying, s.counted = make(chan struct{}, 1), make(chan struct{})
 	s.closing, s.close = context.WithCancel(context.Background())

@@ -26,10 +26,7 @@ type ledger struct {
 	changed map[event.SubscriptionKey]*tally
 	keys    map[planKey]*keyed
 	// cached are counts as they were written last.
-	cached map[event.SubscriptionKey]tally
-	// started are the planned deliveries that Start let be attempted and that have no outcome yet. The engine bounds them,
-	// as it bounds what is in flight.
-	started    map[event.DeliveryID]struct{}
+	cached     map[event.SubscriptionKey]tally
 	key, value []byte
 }
 
@@ -107,7 +104,7 @@ func (s *Store) commitLedger(b *pebble.Batch) error {
 // record adds one outcome to the batch, unless its delivery is not pending any more.
 func (s *Store) record(b *pebble.Batch, o *delivery.Outcome, now uint64) error {
 	id := o.Delivery.ID
-	delete(s.ledger.started, id)
+	s.starts.ended(id)
 	before, err := s.standing(id, nanos(o.Delivery.Due))
 	if err != nil {
 		return err
@@ -136,7 +133,6 @@ func (s *Store) apply(b *pebble.Batch, o *delivery.Outcome, before *standing, ow
 	if err := s.remove(b, id, before); err != nil {
 		return err
 	}
-	var err error
 	switch o.State {
 	case delivery.Pending:
 		after.due, after.history = nanos(o.Due), true
@@ -147,15 +143,11 @@ func (s *Store) apply(b *pebble.Batch, o *delivery.Outcome, before *standing, ow
 			s.ledger.key = appendOrderKey(s.ledger.key[:0], id.Subscription, before.order, id.Event)
 			_ = b.SingleDelete(s.ledger.key, nil)
 		}
-		delete(s.ledger.started, id)
-		if err = s.leaveKey(b, id, before, now); err == nil {
-			s.finish(b, o, &after, owner, now)
-		}
+		s.starts.ended(id)
+		s.leaveKey(b, id, before, now)
+		s.finish(b, o, &after, owner, now)
 	default:
-		err = fmt.Errorf("state %d does not follow an attempt", o.State)
-	}
-	if err != nil {
-		return err
+		return fmt.Errorf("state %d does not follow an attempt", o.State)
 	}
 	s.ledger.standings[id] = after
 	return s.count(o, before, &after, now)

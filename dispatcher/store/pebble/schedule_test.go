@@ -1,6 +1,7 @@
 package pebble_test
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -59,6 +60,83 @@ func TestScheduleInAnOldStore(t *testing.T) {
 		t.Errorf("Replay gave %v, %v", pending, err)
 	}
 	o.close()
+}
+
+// TestStartDoesNotWait: attempts of planned deliveries start while outcomes are being written; if they waited, a burst would go
+// out in steps.
+func TestStartDoesNotWait(t *testing.T) {
+	t.Parallel()
+	s, err := pebble.Open("data", pebble.Options{FS: vfs.NewMem()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := benchPlans(0, 1, 1, time.Now())
+	if _, _, err := s.Append(t.Context(), events); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	answered := make(chan error, 1)
+	pebble.WhileRecording(s, func() {
+		go func() {
+			started, err := s.Start(ctx, event.DeliveryID{Event: events[0].Event.Key, Subscription: benchSub.Key})
+			if err == nil && !started {
+				err = errors.New("it did not start")
+			}
+			answered <- err
+		}()
+		select {
+		case err = <-answered:
+		case <-ctx.Done():
+			err = errors.New("it waits for outcomes to be written")
+		}
+	})
+	if err = errors.Join(err, s.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestStartsAreForgotten: nothing is kept in memory of what did not start, or of what has its outcome.
+func TestStartsAreForgotten(t *testing.T) {
+	t.Parallel()
+	s, err := pebble.Open("data", pebble.Options{FS: vfs.NewMem()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := benchPlans(0, 3, 1, time.Now())
+	for _, of := range [][]store.NewEvent{events, benchPlans(2, 1, 2, time.Now())} { // the last one is replaced
+		if _, _, err := s.Append(t.Context(), of); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := delivery.PendingDelivery{ID: event.DeliveryID{Event: events[0].Event.Key, Subscription: benchSub.Key}}
+	cancelled := event.DeliveryID{Event: events[1].Event.Key, Subscription: benchSub.Key}
+	if err := s.Cancel(t.Context(), "clinic-a", cancelled); err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[event.DeliveryID]bool{d.ID: true, cancelled: false, {}: false} {
+		if started, err := s.Start(t.Context(), id); err != nil || started != want {
+			t.Errorf("Start gave %t, %v; want %t", started, err, want)
+		}
+	}
+	if n := pebble.Started(s); n != 1 {
+		t.Errorf("%d are being attempted, want one", n)
+	}
+	for n, state := range []delivery.State{delivery.Pending, delivery.Delivered} {
+		if started, err := s.Start(t.Context(), d.ID); err != nil || !started {
+			t.Errorf("Start gave %t, %v", started, err)
+		}
+		outcome := delivery.Outcome{Delivery: d, State: state, Due: time.Now(), Attempt: &delivery.Attempt{Number: n + 1}}
+		if err := s.Record(t.Context(), []delivery.Outcome{outcome}); err != nil {
+			t.Fatal(err)
+		}
+		if n := pebble.Started(s); n != 0 {
+			t.Errorf("%d are being attempted after %s, want none", n, state)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestScheduleAccount: the account of the volume counts what is planned, across a restart, and nothing of what has ended.

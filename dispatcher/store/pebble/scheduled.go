@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -15,22 +16,94 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
+// starts are planned deliveries that are being attempted, and those that an Append is about to decide on. They have a lock of
+// their own, so that attempts do not wait for each other's outcomes to be written.
+type starts struct {
+	sync.Mutex
+	// under way: Start let them be attempted, and they have no outcome yet. The engine bounds them, as it bounds what is in
+	// flight.
+	under map[event.DeliveryID]struct{}
+	// claimed by the holder of the ledger, who found that they had not started.
+	claimed map[event.DeliveryID]struct{}
+}
+
+// begin notes that a delivery starts. It returns false if that is for the holder of the ledger to decide.
+func (s *starts) begin(id event.DeliveryID) bool {
+	s.Lock()
+	defer s.Unlock()
+	if _, claimed := s.claimed[id]; claimed {
+		return false
+	}
+	s.under[id] = struct{}{}
+	return true
+}
+
+// claim reports whether a delivery has started. If not, it does not start before release. The ledger is held.
+func (s *starts) claim(id event.DeliveryID) (started bool) {
+	s.Lock()
+	defer s.Unlock()
+	if _, started = s.under[id]; !started {
+		s.claimed[id] = struct{}{}
+	}
+	return started
+}
+
+// release ends the claims of the holder of the ledger, once what it decided is committed.
+func (s *starts) release() {
+	s.Lock()
+	defer s.Unlock()
+	clear(s.claimed)
+}
+
+func (s *starts) ended(id event.DeliveryID) {
+	s.Lock()
+	defer s.Unlock()
+	delete(s.under, id)
+}
+
 // Start notes in memory that the delivery is on its way, if it is pending. Until its outcome is recorded, a plan does not
 // replace it. After a restart it has not started.
+//
+// Who plans at the same time either finds the note or has claimed the delivery first. Without a claim, one that waits for its
+// first attempt starts without the ledger: what cancels it and is not committed yet comes after.
 func (s *Store) Start(ctx context.Context, id event.DeliveryID) (bool, error) {
 	if err := s.enter(ctx); err != nil {
 		return false, err
 	}
 	defer s.leave()
-	l := &s.ledger
-	l.Lock()
-	defer l.Unlock()
+	if s.starts.begin(id) {
+		waits, err := s.isWaiting(id)
+		if err == nil && waits {
+			return true, nil
+		}
+		s.starts.ended(id)
+		if err != nil {
+			return false, err
+		}
+	}
+	return s.startInOrder(id)
+}
+
+// isWaiting reports whether a planned delivery waits for its first attempt.
+func (s *Store) isWaiting(id event.DeliveryID) (waits bool, err error) {
+	key := appendWaitingKey(make([]byte, 0, historyKeyLength), id.Subscription, id.Event)
+	err = get(s.db, key, func(value []byte) error {
+		waits = value != nil
+		return nil
+	})
+	return waits, err
+}
+
+// startInOrder starts a delivery with the ledger in hand: it may be where a write under way just moves it.
+func (s *Store) startInOrder(id event.DeliveryID) (bool, error) {
+	s.ledger.Lock()
+	defer s.ledger.Unlock()
 	st, err := s.pendingOf(s.db, id)
 	if err != nil || !st.is {
 		return false, err
 	}
 	if st.planned != 0 {
-		l.started[id] = struct{}{}
+		s.starts.begin(id)
 	}
 	return true, nil
 }

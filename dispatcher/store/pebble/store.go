@@ -57,8 +57,10 @@ type Store struct {
 		is delivery.Owner
 	}
 
-	// ledger is held by whoever changes the standing of deliveries: Record, Replay, Append of what plans or cancels, Start.
+	// ledger is held by whoever changes the standing of deliveries: Record, Replay, Append of what plans or cancels.
 	ledger ledger
+	// starts are in one order with what is decided with the ledger in hand; see Start.
+	starts starts
 	// dropping is held for reading while a record and its event are looked up, so that no bucket goes in between.
 	dropping                  sync.RWMutex
 	events, delivered, failed buckets

@@ -28,6 +28,7 @@ var dueTests = map[string]func(*fixture){
 	"Retrying":         testRetrying,
 	"EventOfNone":      testEventOfNone,
 	"EventIsStored":    testEventStored,
+	"EventsAlong":      testEventsAlong,
 	"ParallelWithLoad": testParallelDue,
 }
 
@@ -105,6 +106,67 @@ func testDueInto(f *fixture) {
 		f.Fatal(err)
 	}
 	f.same("found", append(there, bare(d)...), append(found[:1:1], bare(found[1:]...)...))
+}
+
+// maxBrought bounds the bodies that Due may bring along: nobody has counted them yet.
+const maxBrought = 4 << 20
+
+// testEventsAlong: Due brings the events of the deliveries along that the engine attempts next, each with its own, and no more
+// than a few MiB.
+func testEventsAlong(f *fixture) {
+	sub := subscription(clinicA, "a")
+	want := map[event.DeliveryID]*delivery.Event{}
+	for i := range 40 {
+		e := newEvent(clinicA, fmt.Sprint("along-", i), fmt.Sprint("content ", i), sub)
+		_, accepted, err := f.Append(f.ctx, []store.NewEvent{e})
+		if err != nil {
+			f.Fatal(err)
+		}
+		id := accepted[0].ID
+		want[id] = e.Event
+		if i%3 == 0 { // they are not due in the order of their acceptance
+			f.retry(f.pendingAs(sub, id), time.Duration(40-i)*time.Second)
+		}
+	}
+	key, at := keyOf(f, "a"), f.clock.Now().Add(time.Minute)
+	e := planEvent(sub, "evt-planned", planFor(key, 1, at))
+	want[f.accept(sub, e)[0]] = e.Event
+	f.clock.Advance(2 * time.Minute)
+	found := f.pending(sub)
+	for _, d := range found {
+		if d.Event == nil {
+			f.Fatalf("the event of %s does not come along", d.ID)
+		}
+		f.same("event", want[d.ID], d.Event)
+	}
+	if len(found) != len(want) {
+		f.Errorf("%d found, want %d", len(found), len(want))
+	}
+	large := subscription(clinicA, "large")
+	for range 12 {
+		f.sized(1<<20, large)
+	}
+	brought := 0
+	for _, d := range f.pending(large) {
+		if d.Event != nil {
+			brought += len(d.Event.Body)
+		}
+	}
+	if brought == 0 || brought > maxBrought {
+		f.Errorf("%d bytes come along, want some, and at most %d", brought, maxBrought)
+	}
+}
+
+// pendingAs returns the pending delivery with the given id.
+func (f *fixture) pendingAs(sub delivery.Subscription, id event.DeliveryID) delivery.PendingDelivery {
+	f.Helper()
+	for _, d := range f.pending(sub) {
+		if d.ID == id {
+			return d
+		}
+	}
+	f.Fatalf("%s is not pending", id)
+	return delivery.PendingDelivery{}
 }
 
 func testDueApart(f *fixture) {

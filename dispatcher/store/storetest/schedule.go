@@ -36,10 +36,12 @@ var scheduleTests = map[string]func(*fixture){
 	"Retention":         testPlanRetention,
 	"RetentionOfEnded":  testPlanRetentionEnded,
 	"RetentionOfLatest": testLatestRetention,
+	"RetentionOfAgain":  testLatestAgain,
 	"Reopen":            testPlanReopened,
 	"Durable":           testPlanDurable,
 	"Full":              testPlanFull,
 	"Race":              testPlanRace,
+	"ReplaceRace":       testReplaceRace,
 	"Model":             testPlanModel,
 }
 

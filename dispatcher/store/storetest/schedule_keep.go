@@ -114,6 +114,48 @@ func testLatestRetention(f *fixture) {
 	}
 }
 
+// testLatestAgain: what is known of a key counts from the end of the key's latest delivery, also if an earlier one ended, a
+// replay began it anew, or another began while a first one was on its way.
+func testLatestAgain(f *fixture) {
+	sub := subscription(clinicA, "sms")
+	key := keyOf(f, "a")
+	far := func() time.Time { return f.clock.Now().Add(1000 * time.Hour) }
+	n := 0
+	ignored := func(want bool) {
+		f.Helper()
+		n++
+		id := f.accept(sub, planEvent(sub, fmt.Sprint("older-", n), planFor(key, 1, far())))[0]
+		if _, err := f.Get(f.ctx, clinicA, id); errors.Is(err, store.ErrNotFound) != want {
+			f.Errorf("at %s, an older event is ignored: %v; want %t", f.clock.Now(), err, want)
+		}
+	}
+	wait := func(hours int) {
+		for ; hours > 0; hours -= 6 {
+			f.clock.Advance(6 * time.Hour)
+			f.expire()
+		}
+	}
+	f.record(f.delivered(f.planned(sub, key, 5, f.clock.Now())))
+	wait(66)
+	second := f.planned(sub, key, 6, f.clock.Now())
+	wait(120)
+	ignored(true) // it is pending
+	f.record(f.delivered(second))
+	wait(66)
+	ignored(true) // the first one's day is over
+	third := f.planned(sub, key, 7, f.clock.Now())
+	f.record(f.outcomeOf(third, delivery.Failed))
+	wait(66)
+	f.replay(clinicA, third.ID)
+	wait(120)
+	ignored(true) // it is pending again
+	f.cancel(third.ID, clinicA, nil)
+	wait(66)
+	ignored(true)
+	wait(96)
+	ignored(false)
+}
+
 func testPlanReopened(f *fixture) {
 	sub := subscription(clinicA, "sms")
 	key, at := keyOf(f, "a"), start.Add(time.Hour)

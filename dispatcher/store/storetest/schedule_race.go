@@ -110,3 +110,34 @@ func (r *race) starts(f *fixture) {
 		}
 	}
 }
+
+// testReplaceRace starts a delivery while a later event of its key is appended: either it started and stays, or it was replaced
+// and does not start.
+func testReplaceRace(f *fixture) {
+	const rounds = 150
+	sub := subscription(clinicA, "sms")
+	key := keyOf(f, "a")
+	before := f.planned(sub, key, 1, start)
+	for n := range rounds {
+		e := planEvent(sub, fmt.Sprint("later-", n), planFor(key, n+2, start))
+		var started bool
+		parallel(2, func(i int) {
+			var err error
+			if i == 0 {
+				started, err = f.Start(f.ctx, before.ID)
+			} else {
+				_, _, err = f.Append(f.ctx, []store.NewEvent{e})
+			}
+			if err != nil {
+				f.Errorf("Start and Append: %v", err)
+			}
+		})
+		if started {
+			f.stands(before.ID, clinicA, delivery.Pending, "")
+			f.record(f.delivered(before))
+		} else {
+			f.stands(before.ID, clinicA, delivery.Cancelled, delivery.ReasonReplaced)
+		}
+		before = f.pendingAs(sub, event.DeliveryID{Event: e.Event.Key, Subscription: sub.Key})
+	}
+}
