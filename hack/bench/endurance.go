@@ -212,11 +212,15 @@ func runIdle(ctx context.Context, b *bench, m *measured) error {
 	return nil
 }
 
-// benchmarkFigures are what the routing table's benchmarks print.
-var benchmarkFigures = []struct {
+// benchmarkFigure is one that a package's benchmarks print.
+type benchmarkFigure struct {
 	name, pattern string
 	scale         float64
-}{
+}
+
+const modulePath = "github.com/clinikapi/eventflow/"
+
+var tableFigures = []benchmarkFigure{
 	{"match (µs)", `BenchmarkMatch\S*\s.*?([\d.]+) ns/op`, 1e-3},
 	{"allocations of a match", `BenchmarkMatch\S*\s.*?([\d.]+) allocs/op`, 1},
 	{"load (s)", `BenchmarkLoad\S*\s.*?([\d.]+) ns/op`, 1e-9},
@@ -225,14 +229,18 @@ var benchmarkFigures = []struct {
 
 // runTable runs the routing package's benchmarks, from the module's folder: no delivery is needed to measure a table.
 func runTable(ctx context.Context, b *bench, m *measured) error {
-	cmd := exec.CommandContext(ctx, "go", "test", "-run=^TestTableMemory$", "-v", "-bench=^Benchmark(Match|Load)", "-benchmem", "-count=1",
-		"github.com/clinikapi/eventflow/dispatcher/routing")
+	return b.microbenchmarks(ctx, m, tableFigures, "dispatcher/routing", "-run=^TestTableMemory$", "-v", "-bench=^Benchmark(Match|Load)")
+}
+
+// microbenchmarks adds figures of a package's benchmarks and tests.
+func (b *bench) microbenchmarks(ctx context.Context, m *measured, figures []benchmarkFigure, folder string, arguments ...string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-benchmem", "-count=1"}, append(arguments, modulePath+folder)...)...)
 	text, err := cmd.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("run the routing table's benchmarks: %w: %s", err, text)
+		return fmt.Errorf("run the benchmarks of %s: %w: %s", folder, err, text)
 	}
 	b.progress("%s", text)
-	for _, figure := range benchmarkFigures {
+	for _, figure := range figures {
 		found := regexp.MustCompile(figure.pattern).FindSubmatch(text)
 		if found == nil {
 			continue

@@ -47,6 +47,10 @@ var scenarios = append([]scenario{
 		{"restart until ready (s)", false, 5}, {"replaced by key/s", true, 5000}, {"lost", false, 0},
 	}},
 	{name: "burst", work: "100,000 planned for one instant", run: runBurst, targets: []target{{"rate over that of what is due at once", true, 1}}},
+	{name: "filters", work: "10,000 subscriptions to one type, each with a filter of its own, of which an event passes one", run: runFilters, once: true, targets: []target{
+		{"comparison (µs)", false, 1}, {"allocations of a comparison", false, 0}, {"realistic filter (µs)", false, 5},
+		{"allocations of a realistic filter", false, 0}, {"CPU of an event (ms)", false, 50},
+	}},
 	{name: "table", work: "100,000 subscriptions, an event matches 3", run: runTable, once: true, targets: []target{
 		{"match (µs)", false, 2}, {"allocations of a match", false, 0}, {"load (s)", false, 3}, {"resident each (bytes)", false, 1024},
 	}},
