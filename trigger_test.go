@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -121,6 +122,40 @@ func TestTriggerFollows(t *testing.T) {
 	for _, a := range e.received() {
 		if !strings.HasSuffix(string(a.body), `"data":{"own":true}}`) {
 			t.Errorf("the endpoint got %s", a.body)
+		}
+	}
+}
+
+// TestTriggerEveryType publishes a sample of each of the 42 types into a running system, and follows its delivery to the end.
+func TestTriggerEveryType(t *testing.T) {
+	t.Parallel()
+	e := newEndpoint(t)
+	p := newPlane(t, e.URL)
+	list, _ := p.triggered("--list-types")
+	types := strings.Fields(list)
+	if len(types) != 42 {
+		t.Fatalf("%d types: %s", len(types), list)
+	}
+	for _, kind := range types {
+		out, code := p.triggered("all", "--type", kind)
+		if code != 0 || !strings.Contains(out, "Published "+kind+" (evt_") || !strings.Contains(out, "Delivered, attempt 1: answer 200") {
+			t.Errorf("%s: exit code %d\n%s", kind, code, out)
+		}
+	}
+	got := map[string]int{}
+	for _, a := range e.received() {
+		var body struct {
+			Type string
+			Data map[string]any
+		}
+		if err := json.Unmarshal(a.body, &body); err != nil || len(body.Data) == 0 {
+			t.Errorf("the endpoint got %s (%v)", a.body, err)
+		}
+		got[body.Type]++
+	}
+	for _, kind := range types {
+		if got[kind] != 1 {
+			t.Errorf("%d deliveries of %s, want 1", got[kind], kind)
 		}
 	}
 }
