@@ -2,6 +2,7 @@ package virtual
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -15,7 +16,7 @@ func (c *clinic) taken() []string {
 	c.Helper()
 	var all []string
 	for _, r := range c.requests() {
-		if r.Status/100 == 2 && r.Method != "GET" && r.Path != "/oauth2/token" {
+		if r.Status/100 == 2 && r.Method != http.MethodGet && r.Path != "/oauth2/token" {
 			all = append(all, fmt.Sprint(r.Method, " ", r.Path))
 		}
 	}
