@@ -20,6 +20,16 @@ func TestStoresLinkNoClient(t *testing.T) {
 	}
 }
 
+// TestZonesAreInTheBinary: the image has no other files, and a window's zone must not depend on the machine's.
+func TestZonesAreInTheBinary(t *testing.T) {
+	t.Parallel()
+	for _, program := range []string{".", "./dispatcher/expression"} {
+		if !slices.Contains(depsOf(t, program), "time/tzdata") {
+			t.Errorf("%s does not link time/tzdata", program)
+		}
+	}
+}
+
 // TestQueryKnowsNoTransport: what asks it has a transport of its own.
 func TestQueryKnowsNoTransport(t *testing.T) {
 	t.Parallel()

@@ -182,6 +182,22 @@ func TestProgramsAreShared(t *testing.T) {
 	}
 }
 
+// TestProgramsAreCompiledOnce: while a route of any table has an expression, it is not compiled again. The text here would not
+// compile at all.
+func TestProgramsAreCompiledOnce(t *testing.T) {
+	t.Parallel()
+	const text = "event.data.once == "
+	program, err := expression.Compile(expression.Filter, "event.data.once == 1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs.put(source{expression.Filter, text}, program)
+	if got, err := programOf(expression.Filter, text); err != nil || got != program {
+		t.Errorf("it is compiled again: %v", err)
+	}
+	runtime.KeepAlive(program)
+}
+
 // TestFiltersTakeRoom: what filters take of a dispatcher's memory is bounded with the table's room, and so by tenant: a short
 // text can compile to much.
 func TestFiltersTakeRoom(t *testing.T) {

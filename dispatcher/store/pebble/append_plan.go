@@ -21,7 +21,8 @@ const (
 		3 + forgetKeyLength // y
 	endLength = 2 + pendingKeyLength + 2 + historyKeyLength + 2 + pendingKeyLength + 2 + keyedKeyLength + // p, v, w, n
 		3 + eventKeyLength + // g
-		3 + finishedKeyLength + headerLength + 1 + 8 + 16 + 24 + 1 + 5 + 1 // f
+		3 + finishedKeyLength + headerLength + 1 + 8 + 16 + 24 + 1 + 5 + 1 + // f
+		3 + forgetKeyLength // y
 )
 
 // schedules reports whether one of the fresh events plans or cancels something.
