@@ -271,6 +271,54 @@ func TestDocuments(t *testing.T) {
 	}
 }
 
+// TestOutputIsLimited: a body is at most 1 MiB long as it is sent, whatever its escapes make of the data.
+func TestOutputIsLimited(t *testing.T) {
+	t.Parallel()
+	write := func(text string, data []byte, as func(Value) ([]byte, error)) error {
+		variables := &Variables{Event: NewEvent("evt_1", "appointment.created", time.Unix(0, 0), data, nil)}
+		value, err := mustCompile(t, TransformBody, text).Value(variables)
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		_, err = as(value)
+		return err
+	}
+	data := func(unit string, n int) []byte { return []byte(`{"text":"` + strings.Repeat(unit, n) + `"}`) }
+	asText := func(v Value) ([]byte, error) { text, err := v.Text(); return []byte(text), err }
+	for name, tc := range map[string]struct {
+		text string
+		unit string
+		fits int // how many of unit fit
+		as   func(Value) ([]byte, error)
+	}{
+		"text": {"event.data.text", "x", MaxOutput, asText},
+		"JSON": {"{'t': event.data.text}", `\"`, (MaxOutput - len(`{"t":""}`)) / 2, Value.JSON},
+		"form": {"{'t': event.data.text}", "+", (MaxOutput - len("t=")) / 3, Value.Form},
+	} {
+		if err := write(tc.text, data(tc.unit, tc.fits), tc.as); err != nil {
+			t.Errorf("%s: what fits is refused: %v", name, err)
+		}
+		var known *Error
+		if err := write(tc.text, data(tc.unit, tc.fits+1), tc.as); !errors.As(err, &known) || known.Reason != CostExceeded {
+			t.Errorf("%s: what is longer gave %v", name, err)
+		}
+	}
+}
+
+// TestDataIsParsedOnce: however many filters look at an event, its data is read by the first. The others do not notice that the
+// text is gone.
+func TestDataIsParsedOnce(t *testing.T) {
+	t.Parallel()
+	data := []byte(`{"number": 5, "list": [1, 2, 3]}`)
+	variables := &Variables{Event: NewEvent("evt_1", "appointment.created", time.Unix(0, 0), data, nil)}
+	for _, text := range []string{"event.data.number == 5", "event.data.list.exists(i, i == 3)", "size(event.data.list) == 3"} {
+		if ok, err := mustCompile(t, Filter, text).Bool(variables); !ok || err != nil {
+			t.Errorf("%s: %t, %v", text, ok, err)
+		}
+		clear(data)
+	}
+}
+
 // TestOneEventManyFilters: a program and an event may be used by many goroutines; the race detector looks on.
 func TestOneEventManyFilters(t *testing.T) {
 	t.Parallel()

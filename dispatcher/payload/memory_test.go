@@ -50,6 +50,9 @@ func TestHangingLookupsOfOneTakeNoOthersMemory(t *testing.T) {
 		if used, free := memory.Used(), memory.Limit()-memory.Used(); used > free+egress.MaxDocument {
 			t.Errorf("they hold %d bytes, and %d are free, want as much as is free at most", used, free)
 		}
+		if used := memory.Used(); used < 32*egress.MaxDocument {
+			t.Errorf("they hold %d bytes: the documents that may come are not counted", used)
+		}
 		began := time.Now()
 		other := request
 		other.Tenant = "other"

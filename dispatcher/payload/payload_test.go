@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
@@ -40,6 +41,7 @@ func TestBody(t *testing.T) {
 	for name, tc := range map[string]struct {
 		spec     func(t *testing.T, s *Spec)
 		document string
+		planned  time.Time
 		want     string
 		wantType string
 		wantMore []egress.Field
@@ -62,6 +64,16 @@ func TestBody(t *testing.T) {
 			s.ContentType = "text/plain"
 			s.Body = compile(t, expression.TransformBody, `'hello ' + event.id`)
 		}, want: "hello evt_1", wantType: "text/plain"},
+		"a text goes as it is": {spec: func(t *testing.T, s *Spec) {
+			s.ContentType = "application/fhir+json"
+			s.Body = compile(t, expression.TransformBody, `'{"resourceType": "Task",  "id": "' + event.id + '"}'`)
+		}, want: `{"resourceType": "Task",  "id": "evt_1"}`, wantType: "application/fhir+json"},
+		"the delivery": {spec: func(t *testing.T, s *Spec) {
+			s.Body = compile(t, expression.TransformBody, `{'id': delivery.id, 'attempt': delivery.attempt, 'planned': delivery.planned}`)
+		}, want: `{"attempt":2,"id":"` + newRequest(t, Spec{}, patient).Delivery.String() + `","planned":null}`},
+		"a planned delivery": {spec: func(t *testing.T, s *Spec) {
+			s.Body = compile(t, expression.TransformBody, `{'planned': delivery.planned}`)
+		}, planned: time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC), want: `{"planned":"2026-03-02T09:00:00Z"}`},
 		"lookup": {spec: func(t *testing.T, s *Spec) {
 			s.LookupURL = compile(t, expression.LookupURL, `'https://api.example.com/' + event.data.resourceId`)
 			s.Body = compile(t, expression.TransformBody, `{'phone': lookup.phone}`)
@@ -80,7 +92,9 @@ func TestBody(t *testing.T) {
 			var spec Spec
 			tc.spec(t, &spec)
 			c := &fakeClient{result: egress.Result{StatusCode: 200}, document: tc.document}
-			result, failures := run(t, c, newRequest(t, spec, patient))
+			request := newRequest(t, spec, patient)
+			request.Planned = tc.planned
+			result, failures := run(t, c, request)
 			if !result.Delivered() || len(failures) > 0 || len(c.sent) != 1 {
 				t.Fatalf("%+v, %+v, %d sent", result, failures, len(c.sent))
 			}
@@ -128,6 +142,12 @@ func TestNothingIsSent(t *testing.T) {
 		}, want: delivery.ReasonTransformFailed, wantUse: UseTransform},
 		"reserved header": {spec: func(t *testing.T, s *Spec) {
 			s.Headers = []Header{{"webhook-id", compile(t, expression.TransformText, `event.data.name`)}}
+		}, want: delivery.ReasonTransformFailed, wantUse: UseTransform},
+		"header fails": {spec: func(t *testing.T, s *Spec) {
+			s.Headers = []Header{{"X-A", compile(t, expression.TransformText, `event.data.name + event.data.absent`)}}
+		}, want: delivery.ReasonTransformFailed, wantUse: UseTransform},
+		"suffix fails": {spec: func(t *testing.T, s *Spec) {
+			s.URLSuffix = compile(t, expression.TransformText, `'/' + event.data.absent`)
 		}, want: delivery.ReasonTransformFailed, wantUse: UseTransform},
 		"redact": {spec: func(_ *testing.T, s *Spec) { s.Redact = []string{"name"} }, data: `["canary"]`, want: delivery.ReasonTransformFailed, wantUse: UseRedact},
 		"lookup URL": {spec: func(t *testing.T, s *Spec) {

@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -13,8 +14,10 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 	"github.com/clinikapi/eventflow/dispatcher/expression"
+	"github.com/clinikapi/eventflow/dispatcher/payload"
 	"github.com/clinikapi/eventflow/dispatcher/plan"
 )
 
@@ -101,6 +104,64 @@ func TestCompileAutomations(t *testing.T) {
 	}
 	if held := Hold(entry, 4, v1alpha1.ReasonSecretNotFound); held.Auth != nil || held.Schedule == nil || entry.Auth == nil {
 		t.Error("an entry that waits keeps its schedule, and what came from no Secret")
+	}
+}
+
+// sent keeps the request that is made.
+type sent struct{ egress.Request }
+
+func (s *sent) Send(_ context.Context, r egress.Request) egress.Result {
+	s.Request = r
+	return egress.Result{StatusCode: http.StatusOK}
+}
+
+func (*sent) Fetch(context.Context, egress.Document) ([]byte, egress.Result) {
+	return []byte(`{"phone":"+1"}`), egress.Result{StatusCode: http.StatusOK}
+}
+
+// TestRequestFollowsTheSpec: what spec.transform says reaches the wire, for each content type and method.
+func TestRequestFollowsTheSpec(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]struct{ method, contentType, suffix, header, body string }{
+		`{body: "{'id': event.id}"}`: {contentType: "application/json", body: `{"id":"evt_1"}`},
+		`{contentType: application/fhir+json, method: PUT, body: "{'resourceType': 'Task'}", urlSuffix: "'/' + event.id"}`: {
+			method: "PUT", contentType: "application/fhir+json", suffix: "/evt_1", body: `{"resourceType":"Task"}`},
+		`{contentType: application/x-www-form-urlencoded, method: PATCH, body: "{'To': lookup.phone}", urlSuffix: "'?a=' + event.id"}`: {
+			method: "PATCH", contentType: "application/x-www-form-urlencoded", suffix: "?a=evt_1", body: "To=%2B1"},
+		`{contentType: text/plain, body: "'hello'", headers: [{name: X-Id, value: event.id}]}`: {contentType: "text/plain", header: "X-Id: evt_1", body: "hello"},
+	} {
+		entry, rejection, err := Compile(automated(t, "{transform: "+text+`, lookup: {url: "'https://b.example/'"}}`), secretsOf(automationSecrets()), Policy{Catalog: catalog(t)})
+		if err != nil || rejection != nil {
+			t.Fatal(text, rejection, err)
+		}
+		route, err := entry.Route()
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := &sent{}
+		sender, err := payload.New(payload.Options{Client: client})
+		if err != nil {
+			t.Fatal(err)
+		}
+		body := []byte(`{"id":"evt_1","event":"patient.created","type":"patient.created","timestamp":"2026-01-15T09:15:00.000Z","data":{}}`)
+		result := sender.Send(t.Context(), payload.Request{
+			Target: route.Endpoint.Target, Recipe: route.Endpoint.Recipe, Number: 1,
+			Event: &delivery.Event{ID: "evt_1", Type: "patient.created", Tenant: "clinic-a", Body: body},
+		})
+		if !result.Delivered() || client.Shape == nil {
+			t.Fatalf("%s: %+v", text, result)
+		}
+		var header string
+		for _, f := range client.Shape.Header {
+			header = f.Name + ": " + f.Value
+		}
+		got := struct{ method, contentType, suffix, header, body string }{client.Shape.Method, client.Shape.ContentType, client.Shape.Suffix, header, string(client.Body)}
+		if got.method == http.MethodPost {
+			got.method = ""
+		}
+		if got != want {
+			t.Errorf("%s:\n%+v, want\n%+v", text, got, want)
+		}
 	}
 }
 
