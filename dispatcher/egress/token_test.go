@@ -232,6 +232,32 @@ func TestTokenGuarded(t *testing.T) {
 	}
 }
 
+// TestTokenIsNotRedirected: a client's secret goes to no other place than the spec names, also within one host.
+func TestTokenIsNotRedirected(t *testing.T) {
+	t.Parallel()
+	var moved atomic.Int64
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /token", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+	})
+	mux.HandleFunc("POST /elsewhere", func(w http.ResponseWriter, _ *http.Request) {
+		moved.Add(1)
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"access_token":"a","token_type":"Bearer"}`))
+	})
+	mux.HandleFunc("POST /api", func(http.ResponseWriter, *http.Request) {})
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	for _, inBody := range []bool{false, true} {
+		r := newRequest(t, server.URL+"/api", func(t *Target) {
+			t.Authorization = &Authorization{ClientCredentials: &ClientCredentials{TokenURL: server.URL + "/token", ClientID: "id", ClientSecret: "secret", InBody: inBody}}
+		})
+		if result := newClient(t).Send(context.Background(), r); result.Reason != delivery.ReasonAuthFailed || moved.Load() != 0 {
+			t.Errorf("in the body %t: %+v, and %d requests elsewhere", inBody, result, moved.Load())
+		}
+	}
+}
+
 // TestTokensAreBounded: a tenant keeps no more than its number, and pushes out no other's.
 func TestTokensAreBounded(t *testing.T) {
 	t.Parallel()
