@@ -28,6 +28,10 @@ const (
 	// ConditionDeliveriesAPIReady of a WebhookDispatcher is True while the cluster serves its deliveries as Kubernetes
 	// resources; it is there if spec.deliveriesAPI asks for it.
 	ConditionDeliveriesAPIReady = "DeliveriesAPIReady"
+	// ConditionComplete of a WebhookReplay is True once all of it was done. It stays so.
+	ConditionComplete = "Complete"
+	// ConditionSuspended of a WebhookReplay is True while spec.suspend holds it.
+	ConditionSuspended = "Suspended"
 )
 
 // The condition types by which kstatus, and so Flux and others, tell an object that is in progress from one that failed.
@@ -118,4 +122,16 @@ const (
 	ReasonUnreachable          = "Unreachable"          // the API server does not reach the dispatcher's pods
 	ReasonCertificateNotServed = "CertificateNotServed" // the pods answer, and not with the manager's certificate
 	ReasonTerminating          = "Terminating"          // the namespace of the dispatcher, or of the manager, is being deleted
+)
+
+// Reasons of a WebhookReplay, beside Suspended, Pending and DispatcherNotFound.
+const (
+	ReasonCompleted            = "Completed"            // all was done
+	ReasonReplaying            = "Replaying"            // deliveries are made pending again
+	ReasonCancelling           = "Cancelling"           // planned deliveries are cancelled
+	ReasonCounting             = "Counting"             // what is selected is counted
+	ReasonNotSuspended         = "NotSuspended"         // of Suspended=False
+	ReasonSubscriptionNotFound = "SubscriptionNotFound" // no subscription has the name, or the labels
+	ReasonTooManySubscriptions = "TooManySubscriptions" // the selector selects more than 256
+	ReasonStoreUnavailable     = "StoreUnavailable"     // the dispatcher's store takes nothing now
 )

@@ -13,6 +13,7 @@ var schemeBuilder = runtime.NewSchemeBuilder(func(s *runtime.Scheme) error {
 	s.AddKnownTypes(GroupVersion,
 		&WebhookSubscription{}, &WebhookSubscriptionList{},
 		&WebhookDispatcher{}, &WebhookDispatcherList{},
+		&WebhookReplay{}, &WebhookReplayList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil

@@ -30,6 +30,7 @@ func TestRules(t *testing.T) {
 	for kind, rules := range map[string]map[string]rule{
 		"WebhookSubscription": subscriptionRules,
 		"WebhookDispatcher":   dispatcherRules,
+		"WebhookReplay":       replayRules,
 	} {
 		for name, r := range rules {
 			t.Run(kind+"/"+name, func(t *testing.T) {
@@ -48,6 +49,7 @@ func TestStatusRules(t *testing.T) {
 	for kind, rules := range map[string]map[string]rule{
 		"WebhookSubscription": subscriptionStatusRules,
 		"WebhookDispatcher":   dispatcherStatusRules,
+		"WebhookReplay":       replayStatusRules,
 	} {
 		created := object(t, kind, "metadata: {name: status-rules}")
 		if err := apiServer.Create(t.Context(), created); err != nil {
@@ -118,6 +120,11 @@ spec:
 	"WebhookDispatcher": `
 metadata: {name: default}
 `,
+	"WebhookReplay": `
+metadata: {name: after-the-outage}
+spec:
+  subscriptionRef: {name: billing-sync}
+`,
 }
 
 // object returns the kind's valid object with patch laid over it.
@@ -166,6 +173,7 @@ func TestEveryRuleIsTested(t *testing.T) {
 	for kind, file := range map[string]string{
 		"WebhookSubscription": "webhooks.clinikapi.com_webhooksubscriptions.yaml",
 		"WebhookDispatcher":   "webhooks.clinikapi.com_webhookdispatchers.yaml",
+		"WebhookReplay":       "webhooks.clinikapi.com_webhookreplays.yaml",
 	} {
 		content, err := os.ReadFile(filepath.Join(crds, file))
 		if err != nil {
@@ -178,6 +186,7 @@ func TestEveryRuleIsTested(t *testing.T) {
 		refusals := refusals(map[string][]map[string]rule{
 			"WebhookSubscription": {subscriptionRules, subscriptionStatusRules, subscriptionTransitions},
 			"WebhookDispatcher":   {dispatcherRules, dispatcherStatusRules, embeddedTransitions, encryptedTransitions, postgresTransitions},
+			"WebhookReplay":       {replayRules, replayStatusRules, replayTransitions},
 		}[kind])
 		for _, want := range refusalsOf("", crd.Spec.Versions[0].Schema.OpenAPIV3Schema) {
 			tested := slices.ContainsFunc(refusals, func(refusal string) bool {

@@ -41,6 +41,7 @@ func TestTransitions(t *testing.T) {
 		"encrypted":    {"WebhookDispatcher", "spec: {encryption: {mode: Enabled}}", "", encryptedTransitions},
 		"postgres":     {"WebhookDispatcher", "spec: {store: " + postgresStore + "}", "", postgresTransitions},
 		"set back":     {"WebhookDispatcher", "spec: {store: " + postgresStore + "}", "status: {volume: {id: a, use: Used}}", setBackTransitions},
+		"replay":       {"WebhookReplay", "spec: {state: Failed, since: '2026-01-15T09:00:00Z', until: '2026-01-15T10:00:00Z'}", "", replayTransitions},
 	} {
 		stored := object(t, tt.kind, tt.patch)
 		stored.SetName("transitions-" + strings.ReplaceAll(name, " ", "-"))
