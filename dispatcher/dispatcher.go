@@ -25,6 +25,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/payload"
 	"github.com/clinikapi/eventflow/dispatcher/query"
 	"github.com/clinikapi/eventflow/dispatcher/quota"
+	"github.com/clinikapi/eventflow/dispatcher/replay"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/status"
 	"github.com/clinikapi/eventflow/dispatcher/store"
@@ -61,6 +62,7 @@ type dispatcher struct {
 	authorizer       *ingest.Kubernetes // nil without Kubernetes
 	shown            *deliveriesServer
 	deliveries       *query.Deliveries
+	replays          *replay.Runner // nil without Kubernetes
 	source           routing.Source
 	namespaces       *namespaces
 	quotas           *quota.Keeper
@@ -247,7 +249,7 @@ func (d *dispatcher) open(ctx context.Context) error {
 	if d.clients != nil {
 		d.namespaces.server = d.clients.Namespaces
 	}
-	if err = errors.Join(d.openAnnouncer(), d.openAPI()); err != nil {
+	if err = errors.Join(d.openAnnouncer(), d.openAPI(), d.openReplays()); err != nil {
 		return errors.Join(err, d.close())
 	}
 	return nil
@@ -422,6 +424,7 @@ func (d *dispatcher) run(ctx context.Context, api, ops *server) error {
 	delivering.Go(func() { d.report(d.engine.Run(engineCtx)) })
 	reporting.Go(func() { d.announcer.Run(statusCtx) })
 	reporting.Go(func() { d.countPending(statusCtx) })
+	reporting.Go(func() { d.runReplays(ctx) })
 	d.ready.Store(true)
 	d.Logger.Info("Dispatcher ready", "api", api.address(), "ops", ops.address(), "subscriptions", d.table.Load().Len())
 	if d.Started != nil {

@@ -298,3 +298,12 @@ func (k *Keeper) Fullest() map[string]float64 {
 	}
 	return fullest
 }
+
+// Full reports whether the tenant has no room for another pending delivery. It charges nothing.
+func (k *Keeper) Full(tenant string) bool {
+	limits := k.limits(tenant)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	a, ok := k.tenants[tenant]
+	return ok && (limits.PendingDeliveries > 0 && a.deliveries >= limits.PendingDeliveries || limits.PendingBytes > 0 && a.bytes >= limits.PendingBytes)
+}
