@@ -38,7 +38,7 @@ generate: ## Generate deepcopy functions, CRDs, RBAC, the chart's part of them, 
 	$(tool) crd-ref-docs --log-level=ERROR --source-path=api/v1alpha1 --config=hack/tools/api-reference/config.yaml \
 	  --templates-dir=hack/tools/api-reference --renderer=markdown --output-path=docs/api-reference.md
 	$(tool) templ generate -path console/view -log-level=error
-	go test -count=1 -run AreDocumented ./controllers/subscription ./controllers/dispatcher ./controllers/metrics ./dispatcher ./dispatcher/status -update
+	go test -count=1 -run AreDocumented ./controllers/subscription ./controllers/dispatcher ./controllers/replay ./controllers/metrics ./dispatcher ./dispatcher/status -update
 	go test -count=1 -run AreDocumented ./config/argocd -update
 
 .PHONY: lint

@@ -21,6 +21,7 @@ import (
 	"github.com/clinikapi/eventflow/controllers/deliveriesapi"
 	"github.com/clinikapi/eventflow/controllers/dispatcher"
 	"github.com/clinikapi/eventflow/controllers/metrics"
+	"github.com/clinikapi/eventflow/controllers/replay"
 	"github.com/clinikapi/eventflow/controllers/routes"
 	"github.com/clinikapi/eventflow/controllers/subscription"
 )
@@ -161,6 +162,9 @@ func addControllers(ctx context.Context, mgr ctrl.Manager, o Options, image disp
 	}
 	if err := (&routes.Reconciler{Client: mgr.GetClient(), Tables: tables}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("add the controller of routing tables: %w", err)
+	}
+	if err := (&replay.Reconciler{Client: mgr.GetClient(), Reader: mgr.GetAPIReader()}).SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("add the controller of replays: %w", err)
 	}
 	if o.DeliveriesAPI && scope != nil {
 		return errors.New("--deliveries-api registers an API with the whole cluster, and --namespaces keeps the manager to Roles: use one of them")

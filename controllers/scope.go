@@ -40,6 +40,7 @@ var errScopeGrew = errors.New("another namespace was granted")
 var scopeAsked = []authorizationv1.ResourceAttributes{
 	{Verb: "watch", Group: v1alpha1.GroupVersion.Group, Resource: "webhooksubscriptions"},
 	{Verb: "watch", Group: v1alpha1.GroupVersion.Group, Resource: "webhookdispatchers"},
+	{Verb: "watch", Group: v1alpha1.GroupVersion.Group, Resource: "webhookreplays"},
 	{Verb: "watch", Resource: "secrets"},
 }
 

@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "write the fixtures, and argocd-cm.yaml"
 const folder = "resource_customizations/webhooks.clinikapi.com/"
 
 // kinds are those that have customizations, and their examples of states.
-var kinds = map[string]string{"WebhookSubscription": states.Subscriptions, "WebhookDispatcher": states.Dispatchers}
+var kinds = map[string]string{"WebhookSubscription": states.Subscriptions, "WebhookDispatcher": states.Dispatchers, "WebhookReplay": states.Replays}
 
 // statuses are Argo CD's words for those of kstatus.
 var statuses = map[string]string{"Failed": "Degraded", "InProgress": "Progressing", "Current": "Healthy"}

@@ -14,6 +14,7 @@ import (
 const (
 	Subscriptions = "webhooksubscriptions.yaml"
 	Dispatchers   = "webhookdispatchers.yaml"
+	Replays       = "webhookreplays.yaml"
 )
 
 // Example is an object in one state of docs/states.md, as the manager writes it.
