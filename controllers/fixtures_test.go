@@ -192,6 +192,8 @@ func conditionsOf(object client.Object) []metav1.Condition {
 		return object.Status.Conditions
 	case *v1alpha1.WebhookDispatcher:
 		return object.Status.Conditions
+	case *v1alpha1.WebhookReplay:
+		return object.Status.Conditions
 	default:
 		return nil
 	}

@@ -167,6 +167,7 @@ func TestRolesAreEnough(t *testing.T) {
 	if err := api.Get(t.Context(), client.ObjectKeyFromObject(outside), outside); err != nil || outside.Status.ObservedGeneration != -1 {
 		t.Errorf("a subscription of a namespace that was not granted was looked at (%v): %+v", err, outside.Status)
 	}
+	replayRuns(t, a.home)
 	a.hasNothingElse(t, never)
 }
 

@@ -61,8 +61,8 @@ type WebhookReplaySpec struct {
 	// +optional
 	Since *metav1.Time `json:"since,omitempty"`
 
-	// until selects deliveries of events that were accepted before; without, before this object was created. The set is closed:
-	// what fails again is not replayed again.
+	// until selects deliveries of events that were accepted before; without, or if it is later, up to the second in which this object
+	// was created. The set is closed: what comes meanwhile is not part of it.
 	// +optional
 	Until *metav1.Time `json:"until,omitempty"`
 

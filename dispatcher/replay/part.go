@@ -29,7 +29,7 @@ type part struct {
 }
 
 // partOf returns the dispatcher's part of a replay, and whether there is one that is not finished. There is none before the manager
-// selected subscriptions.
+// selected subscriptions. The set ends with the second in which the object was created, which is what the API server says of that.
 func partOf(r *v1alpha1.WebhookReplay, dispatcher string) (p part, open bool) {
 	dispatchers := map[string]bool{}
 	for _, s := range r.Status.Subscriptions {
@@ -48,12 +48,12 @@ func partOf(r *v1alpha1.WebhookReplay, dispatcher string) (p part, open bool) {
 		}
 	}
 	p.rate = float64(cmp.Or(r.Spec.RatePerSecond, defaultRate)) / float64(len(dispatchers))
-	p.batch = query.Batch{Cancel: r.Spec.Action == v1alpha1.ActionCancel, State: states[r.Spec.State], Until: r.CreationTimestamp.Time}
+	p.batch = query.Batch{Cancel: r.Spec.Action == v1alpha1.ActionCancel, State: states[r.Spec.State], Until: r.CreationTimestamp.Add(time.Second)}
 	if r.Spec.Since != nil {
 		p.batch.Since = r.Spec.Since.Time
 	}
-	if r.Spec.Until != nil {
-		p.batch.Until = r.Spec.Until.Time
+	if u := r.Spec.Until; u != nil && u.Time.Before(p.batch.Until) {
+		p.batch.Until = u.Time
 	}
 	return p, p.progress.Phase != v1alpha1.ReplayFinished
 }

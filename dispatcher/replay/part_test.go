@@ -30,14 +30,15 @@ func TestPartOf(t *testing.T) {
 		wantRate  float64
 		wantBatch query.Batch
 	}{
-		"nothing is selected yet":  {},
-		"of another dispatcher":    {status: v1alpha1.WebhookReplayStatus{Subscriptions: both[1:2]}},
-		"on its way out":           {status: v1alpha1.WebhookReplayStatus{Subscriptions: both}, deleted: true},
-		"finished":                 {status: v1alpha1.WebhookReplayStatus{Subscriptions: both[:1], Dispatchers: []v1alpha1.ReplayProgress{{Name: dispatcher, Phase: v1alpha1.ReplayFinished}}}, wantNames: []string{"a"}, wantRate: 50, wantBatch: query.Batch{Until: created}},
-		"another one is finished":  {status: v1alpha1.WebhookReplayStatus{Subscriptions: both, Dispatchers: []v1alpha1.ReplayProgress{{Name: "other/default", Phase: v1alpha1.ReplayFinished}}}, wantOpen: true, wantNames: []string{"a", "c"}, wantRate: 25, wantBatch: query.Batch{Until: created}},
-		"half done":                {status: v1alpha1.WebhookReplayStatus{Subscriptions: both, Dispatchers: []v1alpha1.ReplayProgress{{Name: dispatcher, Phase: v1alpha1.ReplayRunning, Subscription: "c"}}}, wantOpen: true, wantNames: []string{"c"}, wantRate: 25, wantBatch: query.Batch{Until: created}},
-		"the action, and all else": {spec: v1alpha1.WebhookReplaySpec{Action: v1alpha1.ActionReplay, State: v1alpha1.ReplayCancelled, Since: ptr.To(metav1.NewTime(early)), Until: ptr.To(metav1.NewTime(late)), RatePerSecond: 7}, status: v1alpha1.WebhookReplayStatus{Subscriptions: both[:1]}, wantOpen: true, wantNames: []string{"a"}, wantRate: 7, wantBatch: query.Batch{State: delivery.Cancelled, Since: early, Until: late}},
-		"cancel":                   {spec: v1alpha1.WebhookReplaySpec{Action: v1alpha1.ActionCancel}, status: v1alpha1.WebhookReplayStatus{Subscriptions: both[:1]}, wantOpen: true, wantNames: []string{"a"}, wantRate: 50, wantBatch: query.Batch{Cancel: true, Until: created}},
+		"nothing is selected yet":       {},
+		"of another dispatcher":         {status: v1alpha1.WebhookReplayStatus{Subscriptions: both[1:2]}},
+		"on its way out":                {status: v1alpha1.WebhookReplayStatus{Subscriptions: both}, deleted: true},
+		"finished":                      {status: v1alpha1.WebhookReplayStatus{Subscriptions: both[:1], Dispatchers: []v1alpha1.ReplayProgress{{Name: dispatcher, Phase: v1alpha1.ReplayFinished}}}, wantNames: []string{"a"}, wantRate: 50, wantBatch: query.Batch{Until: created.Add(time.Second)}},
+		"another one is finished":       {status: v1alpha1.WebhookReplayStatus{Subscriptions: both, Dispatchers: []v1alpha1.ReplayProgress{{Name: "other/default", Phase: v1alpha1.ReplayFinished}}}, wantOpen: true, wantNames: []string{"a", "c"}, wantRate: 25, wantBatch: query.Batch{Until: created.Add(time.Second)}},
+		"half done":                     {status: v1alpha1.WebhookReplayStatus{Subscriptions: both, Dispatchers: []v1alpha1.ReplayProgress{{Name: dispatcher, Phase: v1alpha1.ReplayRunning, Subscription: "c"}}}, wantOpen: true, wantNames: []string{"c"}, wantRate: 25, wantBatch: query.Batch{Until: created.Add(time.Second)}},
+		"the action, and all else":      {spec: v1alpha1.WebhookReplaySpec{Action: v1alpha1.ActionReplay, State: v1alpha1.ReplayCancelled, Since: ptr.To(metav1.NewTime(early)), Until: ptr.To(metav1.NewTime(late)), RatePerSecond: 7}, status: v1alpha1.WebhookReplayStatus{Subscriptions: both[:1]}, wantOpen: true, wantNames: []string{"a"}, wantRate: 7, wantBatch: query.Batch{State: delivery.Cancelled, Since: early, Until: late}},
+		"until later than its creation": {spec: v1alpha1.WebhookReplaySpec{Until: ptr.To(metav1.NewTime(created.Add(time.Hour)))}, status: v1alpha1.WebhookReplayStatus{Subscriptions: both[:1]}, wantOpen: true, wantNames: []string{"a"}, wantRate: 50, wantBatch: query.Batch{Until: created.Add(time.Second)}},
+		"cancel":                        {spec: v1alpha1.WebhookReplaySpec{Action: v1alpha1.ActionCancel}, status: v1alpha1.WebhookReplayStatus{Subscriptions: both[:1]}, wantOpen: true, wantNames: []string{"a"}, wantRate: 50, wantBatch: query.Batch{Cancel: true, Until: created.Add(time.Second)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

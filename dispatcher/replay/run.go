@@ -21,6 +21,8 @@ const (
 	firstRetry, longestRetry = 500 * time.Millisecond, 15 * time.Second
 	// fullPause is how often it is checked whether a tenant's quota has room again, roomPause whether memory and places have.
 	fullPause, roomPause = time.Second, 50 * time.Millisecond
+	// closing is how long after the creation of an object its second ends, at most, and a little for the clocks.
+	closing = 1500 * time.Millisecond
 	// lastWord bounds the writing of the position at a stop.
 	lastWord = 2 * time.Second
 )
@@ -177,6 +179,9 @@ func (u *run) check(ctx context.Context) error {
 // work does all that is left. An error other than those that end the run may pass.
 func (u *run) work(ctx context.Context) error {
 	if u.progress.Selected == nil {
+		if err := u.closed(ctx); err != nil {
+			return err
+		}
 		if err := u.countAll(ctx); err != nil {
 			return err
 		}
@@ -197,6 +202,15 @@ func (u *run) work(ctx context.Context) error {
 		u.progress = before // suspended, say, before anybody heard that it is finished
 	}
 	return err
+}
+
+// closed waits until nothing that is accepted belongs to the set any more, or for as long as that takes if the clocks agree.
+func (u *run) closed(ctx context.Context) error {
+	left := min(u.batch.Until.Sub(u.Deliveries.Now()), closing)
+	if left <= 0 {
+		return nil
+	}
+	return wait(ctx, left)
 }
 
 // countAll counts what is selected, anew if it was interrupted.
