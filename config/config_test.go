@@ -83,6 +83,7 @@ func TestInstall(t *testing.T) {
 	t.Run("owned by Git", testGitOps)
 	t.Run("scale", testScale)
 	t.Run("documents", testDocuments)
+	t.Run("samples of replays", testReplaySamples)
 	t.Run("undeploy", testUndeploy)
 }
 
@@ -114,6 +115,13 @@ func testAccess(t *testing.T) {
 		"editor writes subscriptions":            {who: "editor", verb: "create", resource: "webhooksubscriptions", namespace: "clinic-a", want: true},
 		"editor writes status":                   {who: "editor", verb: "patch", resource: "webhooksubscriptions/status", namespace: "clinic-a"},
 		"editor replays":                         {who: "editor", verb: "update", resource: "webhookdeliveries", namespace: "clinic-a", want: true},
+		"viewer makes replays":                   {who: "viewer", verb: "create", resource: "webhookreplays", namespace: "clinic-a"},
+		"editor makes replays":                   {who: "editor", verb: "create", resource: "webhookreplays", namespace: "clinic-a", want: true},
+		"editor makes replays elsewhere":         {who: "editor", verb: "create", resource: "webhookreplays", namespace: "clinic-b"},
+		"editor writes how far a replay is":      {who: "editor", verb: "patch", resource: "webhookreplays/status", namespace: "clinic-a"},
+		"publisher makes replays":                {who: publisher, verb: "create", resource: "webhookreplays", namespace: "clinic-a"},
+		"manager makes replays":                  {who: manager, verb: "create", resource: "webhookreplays", namespace: "clinic-a"},
+		"manager replays":                        {who: manager, verb: "update", resource: "webhookdeliveries", namespace: "clinic-a"},
 		"editor publishes":                       {who: "editor", verb: "create", resource: "webhookevents", namespace: "clinic-a"},
 		"editor writes elsewhere":                {who: "editor", verb: "create", resource: "webhooksubscriptions", namespace: "clinic-b"},
 		"admin deletes all subscriptions":        {who: "admin", verb: "deletecollection", resource: "webhooksubscriptions", namespace: "clinic-a", want: true},
