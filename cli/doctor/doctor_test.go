@@ -245,6 +245,12 @@ func TestVerdictIsThatOfKstatus(t *testing.T) {
 			convert(t, object, &in.Subscriptions[0])
 			return findSubscriptions(in)
 		},
+		states.Replays: func(t *testing.T, object map[string]any) []Finding {
+			t.Helper()
+			in := &Installation{Replays: make([]v1alpha1.WebhookReplay, 1)}
+			convert(t, object, &in.Replays[0])
+			return findReplays(in)
+		},
 		states.Dispatchers: func(t *testing.T, object map[string]any) []Finding {
 			t.Helper()
 			in := &Installation{Dispatchers: make([]v1alpha1.WebhookDispatcher, 1)}
@@ -283,7 +289,7 @@ func TestEveryReasonHasAdvice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fine := map[string]bool{"Accepted": true, "Programmed": true, "NoAttempts": true, "Evaluated": true, "Delivering": true, "Ready": true, "Available": true, "StoreReady": true, "Served": true}
+	fine := map[string]bool{"Accepted": true, "Programmed": true, "NoAttempts": true, "Evaluated": true, "Delivering": true, "Ready": true, "Available": true, "StoreReady": true, "Served": true, "Completed": true, "NotSuspended": true}
 	reasons := regexp.MustCompile(`(?m)^\s+Reason\w+ += "(\w+)"`).FindAllStringSubmatch(string(text), -1)
 	if len(reasons) < 40 {
 		t.Fatalf("found %d reasons", len(reasons))

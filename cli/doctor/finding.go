@@ -70,6 +70,7 @@ func checks() []Check {
 		check{"subscriptions", findSubscriptions},
 		check{"secrets", findSecrets},
 		check{"endpoints", findEndpoints},
+		check{"replays", findReplays},
 	}
 }
 

@@ -24,6 +24,7 @@ type Installation struct {
 	Definitions   map[string]Definition
 	Dispatchers   []v1alpha1.WebhookDispatcher
 	Subscriptions []v1alpha1.WebhookSubscription
+	Replays       []v1alpha1.WebhookReplay
 	// Deployments, Pods and Claims are those that are labelled as Event Flow's.
 	Deployments []appsv1.Deployment
 	Pods        []corev1.Pod

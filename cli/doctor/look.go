@@ -75,6 +75,8 @@ func newClient(cluster *rest.Config) (client.Client, error) {
 			mapper.Add(kind, scope)
 		}
 	}
+	replays := v1alpha1.GroupVersion.WithResource("webhookreplays") // whose plural would be guessed wrong
+	mapper.AddSpecific(v1alpha1.GroupVersion.WithKind("WebhookReplay"), replays, v1alpha1.GroupVersion.WithResource("webhookreplay"), meta.RESTScopeNamespace)
 	return client.New(cluster, client.Options{Scheme: scheme, Mapper: mapper})
 }
 
@@ -88,6 +90,7 @@ func (l *looker) look(ctx context.Context) (*Installation, error) {
 	made := client.MatchingLabels{"app.kubernetes.io/managed-by": "eventflow-manager"}
 	var subscriptions v1alpha1.WebhookSubscriptionList
 	var dispatchers v1alpha1.WebhookDispatcherList
+	var replays v1alpha1.WebhookReplayList
 	var deployments, manager appsv1.DeploymentList
 	var pods corev1.PodList
 	var claims corev1.PersistentVolumeClaimList
@@ -101,6 +104,7 @@ func (l *looker) look(ctx context.Context) (*Installation, error) {
 	}{
 		{v1alpha1.GroupVersion.Group, "webhooksubscriptions", &subscriptions, []client.ListOption{client.InNamespace(l.namespace)}, true},
 		{v1alpha1.GroupVersion.Group, "webhookdispatchers", &dispatchers, nil, false},
+		{v1alpha1.GroupVersion.Group, "webhookreplays", &replays, []client.ListOption{client.InNamespace(l.namespace)}, true},
 		{"apps", "deployments", &deployments, []client.ListOption{made}, false},
 		{"apps", "deployments", &manager, []client.ListOption{client.MatchingLabels{"app.kubernetes.io/part-of": "eventflow"}}, false},
 		{"", "pods", &pods, []client.ListOption{ours}, false},
@@ -117,6 +121,7 @@ func (l *looker) look(ctx context.Context) (*Installation, error) {
 		}
 	}
 	l.in.Subscriptions, l.in.Dispatchers, l.in.Pods = subscriptions.Items, dispatchers.Items, pods.Items
+	l.in.Replays = replays.Items
 	l.in.Claims, l.in.Classes, l.in.Namespaces = claims.Items, classes.Items, namespaces.Items
 	for _, d := range slices.Concat(deployments.Items, manager.Items) {
 		known := func(other appsv1.Deployment) bool { return other.Namespace == d.Namespace && other.Name == d.Name }

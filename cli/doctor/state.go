@@ -85,6 +85,13 @@ var advice = map[string]string{
 	v1alpha1.ReasonCertificateNotServed: "kubectl -n NAMESPACE logs deployment/eventflow-dispatcher-NAME    # it takes a renewed certificate over within a minute or two",
 	v1alpha1.ReasonTerminating:          "kubectl get namespace NAMESPACE    # it is being deleted",
 
+	v1alpha1.ReasonReplaying:            "kubectl -n NAMESPACE wait --for=condition=Complete OBJECT    # it runs",
+	v1alpha1.ReasonCancelling:           "kubectl -n NAMESPACE wait --for=condition=Complete OBJECT    # it runs",
+	v1alpha1.ReasonCounting:             "kubectl -n NAMESPACE wait --for=condition=Complete OBJECT    # it runs",
+	v1alpha1.ReasonSubscriptionNotFound: "kubectl -n NAMESPACE get webhooksubscriptions --show-labels    # create another WebhookReplay, of one that is there",
+	v1alpha1.ReasonTooManySubscriptions: "kubectl -n NAMESPACE delete OBJECT    # and create several, each of fewer subscriptions",
+	v1alpha1.ReasonStoreUnavailable:     "kubectl get webhookdispatchers -A    # mend the store first, as StoreReady says",
+
 	v1alpha1.ReasonDatabaseUnreachable: "kubectl -n NAMESPACE logs deployment/eventflow-dispatcher-NAME    # the database, its address, certificate and credentials",
 	v1alpha1.ReasonDatabaseTooOld:      "upgrade the server to PostgreSQL 15 or newer",
 	v1alpha1.ReasonSchemaNewer:         "kubectl -n eventflow-system set image deployment/eventflow-manager manager=IMAGE    # a newer version",
