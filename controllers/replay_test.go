@@ -21,7 +21,7 @@ import (
 func replay(namespace, name string, edits ...func(*v1alpha1.WebhookReplay)) *v1alpha1.WebhookReplay {
 	r := &v1alpha1.WebhookReplay{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
-		Spec:       v1alpha1.WebhookReplaySpec{Selector: &v1alpha1.ReplaySelector{MatchLabels: map[string]v1alpha1.LabelValue{"tier": "gold"}}},
+		Spec:       v1alpha1.WebhookReplaySpec{Selector: v1alpha1.ReplaySelector{MatchLabels: map[string]v1alpha1.LabelValue{"tier": "gold"}}},
 	}
 	for _, edit := range edits {
 		edit(r)
@@ -48,8 +48,8 @@ func says(t *testing.T, r *v1alpha1.WebhookReplay, p v1alpha1.ReplayProgress) {
 	}
 }
 
-func progress(r *v1alpha1.WebhookReplay, phase v1alpha1.ReplayPhase, done int64) v1alpha1.ReplayProgress {
-	return v1alpha1.ReplayProgress{Name: r.Namespace + "/main", Phase: phase, Selected: ptr.To(int64(10)), Done: ptr.To(done), PassedOver: ptr.To(int64(1))}
+func progress(r *v1alpha1.WebhookReplay, said v1alpha1.ReplayProgressState, done int64) v1alpha1.ReplayProgress {
+	return v1alpha1.ReplayProgress{Name: r.Namespace + "/main", State: said, Selected: ptr.To(int64(10)), Done: ptr.To(done), PassedOver: ptr.To(int64(1))}
 }
 
 // replayRuns takes a replay from its creation, before its subscription's, to its end.
@@ -100,7 +100,9 @@ func TestReplayFromGitStays(t *testing.T) {
 	create(t, subscription(ns, "billing", gold))
 	ttl := func(r *v1alpha1.WebhookReplay) { r.Spec.TTLSecondsAfterFinished = ptr.To(int32(0)) }
 	flux := create(t, replay(ns, "flux", ttl, func(r *v1alpha1.WebhookReplay) { r.Labels = map[string]string{"kustomize.toolkit.fluxcd.io/name": "x"} }))
-	argo := create(t, replay(ns, "argo", ttl, func(r *v1alpha1.WebhookReplay) { r.Annotations = map[string]string{"argocd.argoproj.io/tracking-id": "x"} }))
+	argo := create(t, replay(ns, "argo", ttl, func(r *v1alpha1.WebhookReplay) {
+		r.Annotations = map[string]string{"argocd.argoproj.io/tracking-id": "x"}
+	}))
 	plain := create(t, replay(ns, "plain", ttl))
 	for _, r := range []*v1alpha1.WebhookReplay{flux, argo, plain} { // the plain one last: by its end the others were looked at
 		become(t, r, v1alpha1.ConditionReconciling, metav1.ConditionTrue, v1alpha1.ReasonPending)

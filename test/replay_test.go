@@ -86,8 +86,8 @@ func TestReplaySuspendedAndDeleted(t *testing.T) {
 	n.kube("patch", "webhookreplay", "slow", "--type=merge", "-p", `{"spec":{"suspend":true}}`)
 	n.kube("wait", "--for=condition=Suspended", "--timeout=60s", "webhookreplay/slow")
 	n.eventually(func() error {
-		if phase := n.kube("get", "webhookreplay", "slow", "-o", "jsonpath={.status.dispatchers[0].phase}"); phase != "Suspended" {
-			return fmt.Errorf("the dispatcher says %s", phase)
+		if state := n.kube("get", "webhookreplay", "slow", "-o", "jsonpath={.status.dispatchers[0].state}"); state != "Suspended" {
+			return fmt.Errorf("the dispatcher says %s", state)
 		}
 		return nil
 	})

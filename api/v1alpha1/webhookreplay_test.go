@@ -76,7 +76,7 @@ var replayTransitions = map[string]rule{
 
 // progress is an item of status.dispatchers with one field changed.
 func progress(field string) string {
-	fields := map[string]string{"name": "eventflow-system/default", "phase": "Running"}
+	fields := map[string]string{"name": "eventflow-system/default", "state": "Running"}
 	name, value, _ := strings.Cut(field, ": ")
 	if fields[name] = value; value == "null" {
 		delete(fields, name)
@@ -112,13 +112,13 @@ var replayStatusRules = func() map[string]rule {
 			good: []string{progress("reason: StoreUnavailable"), progress("position: dlv_1")},
 			bad: map[string]string{
 				"status: {dispatchers: []}": "status.dispatchers … should have at least 1 items",
-				"status: {dispatchers: " + list(257, "{name: s%d, phase: Running}") + "}":           "status.dispatchers … must have at most 256 items",
-				"status: {dispatchers: [{name: a/b, phase: Running}, {name: a/b, phase: Running}]}": "status.dispatchers[1]: Duplicate value",
+				"status: {dispatchers: " + list(257, "{name: s%d, state: Running}") + "}":           "status.dispatchers … must have at most 256 items",
+				"status: {dispatchers: [{name: a/b, state: Running}, {name: a/b, state: Running}]}": "status.dispatchers[1]: Duplicate value",
 				progress("name: null"):                                "status.dispatchers[0].name: Required value",
 				progress("name: ''"):                                  "status.dispatchers[0].name … should be at least 1 chars long",
 				progress("name: " + strings.Repeat("x", 129)):         "status.dispatchers[0].name … may not be more than 128 bytes",
-				progress("phase: null"):                               "status.dispatchers[0].phase: Required value",
-				progress("phase: Done"):                               "status.dispatchers[0].phase: Unsupported value",
+				progress("state: null"):                               "status.dispatchers[0].state: Required value",
+				progress("state: Done"):                               "status.dispatchers[0].state: Unsupported value",
 				progress("reason: ''"):                                "status.dispatchers[0].reason … should be at least 1 chars long",
 				progress("reason: " + strings.Repeat("x", 65)):        "status.dispatchers[0].reason … may not be more than 64 bytes",
 				progress("subscription: ''"):                          "status.dispatchers[0].subscription … should be at least 1 chars long",
@@ -144,7 +144,7 @@ var replayStatusRules = func() map[string]rule {
 // TestReplayDefaults: a replay that says no more than of which subscription replays what failed, 50 in a second.
 func TestReplayDefaults(t *testing.T) {
 	t.Parallel()
-	replay := &v1alpha1.WebhookReplay{Spec: v1alpha1.WebhookReplaySpec{SubscriptionRef: &v1alpha1.SubscriptionReference{Name: "billing-sync"}}}
+	replay := &v1alpha1.WebhookReplay{Spec: v1alpha1.WebhookReplaySpec{SubscriptionRef: v1alpha1.SubscriptionReference{Name: "billing-sync"}}}
 	replay.Name, replay.Namespace = "defaults", "default"
 	if err := apiServer.Create(t.Context(), replay, client.DryRunAll); err != nil {
 		t.Fatal(err)

@@ -41,11 +41,11 @@ const (
 type WebhookReplaySpec struct {
 	// subscriptionRef names the WebhookSubscription of the same namespace whose deliveries are meant.
 	// +optional
-	SubscriptionRef *SubscriptionReference `json:"subscriptionRef,omitempty"`
+	SubscriptionRef SubscriptionReference `json:"subscriptionRef,omitzero"` //nolint:kubeapilinter // omitzero leaves an empty one out, as a pointer would
 
 	// selector selects WebhookSubscriptions of the same namespace, once, when the replay begins.
 	// +optional
-	Selector *ReplaySelector `json:"selector,omitempty"`
+	Selector ReplaySelector `json:"selector,omitzero"` //nolint:kubeapilinter // omitzero leaves an empty one out, as a pointer would
 
 	// action is Replay, which delivers finished deliveries again, or Cancel, which cancels those that wait for their planned
 	// time.
@@ -180,22 +180,22 @@ type ReplaySubscription struct {
 	Dispatcher string `json:"dispatcher,omitempty"`
 }
 
-// ReplayPhase is what a dispatcher does with its part of a WebhookReplay.
+// ReplayProgressState is what a dispatcher does with its part of a WebhookReplay.
 // +kubebuilder:validation:Enum=Counting;Running;Waiting;Suspended;Finished
-type ReplayPhase string
+type ReplayProgressState string
 
-// The phases of a dispatcher's part.
+// The states of a dispatcher's part.
 const (
 	// ReplayCounting counts what is selected.
-	ReplayCounting ReplayPhase = "Counting"
+	ReplayCounting ReplayProgressState = "Counting"
 	// ReplayRunning makes deliveries pending, or cancels them.
-	ReplayRunning ReplayPhase = "Running"
+	ReplayRunning ReplayProgressState = "Running"
 	// ReplayWaiting waits until the store takes it, or the quota of pending deliveries has room.
-	ReplayWaiting ReplayPhase = "Waiting"
-	// ReplaySuspendedPhase stopped, and goes on once spec.suspend is false.
-	ReplaySuspendedPhase ReplayPhase = "Suspended"
+	ReplayWaiting ReplayProgressState = "Waiting"
+	// ReplaySuspended stopped, and goes on once spec.suspend is false.
+	ReplaySuspended ReplayProgressState = "Suspended"
 	// ReplayFinished has done all.
-	ReplayFinished ReplayPhase = "Finished"
+	ReplayFinished ReplayProgressState = "Finished"
 )
 
 // ReplayProgress is how far one dispatcher is. It writes its own alone.
@@ -206,9 +206,9 @@ type ReplayProgress struct {
 	// +kubebuilder:validation:MaxLength=128
 	Name string `json:"name,omitempty"`
 
-	// phase is Counting, Running, Waiting, Suspended or Finished.
+	// state is Counting, Running, Waiting, Suspended or Finished.
 	// +required
-	Phase ReplayPhase `json:"phase,omitempty"`
+	State ReplayProgressState `json:"state,omitempty"`
 
 	// reason in one CamelCase word, while it waits.
 	// +optional
@@ -272,7 +272,7 @@ type WebhookReplay struct {
 
 	// spec is what is to be done.
 	// +required
-	Spec WebhookReplaySpec `json:"spec,omitzero"`
+	Spec WebhookReplaySpec `json:"spec,omitzero"` //nolint:kubeapilinter // one of its rules refuses the zero value
 
 	// status is how far that is.
 	// +optional

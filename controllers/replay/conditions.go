@@ -90,13 +90,13 @@ func works(o *observation) (reason, message string) {
 		switch {
 		case p == nil:
 			return v1alpha1.ReasonPending, "dispatcher " + name + " has not begun: a namespace's replays run one after the other"
-		case p.Phase == v1alpha1.ReplaySuspendedPhase:
+		case p.State == v1alpha1.ReplaySuspended:
 			return v1alpha1.ReasonPending, "dispatcher " + name + " is about to go on"
-		case p.Phase == v1alpha1.ReplayWaiting && p.Reason == v1alpha1.ReasonQuotaExceeded:
+		case p.State == v1alpha1.ReplayWaiting && p.Reason == v1alpha1.ReasonQuotaExceeded:
 			return p.Reason, "dispatcher " + name + " waits until the namespace's quota of pending deliveries has room"
-		case p.Phase == v1alpha1.ReplayWaiting:
+		case p.State == v1alpha1.ReplayWaiting:
 			return v1alpha1.ReasonStoreUnavailable, "dispatcher " + name + " waits for its store: see its condition StoreReady"
-		case p.Phase == v1alpha1.ReplayCounting:
+		case p.State == v1alpha1.ReplayCounting:
 			reason, message = v1alpha1.ReasonCounting, "what is selected is counted"
 		}
 	}
@@ -109,7 +109,7 @@ func finished(o *observation) bool {
 		return true
 	}
 	for _, name := range dispatchersOf(o.replay.Status.Subscriptions) {
-		if p := progressOf(&o.replay.Status, name); p == nil || p.Phase != v1alpha1.ReplayFinished {
+		if p := progressOf(&o.replay.Status, name); p == nil || p.State != v1alpha1.ReplayFinished {
 			return false
 		}
 	}

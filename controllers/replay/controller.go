@@ -179,7 +179,7 @@ func selected(spec *v1alpha1.WebhookReplaySpec, all []v1alpha1.WebhookSubscripti
 }
 
 func selects(spec *v1alpha1.WebhookReplaySpec, sub *v1alpha1.WebhookSubscription) bool {
-	if spec.SubscriptionRef != nil {
+	if spec.SubscriptionRef.Name != "" {
 		return sub.Name == spec.SubscriptionRef.Name
 	}
 	for key, value := range spec.Selector.MatchLabels {

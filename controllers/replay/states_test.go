@@ -21,9 +21,9 @@ const document = "../../docs/states.md"
 
 // The dimensions of a replay's state.
 var (
-	specs      = []string{"Replay", "Cancel", "`suspend: true`"}
-	selections = []string{"none, for less than 1 min", "none", "more than 256", "some", "one of a dispatcher that is not there"}
-	phases     = []string{"nothing yet", "Counting", "Running", "Waiting (QuotaExceeded)", "Waiting (StoreUnavailable)", "Suspended", "one of two is Finished", "Finished"}
+	specs          = []string{"Replay", "Cancel", "`suspend: true`"}
+	selections     = []string{"none, for less than 1 min", "none", "more than 256", "some", "one of a dispatcher that is not there"}
+	progressStates = []string{"nothing yet", "Counting", "Running", "Waiting (QuotaExceeded)", "Waiting (StoreUnavailable)", "Suspended", "one of two is Finished", "Finished"}
 )
 
 // state is one, or in a row of the table a pattern: "" stands for any.
@@ -55,7 +55,7 @@ var rows = []state{
 func all(yield func(state)) {
 	for _, spec := range specs {
 		for _, subscriptions := range selections {
-			for _, dispatchers := range phases {
+			for _, dispatchers := range progressStates {
 				yield(state{spec, subscriptions, dispatchers})
 			}
 		}
@@ -68,14 +68,14 @@ var now = time.Date(2026, 1, 15, 9, 15, 0, 0, time.UTC)
 
 var two = []v1alpha1.ReplaySubscription{{Name: "alerts", Dispatcher: "eventflow-system/default"}, {Name: "billing", Dispatcher: "eventflow-system/second"}}
 
-func counted(name string, phase v1alpha1.ReplayPhase, reason string) v1alpha1.ReplayProgress {
-	return v1alpha1.ReplayProgress{Name: name, Phase: phase, Reason: reason, Selected: ptr.To(int64(10)), Done: ptr.To(int64(6)), PassedOver: ptr.To(int64(1))}
+func counted(name string, said v1alpha1.ReplayProgressState, reason string) v1alpha1.ReplayProgress {
+	return v1alpha1.ReplayProgress{Name: name, State: said, Reason: reason, Selected: ptr.To(int64(10)), Done: ptr.To(int64(6)), PassedOver: ptr.To(int64(1))}
 }
 
 // observed is what the manager sees in a state.
 func observed(s state) *observation {
 	r := &v1alpha1.WebhookReplay{ObjectMeta: metav1.ObjectMeta{Generation: generation, CreationTimestamp: metav1.NewTime(now.Add(-time.Hour))}}
-	r.Spec = v1alpha1.WebhookReplaySpec{Action: v1alpha1.ActionReplay, SubscriptionRef: &v1alpha1.SubscriptionReference{Name: "billing"}}
+	r.Spec = v1alpha1.WebhookReplaySpec{Action: v1alpha1.ActionReplay, SubscriptionRef: v1alpha1.SubscriptionReference{Name: "billing"}}
 	switch s.spec {
 	case "Cancel":
 		r.Spec.Action = v1alpha1.ActionCancel
@@ -98,11 +98,11 @@ func observed(s state) *observation {
 	r.Status.Subscriptions, o.subscriptions = two, two
 	first := counted("eventflow-system/default", v1alpha1.ReplayFinished, "")
 	second := map[string]v1alpha1.ReplayProgress{
-		"Counting":                   {Name: "eventflow-system/second", Phase: v1alpha1.ReplayCounting},
+		"Counting":                   {Name: "eventflow-system/second", State: v1alpha1.ReplayCounting},
 		"Running":                    counted("eventflow-system/second", v1alpha1.ReplayRunning, ""),
 		"Waiting (QuotaExceeded)":    counted("eventflow-system/second", v1alpha1.ReplayWaiting, v1alpha1.ReasonQuotaExceeded),
 		"Waiting (StoreUnavailable)": counted("eventflow-system/second", v1alpha1.ReplayWaiting, v1alpha1.ReasonStoreUnavailable),
-		"Suspended":                  counted("eventflow-system/second", v1alpha1.ReplaySuspendedPhase, ""),
+		"Suspended":                  counted("eventflow-system/second", v1alpha1.ReplaySuspended, ""),
 		"one of two is Finished":     counted("eventflow-system/second", v1alpha1.ReplayRunning, ""),
 		"Finished":                   counted("eventflow-system/second", v1alpha1.ReplayFinished, ""),
 	}
@@ -218,7 +218,7 @@ func TestEveryStateIsTrue(t *testing.T) {
 			t.Errorf("%+v: %d remain", s, *r.Status.Remaining)
 		}
 	})
-	if want := len(specs) * len(selections) * len(phases); n != want {
+	if want := len(specs) * len(selections) * len(progressStates); n != want {
 		t.Errorf("%d states, want %d", n, want)
 	}
 }
@@ -233,7 +233,7 @@ func TestSums(t *testing.T) {
 		wantNone    bool
 	}{
 		"nobody":               {nil, [4]int64{}, true},
-		"one counts":           {[]v1alpha1.ReplayProgress{{Name: two[0].Dispatcher, Phase: v1alpha1.ReplayCounting}, stray}, [4]int64{}, true},
+		"one counts":           {[]v1alpha1.ReplayProgress{{Name: two[0].Dispatcher, State: v1alpha1.ReplayCounting}, stray}, [4]int64{}, true},
 		"one has, one not yet": {[]v1alpha1.ReplayProgress{counted(two[0].Dispatcher, v1alpha1.ReplayRunning, "")}, [4]int64{10, 6, 1, 3}, false},
 		"both":                 {[]v1alpha1.ReplayProgress{counted(two[0].Dispatcher, v1alpha1.ReplayRunning, ""), stray, counted(two[1].Dispatcher, v1alpha1.ReplayRunning, "")}, [4]int64{20, 12, 2, 6}, false},
 		"more came meanwhile":  {[]v1alpha1.ReplayProgress{{Name: two[0].Dispatcher, Selected: ptr.To(int64(1)), Done: ptr.To(int64(3))}}, [4]int64{1, 3, 0, 0}, false},
@@ -265,7 +265,7 @@ func TestSelected(t *testing.T) {
 		many = append(many, sub(fmt.Sprint("s", i), map[string]string{"tier": "gold"}))
 	}
 	by := func(labels map[string]v1alpha1.LabelValue) v1alpha1.WebhookReplaySpec {
-		return v1alpha1.WebhookReplaySpec{Selector: &v1alpha1.ReplaySelector{MatchLabels: labels}}
+		return v1alpha1.WebhookReplaySpec{Selector: v1alpha1.ReplaySelector{MatchLabels: labels}}
 	}
 	gold := by(map[string]v1alpha1.LabelValue{"tier": "gold"})
 	for name, test := range map[string]struct {
@@ -274,8 +274,8 @@ func TestSelected(t *testing.T) {
 		want        []string
 		wantTooMany bool
 	}{
-		"a name":                 {v1alpha1.WebhookReplaySpec{SubscriptionRef: &v1alpha1.SubscriptionReference{Name: "b"}}, subs, []string{"b"}, false},
-		"no such name":           {v1alpha1.WebhookReplaySpec{SubscriptionRef: &v1alpha1.SubscriptionReference{Name: "x"}}, subs, nil, false},
+		"a name":                 {v1alpha1.WebhookReplaySpec{SubscriptionRef: v1alpha1.SubscriptionReference{Name: "b"}}, subs, []string{"b"}, false},
+		"no such name":           {v1alpha1.WebhookReplaySpec{SubscriptionRef: v1alpha1.SubscriptionReference{Name: "x"}}, subs, nil, false},
 		"a label":                {gold, subs, []string{"b", "c"}, false},
 		"both labels":            {by(map[string]v1alpha1.LabelValue{"tier": "gold", "site": "x"}), subs, []string{"c"}, false},
 		"an empty value":         {by(map[string]v1alpha1.LabelValue{"site": ""}), subs, nil, false},

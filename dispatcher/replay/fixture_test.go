@@ -330,7 +330,7 @@ func (f *fixture) after(d time.Duration) {
 func (f *fixture) finished(namespace, name string, d time.Duration) v1alpha1.ReplayProgress {
 	f.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); f.after(50 * time.Millisecond) {
-		if p := f.progress(namespace, name); p.Phase == v1alpha1.ReplayFinished {
+		if p := f.progress(namespace, name); p.State == v1alpha1.ReplayFinished {
 			return p
 		}
 	}

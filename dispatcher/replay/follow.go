@@ -130,6 +130,7 @@ func (r *Runner) watch(ctx context.Context, version string) (string, error) {
 			r.known.put(object)
 		case watch.Deleted:
 			r.known.drop(object.Namespace, object.Name)
+		case watch.Bookmark, watch.Error: // a version alone; handled above
 		}
 		if r.known.incomplete() {
 			return version, errIncomplete

@@ -24,7 +24,7 @@ type part struct {
 	batch         query.Batch
 	// rate is the dispatcher's share of the rate, in deliveries a second.
 	rate float64
-	// progress is what the dispatcher said last; without a phase if it said nothing yet.
+	// progress is what the dispatcher said last; without a state if it said nothing yet.
 	progress v1alpha1.ReplayProgress
 }
 
@@ -55,7 +55,7 @@ func partOf(r *v1alpha1.WebhookReplay, dispatcher string) (p part, open bool) {
 	if u := r.Spec.Until; u != nil && u.Time.Before(p.batch.Until) {
 		p.batch.Until = u.Time
 	}
-	return p, p.progress.Phase != v1alpha1.ReplayFinished
+	return p, p.progress.State != v1alpha1.ReplayFinished
 }
 
 // defaultRate is that of the schema.
@@ -89,6 +89,6 @@ func (p *part) finish() {
 	done, passed := ptr.Deref(p.progress.Done, 0), ptr.Deref(p.progress.PassedOver, 0)
 	selected := max(ptr.Deref(p.progress.Selected, 0), done)
 	p.progress = v1alpha1.ReplayProgress{
-		Name: p.progress.Name, Phase: v1alpha1.ReplayFinished, Selected: ptr.To(max(selected, done+passed)), Done: ptr.To(done), PassedOver: ptr.To(max(passed, selected-done)),
+		Name: p.progress.Name, State: v1alpha1.ReplayFinished, Selected: ptr.To(max(selected, done+passed)), Done: ptr.To(done), PassedOver: ptr.To(max(passed, selected-done)),
 	}
 }

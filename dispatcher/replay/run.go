@@ -76,7 +76,7 @@ func (r *Runner) run(ctx context.Context, e entry) {
 		}
 	}
 	if errors.Is(err, errSuspended) {
-		u.progress.Phase, u.progress.Reason = v1alpha1.ReplaySuspendedPhase, ""
+		u.progress.State, u.progress.Reason = v1alpha1.ReplaySuspended, ""
 	}
 	if u.object != nil && !errors.Is(err, errGone) && !errors.Is(err, errNotLead) && !same(u.progress, u.saved) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWord)
@@ -384,10 +384,10 @@ func (u *run) charged(f func() error) error {
 	return f()
 }
 
-// say makes the API server have the progress with the given phase. It writes nothing that stands already.
-func (u *run) say(ctx context.Context, phase v1alpha1.ReplayPhase, reason string) error {
-	u.progress.Phase, u.progress.Reason = phase, reason
-	if same(u.progress, u.saved) && phase == v1alpha1.ReplayWaiting && time.Since(u.savedAt) < longestRetry {
+// say makes the API server have the progress with the given state. It writes nothing that stands already.
+func (u *run) say(ctx context.Context, state v1alpha1.ReplayProgressState, reason string) error {
+	u.progress.State, u.progress.Reason = state, reason
+	if same(u.progress, u.saved) && state == v1alpha1.ReplayWaiting && time.Since(u.savedAt) < longestRetry {
 		return nil
 	}
 	return u.save(ctx)
@@ -412,7 +412,7 @@ func (u *run) save(ctx context.Context) error {
 
 // write writes the progress once.
 func (u *run) write(ctx context.Context) error {
-	finished := u.progress.Phase == v1alpha1.ReplayFinished
+	finished := u.progress.State == v1alpha1.ReplayFinished
 	if !finished && u.resumed == nil {
 		u.progress.PositionTime = ptr.To(metav1.NewTime(u.Deliveries.Now().Truncate(time.Second)))
 	}
@@ -434,6 +434,6 @@ func (u *run) write(ctx context.Context) error {
 
 // same reports whether two progresses say the same of all but the time.
 func same(a, b v1alpha1.ReplayProgress) bool {
-	return a.Phase == b.Phase && a.Reason == b.Reason && a.Subscription == b.Subscription && a.Position == b.Position &&
+	return a.State == b.State && a.Reason == b.Reason && a.Subscription == b.Subscription && a.Position == b.Position &&
 		ptr.Equal(a.Selected, b.Selected) && ptr.Equal(a.Done, b.Done) && ptr.Equal(a.PassedOver, b.PassedOver)
 }

@@ -107,7 +107,7 @@ func TestKilledAnywhere(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				f := newFixture(t)
-				random := rand.New(rand.NewPCG(11, 15)) //nolint:gosec // a test's
+				random := rand.New(rand.NewPCG(11, 15))
 				for i := range 40 {
 					f.have("clinic-a", fmt.Sprint("few-", i), 11, states[state])
 				}
@@ -118,7 +118,7 @@ func TestKilledAnywhere(t *testing.T) {
 				}
 				f.replay("clinic-a", "killed", v1alpha1.WebhookReplaySpec{State: state, RatePerSecond: 100}, names...)
 				kills := 0
-				for f.progress("clinic-a", "killed").Phase != v1alpha1.ReplayFinished {
+				for f.progress("clinic-a", "killed").State != v1alpha1.ReplayFinished {
 					stop := f.start()
 					f.after(time.Duration(random.IntN(5000)) * time.Millisecond)
 					stop(false)
@@ -153,8 +153,8 @@ func TestStops(t *testing.T) {
 				f.cluster.change("clinic-a", "stops", func(r *v1alpha1.WebhookReplay) { r.Spec.Suspend = ptr.To(true) })
 			},
 			goOn: func(f *fixture, _ *atomic.Bool) {
-				if p := f.progress("clinic-a", "stops"); p.Phase != v1alpha1.ReplaySuspendedPhase {
-					f.Errorf("the dispatcher says %s", p.Phase)
+				if p := f.progress("clinic-a", "stops"); p.State != v1alpha1.ReplaySuspended {
+					f.Errorf("the dispatcher says %s", p.State)
 				}
 				f.cluster.change("clinic-a", "stops", func(r *v1alpha1.WebhookReplay) { r.Spec.Suspend = nil })
 			},
@@ -273,8 +273,8 @@ func TestWaits(t *testing.T) {
 				stop := f.start()
 				defer stop(true)
 				f.after(20 * time.Second)
-				if p := f.progress("clinic-a", "waits"); p.Phase != v1alpha1.ReplayWaiting || p.Reason != test.wantReason {
-					t.Errorf("it says %s for %q", p.Phase, p.Reason)
+				if p := f.progress("clinic-a", "waits"); p.State != v1alpha1.ReplayWaiting || p.Reason != test.wantReason {
+					t.Errorf("it says %s for %q", p.State, p.Reason)
 				}
 				f.cluster.mu.Lock()
 				writes := f.cluster.writes
@@ -339,12 +339,12 @@ func TestOneAtATime(t *testing.T) {
 		stop := f.start()
 		defer stop(true)
 		f.after(3 * time.Second)
-		if p := f.progress("clinic-a", "third"); p.Phase != "" || f.progress("clinic-a", "second").Phase != v1alpha1.ReplayRunning {
-			t.Errorf("the third says %q while the second says %q", p.Phase, f.progress("clinic-a", "second").Phase)
+		if p := f.progress("clinic-a", "third"); p.State != "" || f.progress("clinic-a", "second").State != v1alpha1.ReplayRunning {
+			t.Errorf("the third says %q while the second says %q", p.State, f.progress("clinic-a", "second").State)
 		}
 		f.finished("clinic-a", "second", 20*time.Second)
 		f.finished("clinic-a", "third", 20*time.Second)
-		if p := f.progress("clinic-a", "first"); p.Phase == v1alpha1.ReplayFinished {
+		if p := f.progress("clinic-a", "first"); p.State == v1alpha1.ReplayFinished {
 			t.Error("the suspended one ran")
 		}
 	})
