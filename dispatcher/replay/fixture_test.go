@@ -157,6 +157,8 @@ type deliveries struct {
 	done    map[event.DeliveryID]int // how often each was replayed or cancelled
 	failing func() error             // of Replay
 	slow    time.Duration            // of Replay
+	calls   int                      // of Replay that are under way
+	most    int                      // of them at once
 }
 
 func (s *deliveries) Now() time.Time { return time.Now() }
@@ -182,11 +184,15 @@ func (s *deliveries) List(_ context.Context, q store.Query) (found []store.Recor
 }
 
 func (s *deliveries) Replay(ctx context.Context, tenant string, id event.DeliveryID) (delivery.PendingDelivery, error) {
-	if s.slow > 0 {
-		_ = wait(ctx, s.slow)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.calls++
+	defer func() { s.calls-- }()
+	if s.most = max(s.most, s.calls); s.slow > 0 {
+		s.mu.Unlock()
+		_ = wait(ctx, s.slow)
+		s.mu.Lock()
+	}
 	if s.failing != nil {
 		if err := s.failing(); err != nil {
 			return delivery.PendingDelivery{}, err

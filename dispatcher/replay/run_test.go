@@ -12,8 +12,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/query"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
@@ -321,6 +323,56 @@ func TestTenantsTakeTurns(t *testing.T) {
 		f.have("clinic-a", "billing", 5, delivery.Failed)
 		f.replay("clinic-a", "few", v1alpha1.WebhookReplaySpec{}, "billing")
 		f.finished("clinic-a", "few", 40*time.Second)
+		if f.deliveries.most > chunksAtOnce*query.BodiesAtOnce {
+			t.Errorf("%d deliveries were replayed at once", f.deliveries.most)
+		}
+	})
+}
+
+// TestMemoryIsCharged: without memory for the bodies of a chunk nothing is done, and afterwards all of it is given back.
+func TestMemoryIsCharged(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.options.Memory.TakeOver("others", f.options.Memory.Limit())
+		f.have("clinic-a", "billing", 100, delivery.Failed)
+		f.replay("clinic-a", "charged", v1alpha1.WebhookReplaySpec{}, "billing")
+		stop := f.start()
+		f.after(10 * time.Second)
+		if total, _ := f.deliveries.total(); total != 0 {
+			t.Errorf("%d were done without memory", total)
+		}
+		f.options.Memory.Give("others", f.options.Memory.Limit())
+		f.finished("clinic-a", "charged", 10*time.Second)
+		stop(true)
+		if used := f.options.Memory.Used(); used != 0 {
+			t.Errorf("%d bytes were not given back", used)
+		}
+	})
+}
+
+// TestTheSecondOfItsCreation: the API server says no more than the second, so that all that was accepted in it belongs to the set.
+func TestTheSecondOfItsCreation(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.have("clinic-a", "billing", 10, delivery.Failed)
+		f.replay("clinic-a", "closed", v1alpha1.WebhookReplaySpec{}, "billing")
+		stop := f.start()
+		defer stop(true)
+		f.after(600 * time.Millisecond)
+		add := func(name string) {
+			f.deliveries.mu.Lock()
+			defer f.deliveries.mu.Unlock()
+			id := event.DeliveryID{Event: event.NewKey(time.Now(), "clinic-a", name), Subscription: event.NewSubscriptionKey("billing")}
+			f.deliveries.records[id] = &store.Record{ID: id, Tenant: "uid-of-clinic-a", Subscription: "billing", State: delivery.Failed}
+		}
+		add("in the second")
+		f.after(500 * time.Millisecond)
+		add("behind it")
+		if p := f.finished("clinic-a", "closed", 10*time.Second); *p.Done != 11 {
+			t.Errorf("%d were done, want the ten of before and the one of its second", *p.Done)
+		}
 	})
 }
 
