@@ -317,3 +317,15 @@ func TestFromGit(t *testing.T) {
 		})
 	}
 }
+
+// TestCompleteStays: whatever a dispatcher's entry becomes afterwards, a replay is complete once.
+func TestCompleteStays(t *testing.T) {
+	t.Parallel()
+	r := settle(state{"Replay", "some", "Finished"})
+	r.Status.Dispatchers = nil
+	at := r.Status.CompletionTime
+	wanted := wantedOf(&observation{replay: r, subscriptions: r.Status.Subscriptions, now: now.Add(time.Hour)})
+	if !meta.IsStatusConditionTrue(wanted.Conditions, v1alpha1.ConditionComplete) || !wanted.CompletionTime.Equal(at) {
+		t.Errorf("it is %+v since %v", wanted.Conditions, wanted.CompletionTime)
+	}
+}

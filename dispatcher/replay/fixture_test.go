@@ -72,6 +72,12 @@ func (c *cluster) get(namespace, name string) *v1alpha1.WebhookReplay {
 	return c.objects[keyOf(namespace, name)].DeepCopy()
 }
 
+func (c *cluster) written() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.writes
+}
+
 func (c *cluster) remove(namespace, name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -141,16 +141,13 @@ func (u *run) resume() {
 	}
 }
 
-// take notes what the API server has now, and reports whether the run may go on.
+// take notes what the API server has now, which check goes by, and reports whether there is still something to do.
 func (u *run) take(found *v1alpha1.WebhookReplay) error {
 	u.Runner.known.put(found)
 	if _, open := partOf(found, u.Name); !open || found.UID != u.uid {
 		return errGone
 	}
 	u.object = found
-	if ptr.Deref(found.Spec.Suspend, false) {
-		return errSuspended
-	}
 	return nil
 }
 

@@ -177,7 +177,10 @@ func TestStops(t *testing.T) {
 		},
 		"a namesake": {
 			stop: func(f *fixture, _ *atomic.Bool) {
-				f.cluster.change("clinic-a", "stops", func(r *v1alpha1.WebhookReplay) { r.UID, r.Status = "another", v1alpha1.WebhookReplayStatus{} })
+				f.cluster.change("clinic-a", "stops", func(r *v1alpha1.WebhookReplay) {
+					r.UID, r.Status.Dispatchers = "another", nil
+					r.Status.Subscriptions[0].Name = "of-nothing"
+				})
 			},
 			slack: 25, wantNone: true,
 		},
@@ -212,6 +215,9 @@ func TestStops(t *testing.T) {
 				stop := f.start()
 				defer stop(true)
 				f.after(5 * time.Second)
+				for last := f.cluster.written(); f.cluster.written() == last; { // the next write, which would tell, is 2 s away then
+					f.after(10 * time.Millisecond)
+				}
 				before, _ := f.deliveries.total()
 				if before == 0 {
 					t.Fatal("nothing was done before")
@@ -278,15 +284,11 @@ func TestWaits(t *testing.T) {
 				if p := f.progress("clinic-a", "waits"); p.State != v1alpha1.ReplayWaiting || p.Reason != test.wantReason {
 					t.Errorf("it says %s for %q", p.State, p.Reason)
 				}
-				f.cluster.mu.Lock()
-				writes := f.cluster.writes
-				f.cluster.mu.Unlock()
+				writes := f.cluster.written()
 				f.after(10 * time.Minute)
-				f.cluster.mu.Lock()
-				if more := f.cluster.writes - writes; more > 100 {
+				if more := f.cluster.written() - writes; more > 100 {
 					t.Errorf("%d writes in 10 minutes of waiting", more)
 				}
-				f.cluster.mu.Unlock()
 				held.Store(false)
 				p := f.finished("clinic-a", "waits", time.Minute)
 				if total, most := f.deliveries.total(); total != 300 || most != 1 || *p.Done != 300 {
