@@ -36,7 +36,7 @@ func TestDeliveriesAPIIsSetUp(t *testing.T) {
 	become(t, d, v1alpha1.ConditionDeliveriesAPIReady, metav1.ConditionFalse, v1alpha1.ReasonUnreachable) // nothing listens
 	unregistered(t)
 
-	other, _, err := certs.Renew(certs.Set{}, []string{deliveriesName + "." + ns + ".svc"}, time.Now())
+	other, _, err := certs.Brief.Renew(certs.Set{}, []string{deliveriesName + "." + ns + ".svc"}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestCertificateIsRotated(t *testing.T) {
 
 	// As if it was made 61 days ago.
 	host := []string{deliveriesName + "." + ns + ".svc"}
-	old, _, err := certs.Renew(certs.Set{}, host, time.Now().Add(-61*24*time.Hour))
+	old, _, err := certs.Brief.Renew(certs.Set{}, host, time.Now().Add(-61*24*time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +185,7 @@ func TestCertificateIsRotated(t *testing.T) {
 	published(t, staged)
 
 	// An hour later the successor takes its place; the pods follow a minute later.
-	due, _, err := certs.Renew(old, host, time.Now().Add(-2*time.Hour))
+	due, _, err := certs.Brief.Renew(old, host, time.Now().Add(-2*time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestCertificateIsRotated(t *testing.T) {
 	}
 
 	// Nobody renewed it for 91 days.
-	expired, _, err := certs.Renew(certs.Set{}, host, time.Now().Add(-91*24*time.Hour))
+	expired, _, err := certs.Brief.Renew(certs.Set{}, host, time.Now().Add(-91*24*time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,7 +74,7 @@ func TestDispatcherBecomesWorkload(t *testing.T) {
 	})
 	become(t, d, v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
 	become(t, d, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonPending)
-	if want := "http://" + workload + "." + ns + ".svc"; d.Status.PublishURL != want {
+	if want := "https://" + workload + "." + ns + ".svc"; d.Status.PublishURL != want {
 		t.Errorf("publishURL %q, want %q", d.Status.PublishURL, want)
 	}
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/clinikapi/eventflow/api/event"
@@ -319,10 +321,18 @@ func (d *dispatcher) openAPI() error {
 	d.api, err = ingest.New(ingest.Options{
 		Store: accepting, Routes: d.routes, Accept: d.engine.Accept, Deliveries: d.deliveries, Memory: d.memory, Catalog: d.start.catalog, Authorizer: authorizer,
 		Tenant: d.tenant, Quota: d.quotas, Hosts: d.hosts(), Terms: d.terms, FilterFailed: d.filterFailed, ScheduleFailed: d.scheduleFailed, Now: d.store.Now,
-		GivenUp: d.givenUp, Unlock: d.unlock, Tracer: d.tracer,
+		GivenUp: d.givenUp, Unlock: d.unlock, Tracer: d.tracer, CertificateUser: d.certificateUser(),
 		Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
 	})
 	return err
+}
+
+// certificateUser returns what reads producers' certificates, nil if they say nothing.
+func (d *dispatcher) certificateUser() func(*http.Request) *authenticationv1.UserInfo {
+	if d.IngestClientCAFile == "" {
+		return nil
+	}
+	return (&clientCA{file: d.IngestClientCAFile, logger: d.Logger.WithName("ingest")}).user
 }
 
 // changed passes on that something became of a subscription's deliveries.

@@ -41,6 +41,9 @@ func (g *guarded) listen(addresses ...net.Addr) {
 // listening are the addresses that this process listens on.
 func (d *dispatcher) listening(api, ops *server) []net.Addr {
 	all := []net.Addr{api.listener.Addr(), ops.listener.Addr()}
+	if api.plain != nil {
+		all = append(all, api.plain)
+	}
 	if d.shown.server != nil {
 		all = append(all, d.shown.listener.Addr())
 	}

@@ -41,6 +41,13 @@ type Options struct {
 	// TLSCertFile and TLSKeyFile hold the API's certificate; it is read again when it changes. Without, the API speaks
 	// plain HTTP.
 	TLSCertFile, TLSKeyFile string
+	// PlainListen is an address at which the API speaks plain HTTP beside TLS; "" for none.
+	PlainListen string
+	// IngestAudiences, if there are any, are those of which a token has to be meant for one.
+	IngestAudiences []string
+	// IngestClientCAFile holds the authorities of certificates by which producers may say who they are; "" for none. It is read
+	// again when it changes.
+	IngestClientCAFile string
 	// DeliveriesListen is the address of the deliveries API, which kube-apiserver passes requests on to; "" for none. The files
 	// hold its certificate, which is read again when it changes.
 	DeliveriesListen, DeliveriesTLSCertFile, DeliveriesTLSKeyFile string
@@ -111,10 +118,13 @@ func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.OpsListen, "ops-listen", ":8081", "address of /healthz, /readyz and /metrics")
 	flags.StringVar(&o.IngestAuth, "ingest-auth", authKubernetes, "who may publish: kubernetes (service account tokens, by RBAC) or none (everyone who reaches the address)")
 	flags.StringSliceVar(&o.IngestIssuers, "ingest-issuer", nil, "issuer of JSON Web Tokens that the cluster takes; those of others are then refused without asking; may be repeated")
+	flags.StringSliceVar(&o.IngestAudiences, "ingest-audience", nil, "audience of which a token has to be meant for one; without, it is the API server itself; may be repeated")
+	flags.StringVar(&o.IngestClientCAFile, "ingest-client-ca-file", "", "authorities of client certificates, PEM, by which producers may say who they are in place of a token; read again when it changes")
 	flags.StringSliceVar(&o.IngestHosts, "ingest-host", nil, "host name by which clients may name the publish API with --ingest-auth=none, beside IP addresses and names of Services; may be repeated")
 	flags.DurationVar(&o.OutageGrace, "ingest-outage-grace", ingest.MaxOutageGrace, "how long the API server's last yes to a token holds while it cannot be reached: 0s to 5m")
 	flags.StringVar(&o.TLSCertFile, "tls-cert-file", "", "certificate of the publish API, PEM; read again when it changes")
 	flags.StringVar(&o.TLSKeyFile, "tls-key-file", "", "key of that certificate, PEM")
+	flags.StringVar(&o.PlainListen, "plain-listen", "", "address at which the publish API speaks plain HTTP beside TLS, for producers that have no TLS yet; without, there is none")
 	flags.StringVar(&o.DeliveriesListen, "deliveries-listen", "", "address of the deliveries API, for an APIService of the cluster; without, there is none")
 	flags.StringVar(&o.DeliveriesTLSCertFile, "deliveries-tls-cert-file", "", "certificate of the deliveries API, PEM; read again when it changes")
 	flags.StringVar(&o.DeliveriesTLSKeyFile, "deliveries-tls-key-file", "", "key of that certificate, PEM")
@@ -211,10 +221,7 @@ func (o *Options) check() (understood, error) {
 	if o.Settings != "" && (o.Settings != settingsKubernetes || o.Routes != routesKubernetes) {
 		return s, fmt.Errorf("--settings=%q: want kubernetes, with --routes=kubernetes, or nothing", o.Settings)
 	}
-	if (o.TLSCertFile == "") != (o.TLSKeyFile == "") {
-		return s, errors.New("--tls-cert-file and --tls-key-file go together")
-	}
-	for _, check := range []func() error{o.checkDeliveries, o.checkLimits, func() error { return o.checkEncryption(s.pebbleDir) }} {
+	for _, check := range []func() error{o.checkTLS, o.checkDeliveries, o.checkLimits, func() error { return o.checkEncryption(s.pebbleDir) }} {
 		if err := check(); err != nil {
 			return s, err
 		}
@@ -222,6 +229,23 @@ func (o *Options) check() (understood, error) {
 	var err error
 	s.start, err = o.settings()
 	return s, err
+}
+
+// checkTLS names the flag to mend.
+func (o *Options) checkTLS() error {
+	switch {
+	case (o.TLSCertFile == "") != (o.TLSKeyFile == ""):
+		return errors.New("--tls-cert-file and --tls-key-file go together")
+	case o.TLSCertFile == "" && o.PlainListen != "":
+		return errors.New("--plain-listen is beside TLS: it needs --tls-cert-file and --tls-key-file")
+	case o.TLSCertFile == "" && o.IngestClientCAFile != "":
+		return errors.New("--ingest-client-ca-file needs --tls-cert-file and --tls-key-file")
+	case o.IngestAuth != authKubernetes && o.IngestClientCAFile != "":
+		return fmt.Errorf("--ingest-client-ca-file needs --ingest-auth=%s", authKubernetes)
+	case o.IngestAuth != authKubernetes && len(o.IngestAudiences) > 0:
+		return fmt.Errorf("--ingest-audience needs --ingest-auth=%s", authKubernetes)
+	}
+	return nil
 }
 
 // settings are the settings that the flags give, or an error that names the flag to mend.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"sync"
@@ -28,7 +29,7 @@ func (d *dispatcher) newAuthorizer() (*ingest.Kubernetes, error) {
 		return nil, err
 	}
 	return ingest.NewKubernetes(clients.Reviews, ingest.KubernetesOptions{
-		Issuers: d.IngestIssuers, CurrentGrace: d.outageGrace, Registerer: d.registry,
+		Issuers: d.IngestIssuers, Audiences: d.IngestAudiences, CurrentGrace: d.outageGrace, Registerer: d.registry,
 	})
 }
 
@@ -36,6 +37,7 @@ func (d *dispatcher) newAuthorizer() (*ingest.Kubernetes, error) {
 type server struct {
 	*http.Server
 	listener net.Listener
+	plain    net.Addr // of plain HTTP beside TLS; nil for none
 	served   sync.WaitGroup
 }
 
@@ -48,7 +50,7 @@ const (
 // listenAPI begins to serve the API.
 func (d *dispatcher) listenAPI(ctx context.Context) (*server, error) {
 	bounds := listener.Options{Name: "api", Connections: d.limits.Connections, Registerer: d.registry}
-	return d.listen(ctx, d.Listen, d.api, bounds, certificateFiles{cert: d.TLSCertFile, key: d.TLSKeyFile})
+	return d.listen(ctx, d.Listen, d.api, bounds, certificateFiles{cert: d.TLSCertFile, key: d.TLSKeyFile, askClients: d.IngestClientCAFile != "", plain: d.PlainListen})
 }
 
 // listenOps begins to serve health and metrics.
@@ -64,6 +66,8 @@ type certificateFiles struct {
 	cert, key string
 	// askClients asks clients for a certificate, and leaves it to the handler to verify it.
 	askClients bool
+	// plain is an address at which the server speaks plain HTTP beside TLS; "" for none.
+	plain string
 }
 
 // listen begins to serve handler at address.
@@ -72,12 +76,21 @@ func (d *dispatcher) listen(ctx context.Context, address string, handler http.Ha
 	if err != nil {
 		return nil, err
 	}
+	var plain net.Addr
+	if files.plain != "" {
+		other, err := (&net.ListenConfig{}).Listen(ctx, "tcp", files.plain)
+		if err != nil {
+			_ = inner.Close()
+			return nil, fmt.Errorf("--plain-listen: %w", err)
+		}
+		plain, inner = other.Addr(), newBothWays(inner, other)
+	}
 	bounded, err := listener.New(inner, bounds)
 	if err != nil {
 		_ = inner.Close()
 		return nil, err
 	}
-	s := &server{Server: ingest.NewServer(handler, d.Logger.WithName("http")), listener: bounded}
+	s := &server{Server: ingest.NewServer(handler, d.Logger.WithName("http")), listener: bounded, plain: plain}
 	bounded.Bind(s.Server)
 	if files.cert != "" {
 		if s.TLSConfig, err = reloadedCertificate(files.cert, files.key, d.Logger, d.showExpiry(bounds.Name)); err != nil {
@@ -107,9 +120,14 @@ func (s *server) address() string { return s.listener.Addr().String() }
 // serve answers until the server is closed.
 func (s *server) serve() error {
 	var err error
-	if s.TLSConfig != nil {
+	switch {
+	case s.plain != nil:
+		config := s.TLSConfig.Clone()
+		config.NextProtos = []string{"http/1.1"}
+		err = s.Serve(&securedButPlain{Listener: s.listener, config: config, plain: s.plain})
+	case s.TLSConfig != nil:
 		err = s.ServeTLS(s.listener, "", "")
-	} else {
+	default:
 		err = s.Serve(s.listener)
 	}
 	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {

@@ -40,6 +40,14 @@ func secretKeyRules(path, patch string, bad map[string]string) rule {
 	return r
 }
 
+// ofConfigMap are the rules of a Secret's key for one of a ConfigMap.
+func ofConfigMap(r rule) rule {
+	for patch, message := range r.bad {
+		r.bad[patch] = strings.ReplaceAll(message, " Secret:", " ConfigMap:")
+	}
+	return r
+}
+
 // durationRules are those of a duration from low to high at path; patch sets it.
 func durationRules(path, patch, low, high, example string) rule {
 	set := func(value string) string { return fmt.Sprintf(patch, value) }

@@ -48,6 +48,14 @@ type WebhookDispatcherStatus struct {
 	// +kubebuilder:validation:MaxLength=512
 	PublishURL string `json:"publishURL,omitempty"`
 
+	// publishCA are the authorities, in PEM, one of which signed the certificate behind an https publishURL: those that are
+	// trusted now, and those of certificates to come. Left out if the certificate is not the manager's and its Secret has no ca.crt.
+	// The ConfigMap eventflow-ca-NAME has the same.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=65536
+	PublishCA string `json:"publishCA,omitempty"`
+
 	// replicas counts the pods, also those that are not ready.
 	// +optional
 	// +kubebuilder:validation:Minimum=0

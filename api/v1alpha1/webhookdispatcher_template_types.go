@@ -83,7 +83,7 @@ type PodTemplate struct {
 	// +listMapKey=name
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
-	// +kubebuilder:validation:XValidation:rule="self.all(v, !(v.name in ['store', 'state', 'database-ca']))",message="must not have the name of one of the dispatcher's own volumes: store, state, database-ca"
+	// +kubebuilder:validation:XValidation:rule="self.all(v, !(v.name in ['store', 'state', 'database-ca', 'ingest-certificate', 'ingest-client-ca']))",message="must not have the name of one of the dispatcher's own volumes: store, state, database-ca, ingest-certificate, ingest-client-ca"
 	Volumes []TemplateVolume `json:"volumes,omitempty"`
 
 	// volumeMounts are added to the dispatcher's container.
@@ -92,7 +92,7 @@ type PodTemplate struct {
 	// +listMapKey=mountPath
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
-	// +kubebuilder:validation:XValidation:rule="self.all(m, !(m.name in ['store', 'state', 'database-ca']) && m.mountPath != '/' && !['/data', '/state', '/etc/eventflow/database-ca', '/var/run/secrets/kubernetes.io'].exists(p, m.mountPath == p || m.mountPath.startsWith(p + '/')))",message="must not lie on or mount one of the dispatcher's own volumes: store, state, database-ca, and /, /data, /state, /etc/eventflow/database-ca, /var/run/secrets/kubernetes.io"
+	// +kubebuilder:validation:XValidation:rule="self.all(m, !(m.name in ['store', 'state', 'database-ca', 'ingest-certificate', 'ingest-client-ca']) && m.mountPath != '/' && !['/data', '/state', '/etc/eventflow/database-ca', '/etc/eventflow/ingest', '/etc/eventflow/client-ca', '/var/run/secrets/kubernetes.io'].exists(p, m.mountPath == p || m.mountPath.startsWith(p + '/')))",message="must not lie on or mount one of the dispatcher's own volumes: store, state, database-ca, ingest-certificate, ingest-client-ca, and /, /data, /state, /etc/eventflow/database-ca, /etc/eventflow/ingest, /etc/eventflow/client-ca, /var/run/secrets/kubernetes.io"
 	VolumeMounts []corev1.VolumeMount `json:"volumeMounts,omitempty"`
 
 	// securityContext of the pods, in place of the image's user and groups; {} leaves them to the cluster, as OpenShift

@@ -102,6 +102,53 @@ var dispatcherRules = map[string]rule{
 			"spec: {ingest: {hosts: [Events.example.com]}}":                        "spec.ingest.hosts[0] … must be a host name in lower case, without a port, such as events.example.com",
 		},
 	},
+	"audiences": {
+		good: []string{
+			"spec: {ingest: {audiences: [eventflow, 'https://events.example.com']}}", "spec: {ingest: {audiences: " + list(8, "a%d") + "}}",
+			fmt.Sprintf("spec: {ingest: {audiences: [%s]}}", strings.Repeat("x", 256)),
+		},
+		bad: map[string]string{
+			"spec: {ingest: {audiences: []}}":                                          "spec.ingest.audiences … should have at least 1 items",
+			"spec: {ingest: {audiences: " + list(9, "a%d") + "}}":                      "spec.ingest.audiences … must have at most 8 items",
+			"spec: {ingest: {audiences: [a, a]}}":                                      "spec.ingest.audiences[1]: Duplicate value",
+			"spec: {ingest: {audiences: ['']}}":                                        "spec.ingest.audiences[0] … should be at least 1 chars long",
+			fmt.Sprintf("spec: {ingest: {audiences: [%s]}}", strings.Repeat("x", 257)): "spec.ingest.audiences[0] … may not be more than 256 bytes",
+			"spec: {ingest: {authentication: None, audiences: [a]}}":                   "spec.ingest: Invalid value … audiences and clientCA are about who publishes: they need authentication Kubernetes",
+		},
+	},
+	"ingest TLS": {
+		good: []string{
+			"spec: {ingest: {tls: {}}}", "spec: {ingest: {tls: {mode: Required}}}", "spec: {ingest: {tls: {mode: Optional, certificateSecretRef: {name: tls}}}}",
+			"spec: {ingest: {tls: {mode: Disabled}}}", "spec: {ingest: {tls: {certificateSecretRef: {name: tls}}}}",
+		},
+		bad: map[string]string{
+			"spec: {ingest: {tls: {mode: Off}}}":                                         "spec.ingest.tls.mode: Unsupported value",
+			"spec: {ingest: {tls: {mode: Disabled, certificateSecretRef: {name: tls}}}}": "spec.ingest.tls: Invalid value … a certificate is of no use while mode is Disabled: remove certificateSecretRef",
+		},
+	},
+	"ingest certificate": {
+		good: []string{"spec: {ingest: {tls: {certificateSecretRef: {name: tls}}}}"},
+		bad: map[string]string{
+			"spec: {ingest: {tls: {certificateSecretRef: {}}}}":                                       "spec.ingest.tls.certificateSecretRef.name: Required value",
+			"spec: {ingest: {tls: {certificateSecretRef: {name: ''}}}}":                               "spec.ingest.tls.certificateSecretRef.name … should be at least 1 chars long",
+			"spec: {ingest: {tls: {certificateSecretRef: {name: A}}}}":                                "spec.ingest.tls.certificateSecretRef.name … must be the name of a Secret: lower-case letters, digits, dashes and dots",
+			"spec: {ingest: {tls: {certificateSecretRef: {name: " + strings.Repeat("x", 254) + "}}}}": "spec.ingest.tls.certificateSecretRef.name … may not be more than 253 bytes",
+		},
+	},
+	"client CA in a Secret":    secretKeyRules("spec.ingest.clientCA.secretKeyRef", "spec: {ingest: {clientCA: {secretKeyRef: %s}}}", nil),
+	"client CA in a ConfigMap": ofConfigMap(secretKeyRules("spec.ingest.clientCA.configMapKeyRef", "spec: {ingest: {clientCA: {configMapKeyRef: %s}}}", nil)),
+	"client CA": {
+		good: []string{
+			"spec: {ingest: {clientCA: {configMapKeyRef: {name: producers, key: ca.crt}}}}",
+			"spec: {ingest: {tls: {mode: Optional}, clientCA: {secretKeyRef: {name: producers, key: ca.crt}}}}",
+		},
+		bad: map[string]string{
+			"spec: {ingest: {clientCA: {}}}": "spec.ingest.clientCA: Invalid value … exactly one of the fields in [configMapKeyRef secretKeyRef] must be set",
+			"spec: {ingest: {clientCA: {configMapKeyRef: {name: p, key: k}, secretKeyRef: {name: p, key: k}}}}": "spec.ingest.clientCA: Invalid value … exactly one of the fields in [configMapKeyRef secretKeyRef] must be set",
+			"spec: {ingest: {tls: {mode: Disabled}, clientCA: {configMapKeyRef: {name: p, key: k}}}}":           "spec.ingest: Invalid value … client certificates need TLS: set tls.mode to Required or Optional, or remove clientCA",
+			"spec: {ingest: {authentication: None, clientCA: {configMapKeyRef: {name: p, key: k}}}}":            "spec.ingest: Invalid value … audiences and clientCA are about who publishes: they need authentication Kubernetes",
+		},
+	},
 	"outageGrace": {
 		good: []string{"spec: {ingest: {outageGrace: 0s}}", "spec: {ingest: {outageGrace: 90s}}", "spec: {ingest: {outageGrace: 5m}}"},
 		bad: map[string]string{
@@ -283,7 +330,7 @@ var templateRules = map[string]rule{
 			"spec: {template: {volumes: []}}":                                                               "spec.template.volumes … should have at least 1 items",
 			"spec: {template: {volumes: " + list(17, "{name: v%d, emptyDir: {}}") + "}}":                    "spec.template.volumes … must have at most 16 items",
 			"spec: {template: {volumes: [{name: a, emptyDir: {}}, {name: a, emptyDir: {}}]}}":               "spec.template.volumes[1]: Duplicate value",
-			"spec: {template: {volumes: [{name: store, emptyDir: {}}]}}":                                    "spec.template.volumes … must not have the name of one of the dispatcher's own volumes: store, state, database-ca",
+			"spec: {template: {volumes: [{name: store, emptyDir: {}}]}}":                                    "spec.template.volumes … must not have the name of one of the dispatcher's own volumes: store, state, database-ca, ingest-certificate, ingest-client-ca",
 			"spec: {template: {volumes: [{name: v}]}}":                                                      "spec.template.volumes[0]: Invalid value … exactly one of the fields in [configMap secret emptyDir projected csi persistentVolumeClaim] must be set",
 			"spec: {template: {volumes: [{name: v, emptyDir: {}, secret: {secretName: a}}]}}":               "spec.template.volumes[0]: Invalid value … exactly one of the fields in",
 			"spec: {template: {volumes: [{name: v, hostPath: {path: /}}]}}":                                 `unknown field "spec.template.volumes[0].hostPath"`,
@@ -298,7 +345,7 @@ var templateRules = map[string]rule{
 			"spec: {template: {volumeMounts: []}}":                                                                    "spec.template.volumeMounts … should have at least 1 items",
 			"spec: {template: {volumeMounts: " + list(17, "{name: v, mountPath: /v%d}") + "}}":                        "spec.template.volumeMounts … must have at most 16 items",
 			"spec: {template: {volumeMounts: [{name: a, mountPath: /a}, {name: b, mountPath: /a}]}}":                  "spec.template.volumeMounts[1]: Duplicate value",
-			"spec: {template: {volumeMounts: [{name: a, mountPath: /data}]}}":                                         "spec.template.volumeMounts … must not lie on or mount one of the dispatcher's own volumes: store, state, database-ca, and /, /data, /state, /etc/eventflow/database-ca, /var/run/secrets/kubernetes.io",
+			"spec: {template: {volumeMounts: [{name: a, mountPath: /data}]}}":                                         "spec.template.volumeMounts … must not lie on or mount one of the dispatcher's own volumes: store, state, database-ca, ingest-certificate, ingest-client-ca, and /, /data, /state, /etc/eventflow/database-ca, /etc/eventflow/ingest, /etc/eventflow/client-ca, /var/run/secrets/kubernetes.io",
 			"spec: {template: {volumeMounts: [{name: a, mountPath: /data/wal}]}}":                                     "spec.template.volumeMounts … must not lie on",
 			"spec: {template: {volumeMounts: [{name: a, mountPath: /}]}}":                                             "spec.template.volumeMounts … must not lie on",
 			"spec: {template: {volumeMounts: [{name: store, mountPath: /mine}]}}":                                     "spec.template.volumeMounts … must not lie on",
@@ -380,6 +427,13 @@ var dispatcherStatusRules = map[string]rule{
 			"status: {volume: {id: '', use: Used}}":                              "status.volume.id … should be at least 1 chars long",
 			"status: {volume: {id: " + strings.Repeat("x", 65) + ", use: Used}}": "status.volume.id … may not be more than 64 bytes",
 			"status: {volume: {id: a, use: Lost}}":                               "status.volume.use: Unsupported value",
+		},
+	},
+	"publishCA": {
+		good: []string{"status: {publishCA: x}", fmt.Sprintf("status: {publishCA: %s}", strings.Repeat("x", 65536))},
+		bad: map[string]string{
+			"status: {publishCA: ''}": "status.publishCA … should be at least 1 chars long",
+			fmt.Sprintf("status: {publishCA: %s}", strings.Repeat("x", 65537)): "status.publishCA … may not be more than 65536 bytes",
 		},
 	},
 	"publishURL": {

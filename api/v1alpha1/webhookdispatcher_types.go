@@ -34,7 +34,8 @@ type WebhookDispatcherSpec struct {
 	// +kubebuilder:default={}
 	Subscriptions SubscriptionSelector `json:"subscriptions,omitzero"`
 
-	// ingest is how events are accepted. A change of authentication replaces the pods; others take effect while they run.
+	// ingest is how events are accepted. A change of authentication, hosts, audiences, tls or clientCA replaces the pods; others
+	// take effect while they run.
 	// +optional
 	// +kubebuilder:default={}
 	Ingest Ingest `json:"ingest,omitzero"`
@@ -188,6 +189,9 @@ const (
 )
 
 // Ingest is how events are accepted.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.clientCA) || !has(self.tls) || !has(self.tls.mode) || self.tls.mode != 'Disabled'",message="client certificates need TLS: set tls.mode to Required or Optional, or remove clientCA"
+// +kubebuilder:validation:XValidation:rule="!(has(self.clientCA) || has(self.audiences)) || !has(self.authentication) || self.authentication == 'Kubernetes'",message="audiences and clientCA are about who publishes: they need authentication Kubernetes"
 type Ingest struct {
 	// authentication is Kubernetes for service account tokens that RBAC allows to create webhookevents in the event's
 	// namespace, or None where something in front of the dispatcher decides.
@@ -221,6 +225,68 @@ type Ingest struct {
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('0s') && duration(self) <= duration('5m')",message="must be a duration from 0s to 5m, written like 90s"
 	OutageGrace *metav1.Duration `json:"outageGrace,omitempty"`
+
+	// audiences are those of which a token has to be meant for one, such as the dispatcher's URL; without, it is the API server
+	// itself. A token for another audience is refused, so that nobody who is shown one can use it elsewhere.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=256
+	Audiences []string `json:"audiences,omitempty"`
+
+	// tls is how the connections of producers are secured.
+	// +optional
+	TLS IngestTLS `json:"tls,omitzero"` //nolint:kubeapilinter // omitzero leaves an empty one out, as a pointer would
+
+	// clientCA lets producers use a client certificate in place of a token. Its common name is the user, its organizations are
+	// the groups, and RBAC decides as for tokens. Names that begin with system: are refused.
+	// +optional
+	ClientCA *ClientCA `json:"clientCA,omitempty"`
+}
+
+// IngestTLSMode is how the publish API is reached.
+// +kubebuilder:validation:Enum=Required;Optional;Disabled
+type IngestTLSMode string
+
+// The ways to reach the publish API.
+const (
+	// IngestTLSRequired is by https alone.
+	IngestTLSRequired IngestTLSMode = "Required"
+	// IngestTLSOptional is by https and by http, for as long as some producers speak no TLS.
+	IngestTLSOptional IngestTLSMode = "Optional"
+	// IngestTLSDisabled is by http alone.
+	IngestTLSDisabled IngestTLSMode = "Disabled"
+)
+
+// IngestTLS is how the connections of producers are secured.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.certificateSecretRef) || !has(self.mode) || self.mode != 'Disabled'",message="a certificate is of no use while mode is Disabled: remove certificateSecretRef"
+type IngestTLS struct {
+	// mode is Required for https alone, Optional for http beside it, or Disabled. Without, it is Required, but Optional for a
+	// dispatcher that was reached by http before: no producer of it is cut off until mode says so.
+	// +optional
+	Mode IngestTLSMode `json:"mode,omitempty"`
+
+	// certificateSecretRef names a Secret of type kubernetes.io/tls in the dispatcher's namespace, such as one of cert-manager's.
+	// Its ca.crt, if it has one, is what producers are told to trust. A renewed one is served without a restart. Without, the
+	// manager makes a certificate and renews it.
+	// +optional
+	CertificateSecretRef *SecretReference `json:"certificateSecretRef,omitempty"`
+}
+
+// ClientCA names the authorities of producers' certificates, in PEM. A change of what it holds takes effect within minutes.
+//
+// +kubebuilder:validation:ExactlyOneOf=configMapKeyRef;secretKeyRef
+type ClientCA struct {
+	// configMapKeyRef names a key of a ConfigMap in the dispatcher's namespace.
+	// +optional
+	ConfigMapKeyRef *ConfigMapKeyReference `json:"configMapKeyRef,omitempty"`
+
+	// secretKeyRef names a key of a Secret in the dispatcher's namespace.
+	// +optional
+	SecretKeyRef *SecretKeyReference `json:"secretKeyRef,omitempty"`
 }
 
 // DeliveriesAPI is whether a dispatcher's deliveries are served as Kubernetes resources.

@@ -15,10 +15,6 @@ import (
 )
 
 const (
-	// Life is how long a certificate is valid from its making on, and so is its authority.
-	Life = 90 * 24 * time.Hour
-	// Overlap is how long a successor's authority is in the bundle before the successor is served.
-	Overlap = time.Hour
 	// skew is how far the clocks of those who verify may be behind.
 	skew = 5 * time.Minute
 
@@ -29,12 +25,12 @@ const (
 type Pair struct{ Certificate, Key []byte }
 
 // issue makes a pair for hosts, and the certificate of the authority that signed it, which signs nothing else.
-func issue(hosts []string, now time.Time) (pair Pair, authority []byte, err error) {
-	signer, caKey, err := newAuthority(now)
+func issue(hosts []string, now, end time.Time) (pair Pair, authority []byte, err error) {
+	signer, caKey, err := newAuthority(now, end)
 	if err != nil {
 		return Pair{}, nil, fmt.Errorf("make an authority: %w", err)
 	}
-	pair, err = newLeaf(hosts, now, signer, caKey)
+	pair, err = newLeaf(hosts, now, end, signer, caKey)
 	if err != nil {
 		return Pair{}, nil, fmt.Errorf("make a certificate: %w", err)
 	}
@@ -42,7 +38,7 @@ func issue(hosts []string, now time.Time) (pair Pair, authority []byte, err erro
 }
 
 // newAuthority makes a certificate that can sign leaves alone, and its key.
-func newAuthority(now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+func newAuthority(now, end time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	serial, err := newSerial()
 	if err != nil {
 		return nil, nil, err
@@ -53,14 +49,14 @@ func newAuthority(now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	}
 	wanted := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: fmt.Sprintf("eventflow %x", serial)}, // a name of its own: a client finds it by that
-		NotBefore: now.Add(-skew), NotAfter: now.Add(Life),
+		NotBefore: now.Add(-skew), NotAfter: end,
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	certificate, err := sign(wanted, wanted, key, key)
 	return certificate, key, err
 }
 
-func newLeaf(hosts []string, now time.Time, signer *x509.Certificate, caKey *ecdsa.PrivateKey) (Pair, error) {
+func newLeaf(hosts []string, now, end time.Time, signer *x509.Certificate, caKey *ecdsa.PrivateKey) (Pair, error) {
 	if len(hosts) == 0 {
 		return Pair{}, errors.New("no host")
 	}
@@ -74,7 +70,7 @@ func newLeaf(hosts []string, now time.Time, signer *x509.Certificate, caKey *ecd
 	}
 	leaf, err := sign(&x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: "eventflow"}, DNSNames: hosts,
-		NotBefore: now.Add(-skew), NotAfter: now.Add(Life), BasicConstraintsValid: true,
+		NotBefore: now.Add(-skew), NotAfter: end, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}, signer, key, caKey)
 	if err != nil {

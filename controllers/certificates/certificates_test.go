@@ -15,7 +15,7 @@ var (
 
 func renew(t *testing.T, s Set, now time.Time) (Set, time.Time) {
 	t.Helper()
-	renewed, again, err := Renew(s, hosts, now)
+	renewed, again, err := Brief.Renew(s, hosts, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func verifies(t *testing.T, pair Pair, bundle []byte, now time.Time) bool {
 func TestRenew(t *testing.T) {
 	t.Parallel()
 	first, _ := renew(t, Set{}, began)
-	due := began.Add(Life * 2 / 3)
+	due := began.Add(Brief.Renewal)
 	staged, _ := renew(t, first, due)
 	for name, test := range map[string]struct {
 		set             Set
@@ -57,16 +57,16 @@ func TestRenew(t *testing.T) {
 		"nothing yet":                    {set: Set{}, now: began, wantAuthorities: 1, wantAgain: due},
 		"fresh":                          {set: first, now: began.Add(time.Hour), wantServing: &first.Serving, wantAuthorities: 1, wantAgain: due, wantSame: true},
 		"just before it is due":          {set: first, now: due.Add(-time.Second), wantServing: &first.Serving, wantAuthorities: 1, wantAgain: due, wantSame: true},
-		"due":                            {set: first, now: due, wantServing: &first.Serving, wantNext: true, wantAuthorities: 2, wantAgain: due.Add(Overlap)},
-		"staged, clients may not know":   {set: staged, now: due.Add(Overlap - time.Second), wantServing: &first.Serving, wantNext: true, wantAuthorities: 2, wantAgain: due.Add(Overlap), wantSame: true},
-		"staged, clients know":           {set: staged, now: due.Add(Overlap), wantServing: &staged.Next, wantAuthorities: 2, wantAgain: due.Add(Life * 2 / 3)},
-		"staged, the old one expired":    {set: staged, now: began.Add(Life + time.Second), wantServing: &staged.Next, wantAuthorities: 1, wantAgain: due.Add(Life * 2 / 3)},
-		"all expired":                    {set: staged, now: due.Add(Life + time.Second), wantAuthorities: 1, wantAgain: due.Add(Life + time.Second).Add(Life * 2 / 3)},
-		"expired":                        {set: first, now: began.Add(Life + time.Second), wantAuthorities: 1, wantAgain: began.Add(Life + time.Second).Add(Life * 2 / 3)},
+		"due":                            {set: first, now: due, wantServing: &first.Serving, wantNext: true, wantAuthorities: 2, wantAgain: due.Add(Brief.Overlap)},
+		"staged, clients may not know":   {set: staged, now: due.Add(Brief.Overlap - time.Second), wantServing: &first.Serving, wantNext: true, wantAuthorities: 2, wantAgain: due.Add(Brief.Overlap), wantSame: true},
+		"staged, clients know":           {set: staged, now: due.Add(Brief.Overlap), wantServing: &staged.Next, wantAuthorities: 2, wantAgain: due.Add(Brief.Renewal)},
+		"staged, the old one expired":    {set: staged, now: began.Add(Brief.Life + time.Second), wantServing: &staged.Next, wantAuthorities: 1, wantAgain: due.Add(Brief.Renewal)},
+		"all expired":                    {set: staged, now: due.Add(Brief.Life + time.Second), wantAuthorities: 1, wantAgain: due.Add(Brief.Life + time.Second).Add(Brief.Renewal)},
+		"expired":                        {set: first, now: began.Add(Brief.Life + time.Second), wantAuthorities: 1, wantAgain: began.Add(Brief.Life + time.Second).Add(Brief.Renewal)},
 		"no key":                         {set: Set{Serving: Pair{Certificate: first.Serving.Certificate}, Bundle: first.Bundle}, now: began, wantAuthorities: 2, wantAgain: due},
 		"not PEM":                        {set: Set{Serving: Pair{Certificate: []byte("x"), Key: []byte("y")}, Bundle: []byte("z")}, now: began, wantAuthorities: 1, wantAgain: due},
 		"of an authority not in bundle":  {set: Set{Serving: first.Serving}, now: began, wantAuthorities: 1, wantAgain: due},
-		"serving broken, successor good": {set: Set{Next: staged.Next, Bundle: staged.Bundle}, now: due, wantServing: &staged.Next, wantAuthorities: 2, wantAgain: due.Add(Life * 2 / 3)},
+		"serving broken, successor good": {set: Set{Next: staged.Next, Bundle: staged.Bundle}, now: due, wantServing: &staged.Next, wantAuthorities: 2, wantAgain: due.Add(Brief.Renewal)},
 		"successor broken":               {set: Set{Serving: first.Serving, Next: Pair{Key: []byte("x")}, Bundle: first.Bundle}, now: began, wantServing: &first.Serving, wantAuthorities: 1, wantAgain: due},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -107,11 +107,11 @@ func TestRenew(t *testing.T) {
 func TestOtherHost(t *testing.T) {
 	t.Parallel()
 	first, _ := renew(t, Set{}, began)
-	got, _, err := Renew(first, []string{"other.clinic-a.svc"}, began)
+	got, _, err := Brief.Renew(first, []string{"other.clinic-a.svc"}, began)
 	if err != nil || got.Serving.equal(first.Serving) {
 		t.Errorf("it serves the certificate of another host (%v)", err)
 	}
-	if _, _, err := Renew(Set{}, nil, began); err == nil {
+	if _, _, err := Brief.Renew(Set{}, nil, began); err == nil {
 		t.Error("a certificate for no host is made")
 	}
 }

@@ -54,9 +54,28 @@ func (p Pair) equal(other Pair) bool {
 	return bytes.Equal(p.Certificate, other.Certificate) && bytes.Equal(p.Key, other.Key)
 }
 
+// Schedule is how long certificates live, and how their successors come.
+type Schedule struct {
+	// Life is how long a certificate is valid from its making on, and so is its authority.
+	Life time.Duration
+	// Renewal is the age at which a certificate gets a successor.
+	Renewal time.Duration
+	// Overlap is how long a successor's authority is in the bundle before the successor is served: within it, each client has
+	// to read the bundle once.
+	Overlap time.Duration
+}
+
+// The schedules of clients that read the bundle again by themselves, and of those that may read it when they start alone.
+var (
+	Brief = Schedule{Life: 90 * day, Renewal: 60 * day, Overlap: time.Hour}
+	Long  = Schedule{Life: 365 * day, Renewal: 150 * day, Overlap: 120 * day}
+)
+
+const day = 24 * time.Hour
+
 // Renew returns the Set to keep at a time for a server of hosts, and when to ask again. A Set that is to stay as it is comes back
 // equal. What cannot be used, for its form, its hosts or its age, is made anew at once.
-func Renew(s Set, hosts []string, now time.Time) (renewed Set, again time.Time, err error) {
+func (p Schedule) Renew(s Set, hosts []string, now time.Time) (renewed Set, again time.Time, err error) {
 	s.Bundle = unexpired(s.Bundle, now)
 	serving, servingErr := s.Serving.valid(hosts, s.Bundle, now)
 	next, nextErr := s.Next.valid(hosts, s.Bundle, now)
@@ -64,39 +83,36 @@ func Renew(s Set, hosts []string, now time.Time) (renewed Set, again time.Time, 
 		s.Next = Pair{}
 	}
 	switch {
-	case servingErr != nil && nextErr == nil, nextErr == nil && !now.Before(servedAt(next)):
+	case servingErr != nil && nextErr == nil, nextErr == nil && !now.Before(p.servedAt(next)):
 		s.Serving, s.Next = s.Next, Pair{}
-		return s, dueAt(next), nil
+		return s, p.dueAt(next), nil
 	case servingErr != nil:
-		if s.Serving, err = s.issue(hosts, now); err != nil {
+		if s.Serving, err = s.issue(hosts, now, now.Add(p.Life)); err != nil {
 			return Set{}, time.Time{}, err
 		}
-		return s, now.Add(lifeBeforeRenewal), nil
+		return s, now.Add(p.Renewal), nil
 	case nextErr == nil:
-		return s, servedAt(next), nil
-	case now.Before(dueAt(serving)):
-		return s, dueAt(serving), nil
+		return s, p.servedAt(next), nil
+	case now.Before(p.dueAt(serving)):
+		return s, p.dueAt(serving), nil
 	}
-	if s.Next, err = s.issue(hosts, now); err != nil {
+	if s.Next, err = s.issue(hosts, now, now.Add(p.Life)); err != nil {
 		return Set{}, time.Time{}, err
 	}
-	return s, now.Add(Overlap), nil
+	return s, now.Add(p.Overlap), nil
 }
 
-// lifeBeforeRenewal is the part of its life after which a certificate gets a successor.
-const lifeBeforeRenewal = Life * 2 / 3
-
 // dueAt is when a certificate gets a successor.
-func dueAt(c *x509.Certificate) time.Time { return madeAt(c).Add(lifeBeforeRenewal) }
+func (p Schedule) dueAt(c *x509.Certificate) time.Time { return madeAt(c).Add(p.Renewal) }
 
 // servedAt is when a successor takes its place.
-func servedAt(c *x509.Certificate) time.Time { return madeAt(c).Add(Overlap) }
+func (p Schedule) servedAt(c *x509.Certificate) time.Time { return madeAt(c).Add(p.Overlap) }
 
 func madeAt(c *x509.Certificate) time.Time { return c.NotBefore.Add(skew) }
 
 // issue makes a pair whose authority joins the bundle.
-func (s *Set) issue(hosts []string, now time.Time) (Pair, error) {
-	pair, authority, err := issue(hosts, now)
+func (s *Set) issue(hosts []string, now, end time.Time) (Pair, error) {
+	pair, authority, err := issue(hosts, now, end)
 	if err != nil {
 		return Pair{}, fmt.Errorf("issue a certificate for %s: %w", hosts[:min(1, len(hosts))], err)
 	}

@@ -10,6 +10,8 @@ import (
 const (
 	httpPort = 8080
 	opsPort  = 8081
+	// httpsPort is next to that of the deliveries API.
+	httpsPort = 8444
 )
 
 // arguments is the command line of a dispatcher's container: what only a restart can change. All else is in its settings.
@@ -20,10 +22,10 @@ func arguments(d *v1alpha1.WebhookDispatcher) []string {
 		"--dispatcher-namespace=" + d.Namespace,
 		"--routes=kubernetes",
 		"--settings=kubernetes",
-		"--listen=:" + strconv.Itoa(httpPort),
 		"--ops-listen=:" + strconv.Itoa(opsPort),
 		"--ingest-auth=" + ingestAuth(d),
 	}
+	args = append(args, ingestArguments(d)...)
 	args = append(args, storeArguments(d)...)
 	args = append(args, encryptionArguments(d)...)
 	args = append(args, deliveriesArguments(d)...)

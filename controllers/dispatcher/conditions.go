@@ -28,8 +28,10 @@ type observation struct {
 	grant      string                        // how to let the manager make dispatchers here, "" if it may
 	settings   int64                         // the generation that the settings of now came with; 0 if that is the dispatcher's
 	// certificateMissing keeps the pods as they are: they could not start.
-	certificateMissing bool
-	renewing           bool // the volume, which never held an event, is being replaced
+	certificateMissing    bool
+	publishURL, publishCA string // of the publish API; "" as long as that is not known
+	kept                  bool   // plain http goes on beside https, because it was there before
+	renewing              bool   // the volume, which never held an event, is being replaced
 }
 
 // decided are the types of the conditions that decide returns. Those that it leaves out are to be removed.
@@ -65,6 +67,9 @@ func accepted(o observation) metav1.Condition {
 	}
 	if len(o.dispatcher.Spec.Egress.AllowedCIDRs) > 0 {
 		message += "; spec.egress.allowedCIDRs opens its ranges to every tenant: use spec.egress.rules to open them to some namespaces"
+	}
+	if o.kept {
+		message += "; producers may still publish without TLS, on port 80, as they could before: let them use https, and set spec.ingest.tls.mode to Required"
 	}
 	return condition(v1alpha1.ConditionAccepted, metav1.ConditionTrue, reason, message)
 }

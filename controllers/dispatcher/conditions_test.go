@@ -229,8 +229,9 @@ func TestArguments(t *testing.T) {
 	t.Parallel()
 	base := []string{
 		"dispatcher", "--dispatcher-name=main", "--dispatcher-namespace=eventflow-system",
-		"--routes=kubernetes", "--settings=kubernetes", "--listen=:8080", "--ops-listen=:8081",
+		"--routes=kubernetes", "--settings=kubernetes", "--ops-listen=:8081",
 	}
+	secured := []string{"--listen=:8444", "--tls-cert-file=/etc/eventflow/ingest/tls.crt", "--tls-key-file=/etc/eventflow/ingest/tls.key"}
 	tests := map[string]struct {
 		spec v1alpha1.WebhookDispatcherSpec
 		want []string
@@ -276,7 +277,8 @@ func TestArguments(t *testing.T) {
 			t.Parallel()
 			d := observed().dispatcher
 			d.Spec = test.spec
-			if got, want := arguments(d), slices.Concat(base, test.want); !slices.Equal(got, want) {
+			wanted := slices.Insert(slices.Clone(test.want), 1, secured...) // behind the authentication
+			if got, want := arguments(d), slices.Concat(base, wanted); !slices.Equal(got, want) {
 				t.Errorf("arguments\n%v, want\n%v", got, want)
 			}
 		})

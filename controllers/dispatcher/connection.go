@@ -34,6 +34,9 @@ func (r *Reconciler) connection(ctx context.Context, d *v1alpha1.WebhookDispatch
 	if refused, err := r.keysRefused(ctx, d); err != nil || refused.reason != "" {
 		return refused, err
 	}
+	if refused, err := r.ingestRefused(ctx, d); err != nil || refused.reason != "" {
+		return refused, err
+	}
 	postgres := d.Spec.Store.Postgres
 	if postgres == nil {
 		return connection{}, nil
@@ -166,6 +169,9 @@ func connects(d *v1alpha1.WebhookDispatcher, secret string) bool {
 		return true
 	}
 	if AsksForDeliveries(d) && names.Deliveries(d.Name) == secret { // somebody may have changed or deleted the certificate
+		return true
+	}
+	if name, _ := ingestSecret(d); d.Spec.Ingest.TLS.Mode != v1alpha1.IngestTLSDisabled && name == secret {
 		return true
 	}
 	postgres := d.Spec.Store.Postgres

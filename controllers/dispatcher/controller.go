@@ -132,7 +132,7 @@ func (r *Reconciler) carryOut(ctx context.Context, d *v1alpha1.WebhookDispatcher
 	if o.renewing {
 		return reconcile.Result{RequeueAfter: renewalAwaited}, r.updateStatus(ctx, o)
 	}
-	again, certificateErr := r.ensureCertificate(ctx, d)
+	again, certificateErr := r.ensureCertificates(ctx, &o)
 	o.certificateMissing = certificateErr != nil
 	applyErr := errors.Join(certificateErr, r.ensureKey(ctx, d), r.apply(ctx, &o), r.removeDeliveries(ctx, d))
 	// As it is now: an older one would say that what was just applied is up already.
@@ -161,7 +161,9 @@ func (r *Reconciler) observe(ctx context.Context, d *v1alpha1.WebhookDispatcher)
 		return o, err
 	}
 	o.settings = settingsGeneration(d, r.secretMetadata(ctx, d.Namespace, settings.SecretName(d.Name)))
-	o.deployment, err = r.deployment(ctx, d)
+	if o.deployment, err = r.deployment(ctx, d); err == nil {
+		settleIngest(&o)
+	}
 	return o, err
 }
 
@@ -267,12 +269,13 @@ func (r *Reconciler) updateStatus(ctx context.Context, o observation) error {
 	conditions := status.Conditions(d, d.Status.Conditions, decide(o)...)
 	wanted := v1alpha1.WebhookDispatcherStatus{
 		ObservedGeneration: d.Generation,
-		PublishURL:         publishURL(d),
+		PublishURL:         cmp.Or(o.publishURL, d.Status.PublishURL),
+		PublishCA:          o.publishCA,
 		Replicas:           ptr.To(pods(o.deployment)),
 		Selector:           metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: names.Selector(d.Name)}),
 		Conditions:         conditions,
 	}
-	if d.Status.ObservedGeneration == wanted.ObservedGeneration && d.Status.PublishURL == wanted.PublishURL &&
+	if d.Status.ObservedGeneration == wanted.ObservedGeneration && d.Status.PublishURL == wanted.PublishURL && d.Status.PublishCA == wanted.PublishCA &&
 		ptr.Equal(d.Status.Replicas, wanted.Replicas) && d.Status.Selector == wanted.Selector && status.Stands(d.Status.Conditions, conditions, decided...) {
 		return nil
 	}

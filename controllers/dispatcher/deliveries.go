@@ -138,18 +138,24 @@ func (r *Reconciler) ensureCertificate(ctx context.Context, d *v1alpha1.WebhookD
 	if !servesDeliveries(d) {
 		return time.Time{}, nil
 	}
-	name := names.Deliveries(d.Name)
+	_, again, err = r.keepCertificate(ctx, d, names.Deliveries(d.Name), DeliveriesHosts(client.ObjectKeyFromObject(d)), certificates.Brief)
+	return again, err
+}
+
+// keepCertificate keeps a Set in a Secret of the manager's own valid, and returns when to look again.
+func (r *Reconciler) keepCertificate(ctx context.Context, d *v1alpha1.WebhookDispatcher, name string, hosts []string, by certificates.Schedule) (certificates.Set, time.Time, error) {
+	none := certificates.Set{}
 	found := &corev1.Secret{}
 	if err := r.Reader.Get(ctx, client.ObjectKey{Namespace: d.Namespace, Name: name}, found); client.IgnoreNotFound(err) != nil {
-		return time.Time{}, fmt.Errorf("get the certificate of the deliveries API: %w", err)
+		return none, time.Time{}, fmt.Errorf("get the certificate %s: %w", name, err)
 	}
 	kept := certificates.FromData(found.Data)
-	wanted, again, err := certificates.Renew(kept, DeliveriesHosts(client.ObjectKeyFromObject(d)), r.now())
+	wanted, again, err := by.Renew(kept, hosts, r.now())
 	if err != nil {
-		return time.Time{}, fmt.Errorf("renew the certificate of the deliveries API: %w", err)
+		return none, time.Time{}, fmt.Errorf("renew the certificate %s: %w", name, err)
 	}
 	if wanted.Equal(kept) && belongsTo(found, d) {
-		return again, nil
+		return wanted, again, nil
 	}
 	secret := corev1ac.Secret(name, d.Namespace).
 		WithLabels(labels(d)).
@@ -157,9 +163,9 @@ func (r *Reconciler) ensureCertificate(ctx context.Context, d *v1alpha1.WebhookD
 		WithType(corev1.SecretTypeOpaque).
 		WithData(wanted.Data())
 	if err := r.Client.Apply(ctx, secret, client.FieldOwner(names.FieldOwner), client.ForceOwnership); err != nil {
-		return time.Time{}, fmt.Errorf("apply the certificate of the deliveries API: %w", err)
+		return none, time.Time{}, fmt.Errorf("apply the certificate %s: %w", name, err)
 	}
-	return again, nil
+	return wanted, again, nil
 }
 
 // removeDeliveries deletes what a dispatcher that serves no API any more has left of it.

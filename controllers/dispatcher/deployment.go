@@ -89,6 +89,7 @@ func podSpec(d *v1alpha1.WebhookDispatcher, image Image) (*corev1ac.PodSpecApply
 		WithVolumes(volumes(d)...).
 		WithVolumes(keysVolumes(d)...).
 		WithVolumes(deliveriesVolumes(d)...).
+		WithVolumes(ingestVolumes(d)...).
 		WithTopologySpreadConstraints(spread(d)...).
 		WithContainers(container(d, image, laid)).
 		WithNodeSelector(d.Spec.Template.NodeSelector)
@@ -165,14 +166,15 @@ func container(d *v1alpha1.WebhookDispatcher, image Image, laid *laidOver) *core
 		WithName(containerName).
 		WithImage(image.Name).
 		WithArgs(arguments(d)...).
+		WithPorts(ingestPorts(d)...).
 		WithPorts(
-			corev1ac.ContainerPort().WithName("http").WithContainerPort(httpPort).WithProtocol(corev1.ProtocolTCP),
 			corev1ac.ContainerPort().WithName("ops").WithContainerPort(opsPort).WithProtocol(corev1.ProtocolTCP)).
 		WithPorts(deliveriesPorts(d)...).
 		WithResources(resourceRequirements(resources)).
 		WithVolumeMounts(volumeMounts(d)...).
 		WithVolumeMounts(keysMounts(d)...).
 		WithVolumeMounts(deliveriesMounts(d)...).
+		WithVolumeMounts(ingestMounts(d)...).
 		// A pod may wait 60 s for the store's lock, and then reads what was not flushed when it was killed.
 		WithStartupProbe(probe("/healthz", 2, 2, 150)).
 		WithLivenessProbe(probe("/healthz", 10, 5, 6)).

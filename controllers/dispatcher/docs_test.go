@@ -25,7 +25,8 @@ func TestDocumentedPaths(t *testing.T) {
 			there = append(there, *variable.Value)
 		}
 	}
-	for _, mount := range volumeMounts(d) {
+	d.Spec.Ingest.ClientCA = &v1alpha1.ClientCA{}
+	for _, mount := range append(volumeMounts(d), ingestMounts(d)...) {
 		there = append(there, *mount.MountPath)
 	}
 	documented := map[string]bool{}

@@ -18,6 +18,7 @@ import (
 //
 // +kubebuilder:rbac:groups=apps,resources=deployments,verbs=get;list;watch;create;patch;delete,roleName=eventflow-dispatcher-namespace
 // +kubebuilder:rbac:groups="",resources=services;serviceaccounts,verbs=list;watch;create;patch,roleName=eventflow-dispatcher-namespace
+// +kubebuilder:rbac:groups="",resources=configmaps,verbs=list;watch;create;patch,roleName=eventflow-dispatcher-namespace
 // +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=get;list;watch;create;patch;delete,roleName=eventflow-dispatcher-namespace
 // +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=list;watch;create;patch,roleName=eventflow-dispatcher-namespace
 // +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=roles,verbs=list;watch;create;patch,roleName=eventflow-dispatcher-namespace

@@ -47,6 +47,7 @@ func objects(o observation, image Image) ([]object, error) {
 		object{kind: "PodDisruptionBudget", name: name, configuration: podDisruptionBudget(d)},
 	)
 	result = append(result, deliveriesService(d)...)
+	result = append(result, ingestCA(d, o.publishCA)...)
 	if keepsVolume(d) || o.certificateMissing {
 		return result, nil
 	}
@@ -82,24 +83,22 @@ func serviceAccount(d *v1alpha1.WebhookDispatcher) *corev1ac.ServiceAccountApply
 		WithOwnerReferences(owner(d))
 }
 
-// publishURL is where pods of the cluster publish events, up to the path. It names no cluster domain, which differs.
-func publishURL(d *v1alpha1.WebhookDispatcher) string {
-	return "http://" + names.Workload(d.Name) + "." + d.Namespace + ".svc"
+// servicePort leads to the port of the same name in the pods.
+func servicePort(name string, number int32) *corev1ac.ServicePortApplyConfiguration {
+	return corev1ac.ServicePort().
+		WithName(name).
+		WithPort(number).
+		WithTargetPort(intstr.FromString(name)).
+		WithProtocol(corev1.ProtocolTCP)
 }
 
 func service(d *v1alpha1.WebhookDispatcher) *corev1ac.ServiceApplyConfiguration {
-	port := func(name string, number int32) *corev1ac.ServicePortApplyConfiguration {
-		return corev1ac.ServicePort().
-			WithName(name).
-			WithPort(number).
-			WithTargetPort(intstr.FromString(name)).
-			WithProtocol(corev1.ProtocolTCP)
-	}
 	spec := corev1ac.ServiceSpec().
 		WithType(corev1.ServiceTypeClusterIP).
 		WithSelector(names.Selector(d.Name)).
 		WithIPFamilies(d.Spec.Service.IPFamilies...).
-		WithPorts(port("http", 80).WithAppProtocol("http"), port("ops", opsPort))
+		WithPorts(ingestServicePorts(d)...).
+		WithPorts(servicePort("ops", opsPort))
 	if kind := d.Spec.Service.Type; kind != "" {
 		spec.WithType(corev1.ServiceType(kind))
 	}

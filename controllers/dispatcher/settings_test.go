@@ -44,9 +44,26 @@ var classified = map[string]struct {
 	"subscriptions.namespaceSelector.": {byTable, func(s *v1alpha1.WebhookDispatcherSpec) { s.Subscriptions.NamespaceSelector = *gold() }},
 	"ingest.authentication":            {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Ingest.Authentication = v1alpha1.IngestNone }},
 	"ingest.maxEventBytes":             {bySettings, func(s *v1alpha1.WebhookDispatcherSpec) { s.Ingest.MaxEventBytes = 2048 }},
-	"ingest.hosts":                     {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Ingest.Hosts = []string{"events.example.com"} }},
-	"ingest.outageGrace":               {bySettings, func(s *v1alpha1.WebhookDispatcherSpec) { s.Ingest.OutageGrace = &metav1.Duration{} }},
-	"egress.allowHTTP":                 {bySettings, func(s *v1alpha1.WebhookDispatcherSpec) { s.Egress.AllowHTTP = ptr.To(true) }},
+	"ingest.audiences":                 {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Ingest.Audiences = []string{"eventflow"} }},
+	"ingest.tls.mode":                  {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Ingest.TLS.Mode = v1alpha1.IngestTLSDisabled }},
+	"ingest.tls.certificateSecretRef.name": {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) {
+		s.Ingest.TLS.CertificateSecretRef = &v1alpha1.SecretReference{Name: "tls"}
+	}},
+	"ingest.clientCA.configMapKeyRef.name": {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) {
+		s.Ingest.ClientCA = &v1alpha1.ClientCA{ConfigMapKeyRef: &v1alpha1.ConfigMapKeyReference{Name: "producers", Key: "ca.crt"}}
+	}},
+	"ingest.clientCA.configMapKeyRef.key": {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) {
+		s.Ingest.ClientCA = &v1alpha1.ClientCA{ConfigMapKeyRef: &v1alpha1.ConfigMapKeyReference{Name: "producers", Key: "other.crt"}}
+	}},
+	"ingest.clientCA.secretKeyRef.name": {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) {
+		s.Ingest.ClientCA = &v1alpha1.ClientCA{SecretKeyRef: &v1alpha1.SecretKeyReference{Name: "producers", Key: "ca.crt"}}
+	}},
+	"ingest.clientCA.secretKeyRef.key": {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) {
+		s.Ingest.ClientCA = &v1alpha1.ClientCA{SecretKeyRef: &v1alpha1.SecretKeyReference{Name: "producers", Key: "other.crt"}}
+	}},
+	"ingest.hosts":       {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Ingest.Hosts = []string{"events.example.com"} }},
+	"ingest.outageGrace": {bySettings, func(s *v1alpha1.WebhookDispatcherSpec) { s.Ingest.OutageGrace = &metav1.Duration{} }},
+	"egress.allowHTTP":   {bySettings, func(s *v1alpha1.WebhookDispatcherSpec) { s.Egress.AllowHTTP = ptr.To(true) }},
 	"egress.rules.": {byTable, func(s *v1alpha1.WebhookDispatcherSpec) {
 		s.Egress.Rules = []v1alpha1.EgressRule{{NamespaceSelector: gold()}}
 	}},

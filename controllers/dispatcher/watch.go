@@ -28,7 +28,7 @@ import (
 // Workloads are the kinds that a dispatcher becomes in its namespace.
 func Workloads() []client.Object {
 	return []client.Object{
-		&appsv1.Deployment{}, &corev1.PersistentVolumeClaim{}, &corev1.Service{}, &corev1.ServiceAccount{},
+		&appsv1.Deployment{}, &corev1.PersistentVolumeClaim{}, &corev1.Service{}, &corev1.ServiceAccount{}, &corev1.ConfigMap{},
 		&policyv1.PodDisruptionBudget{}, &rbacv1.Role{}, &rbacv1.RoleBinding{},
 	}
 }

@@ -63,6 +63,12 @@ func Claim(dispatcher string) string { return Workload(dispatcher) + "-store" }
 // Deliveries is the name of the Service of a dispatcher's deliveries API, and of the Secret with its certificate.
 func Deliveries(dispatcher string) string { return "eventflow-deliveries-" + dispatcher }
 
+// Ingest is the name of the Secret with the certificate that the manager makes for a dispatcher's publish API.
+func Ingest(dispatcher string) string { return "eventflow-ingest-" + dispatcher }
+
+// IngestCA is the name of the ConfigMap with what producers trust.
+func IngestCA(dispatcher string) string { return "eventflow-ca-" + dispatcher }
+
 // Labels are the labels of an object that is made for a dispatcher.
 func Labels(component string, dispatcher client.ObjectKey) map[string]string {
 	labels := Selector(dispatcher.Name)

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
 )
 
 // apiGroup is the group of the resources that access is granted to. They exist for RBAC only.
@@ -36,6 +38,15 @@ type Authorizer interface {
 	// returns ErrUnauthenticated, a *ForbiddenError, ErrBusy, or another error if it could not find out; then the request
 	// is refused, too. source is the client's address, to share by what is limited.
 	Authorize(ctx context.Context, authorization, source string, access Access) error
+}
+
+// Identifier is an Authorizer that knows users.
+type Identifier interface {
+	Authorizer
+	// Identify is Authorize, and returns the user as well once it is known, also with an error.
+	Identify(ctx context.Context, authorization, source string, access Access) (*authenticationv1.UserInfo, error)
+	// AuthorizeUser is Authorize for a user that was authenticated elsewhere.
+	AuthorizeUser(ctx context.Context, user *authenticationv1.UserInfo, access Access) error
 }
 
 // ErrUnauthenticated is returned by an Authorizer for a missing or invalid token.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/clinikapi/eventflow/api/event"
@@ -49,6 +50,9 @@ type Options struct {
 	Catalog *event.Catalog
 	// Authorizer decides who may use the API.
 	Authorizer Authorizer
+	// CertificateUser, if it is set, returns the user that a request's client certificate stands for, nil for none. It counts for
+	// requests without a token, and needs an Authorizer that is an Identifier.
+	CertificateUser func(*http.Request) *authenticationv1.UserInfo
 	// Tenant returns the tenant that a namespace is now, and false if there is no such namespace, where that can be told;
 	// publishes to others are refused with 404. remote is the client's address and port; ErrBusy says that too much is being asked
 	// at once. If it is nil, a namespace's name is its tenant, and a publish to one without subscriptions is accepted and
@@ -93,13 +97,15 @@ type Options struct {
 
 // Handler serves the API. It is safe for concurrent use.
 type Handler struct {
-	options  Options
-	memory   *holdings
-	uploads  *uploads
-	places   *places.Pool // for publishes
-	metrics  *metrics
-	filters  *filters
-	draining atomic.Bool
+	options Options
+	// identifier is the Authorizer, nil if it knows no users.
+	identifier Identifier
+	memory     *holdings
+	uploads    *uploads
+	places     *places.Pool // for publishes
+	metrics    *metrics
+	filters    *filters
+	draining   atomic.Bool
 	// crossOrigin refuses what web pages send, where there is no authentication.
 	crossOrigin *http.CrossOriginProtection
 	unordered   unordered
@@ -120,7 +126,11 @@ func New(options Options) (*Handler, error) {
 	if options.MaxEventBytes < 0 || options.MaxEventBytes > maxRequestBytes {
 		return nil, fmt.Errorf("ingest takes events of up to %d bytes, not %d", maxRequestBytes, options.MaxEventBytes)
 	}
-	h := &Handler{options: options, crossOrigin: http.NewCrossOriginProtection(), memory: newHoldings(options.Memory, options.MaxInFlightBytes),
+	identifier, identifies := options.Authorizer.(Identifier)
+	if options.CertificateUser != nil && !identifies {
+		return nil, errors.New("client certificates need an Authorizer that knows users")
+	}
+	h := &Handler{options: options, identifier: identifier, crossOrigin: http.NewCrossOriginProtection(), memory: newHoldings(options.Memory, options.MaxInFlightBytes),
 		places: places.New(publishPlaces, publishWaiters)}
 	var err error
 	if h.uploads, err = newUploads(options.Uploads, h.scarce, options.Registerer); err != nil {
@@ -174,6 +184,7 @@ type call struct {
 	namespace string
 	tenant    string // that the namespace is
 	delivery  string // the id as text, where the operation is on one
+	user      string // that asks, "" if that is not known
 }
 
 // ServeHTTP answers one request.
@@ -185,7 +196,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c, err := route(r)
 	status := 0
 	if err == nil {
-		err = h.authorize(r, c)
+		c.user, err = h.authorize(r, c)
 	}
 	if err == nil {
 		c.tenant, err = h.tenantOf(r, c)
@@ -292,31 +303,54 @@ func (h *Handler) open() bool {
 	return open
 }
 
-// authorize returns nil if the request's sender may do what c says.
-func (h *Handler) authorize(r *http.Request, c call) error {
+// authorize returns a nil error if the request's sender may do what c says, and the sender's name if it is known.
+func (h *Handler) authorize(r *http.Request, c call) (user string, err error) {
 	if h.open() {
 		if err := h.crossOrigin.Check(r); err != nil { // a web page in the browser of someone who reaches the API
-			return newProblem(forbidden, "a web page of another origin may not use this API without authentication")
+			return "", newProblem(forbidden, "a web page of another origin may not use this API without authentication")
 		}
 		if err := h.checkHost(r); err != nil {
-			return err
+			return "", err
 		}
 		listener.Trust(r.Context(), true)
-		return nil
-	}
-	authorization := ""
-	if values := r.Header["Authorization"]; len(values) == 1 { // two would leave open which one counts
-		authorization = values[0]
+		return "", nil
 	}
 	wanted := access[c.operation]
 	wanted.Namespace = c.namespace
-	err := h.options.Authorizer.Authorize(r.Context(), authorization, listener.Source(r.RemoteAddr), wanted)
+	user, err = h.identify(r, wanted)
 	listener.Trust(r.Context(), err == nil)
-	if err == nil {
-		return nil
+	if err != nil {
+		err = h.refusal(r, wanted, err)
 	}
+	return user, err
+}
+
+// identify asks the Authorizer. A token counts before a client certificate, which the connection may have for another reason.
+func (h *Handler) identify(r *http.Request, wanted Access) (name string, err error) {
+	values := r.Header["Authorization"]
+	authorization := ""
+	if len(values) == 1 { // two would leave open which one counts
+		authorization = values[0]
+	}
+	if h.identifier == nil {
+		return "", h.options.Authorizer.Authorize(r.Context(), authorization, listener.Source(r.RemoteAddr), wanted)
+	}
+	var user *authenticationv1.UserInfo
+	if len(values) == 0 && h.options.CertificateUser != nil {
+		if user = h.options.CertificateUser(r); user != nil {
+			return user.Username, h.identifier.AuthorizeUser(r.Context(), user, wanted)
+		}
+	}
+	if user, err = h.identifier.Identify(r.Context(), authorization, listener.Source(r.RemoteAddr), wanted); user != nil {
+		name = user.Username
+	}
+	return name, err
+}
+
+// refusal is what a client is told of the Authorizer's error.
+func (h *Handler) refusal(r *http.Request, wanted Access, err error) error {
 	if errors.Is(err, ErrUnauthenticated) {
-		return newProblem(unauthenticated, "send a valid token of a Kubernetes user or service account: Authorization: Bearer <token>").
+		return newProblem(unauthenticated, "send a valid token of a Kubernetes user or service account%s: Authorization: Bearer <token>", h.alternative()).
 			with("WWW-Authenticate", `Bearer realm="eventflow"`)
 	}
 	if denied, ok := errors.AsType[*ForbiddenError](err); ok {
@@ -329,6 +363,14 @@ func (h *Handler) authorize(r *http.Request, c call) error {
 		h.options.Logger.Error(err, "A request could not be authorized", "verb", wanted.Verb, "resource", wanted.Resource, "namespace", wanted.Namespace)
 	}
 	return newProblem(unavailable, "the Kubernetes API server could not be asked whether this is allowed; send the request again").retry(2 * time.Second)
+}
+
+// alternative is what a client may send in place of a token.
+func (h *Handler) alternative() string {
+	if h.options.CertificateUser == nil {
+		return ""
+	}
+	return ", or a client certificate that this dispatcher trusts"
 }
 
 // tenantOf returns the tenant that the namespace of a request is. One that does not exist is a problem for a publish

@@ -137,16 +137,22 @@ func (k *Kubernetes) outageGrace() time.Duration {
 
 // Authorize asks first whose token it is, and then whether that user has access; see Authorizer.
 func (k *Kubernetes) Authorize(ctx context.Context, authorization, source string, access Access) error {
+	_, err := k.Identify(ctx, authorization, source, access)
+	return err
+}
+
+// Identify is Authorize, and returns the user as well once it is known.
+func (k *Kubernetes) Identify(ctx context.Context, authorization, source string, access Access) (*authenticationv1.UserInfo, error) {
 	token, ok := bearerToken(authorization)
 	if !ok {
-		return ErrUnauthenticated
+		return nil, ErrUnauthenticated
 	}
 	hash := newTokenHash(token)
 	user, err := k.authenticate(ctx, hash, token, source)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return k.permit(ctx, grant{hash, access}, user)
+	return user, k.permit(ctx, grant{hash, access}, user)
 }
 
 // AuthorizeUser returns nil if a user that was authenticated elsewhere may have access. It shares the answers, and the limits
