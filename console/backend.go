@@ -2,10 +2,13 @@ package console
 
 import (
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -33,8 +36,12 @@ func newBackends(o *options) (*backends, error) {
 			return nil, fmt.Errorf("--dispatcher=%q: want a URL such as http://127.0.0.1:8080", o.dispatcher)
 		}
 	}
+	trust, err := dispatcherTrust(o.dispatcherCA)
+	if err != nil {
+		return nil, err
+	}
 	if o.folder != "" {
-		return folderBackends(o, dispatcher)
+		return folderBackends(o, dispatcher, trust)
 	}
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = o.kubeconfig
@@ -57,15 +64,31 @@ func newBackends(o *options) (*backends, error) {
 		}
 	}
 	if o.auth == authBearer {
-		b.open, err = perToken(config, dispatcher)
+		b.open, err = perToken(config, dispatcher, trust)
 	} else {
-		b.open, err = oneUser(config, dispatcher)
+		b.open, err = oneUser(config, dispatcher, trust)
 	}
 	return b, err
 }
 
-func folderBackends(o *options, dispatcher *url.URL) (*backends, error) {
-	from, err := source(dispatcher, client.NewTransport(nil))
+// dispatcherTrust is how a dispatcher is verified; nil is by the authorities of the system.
+func dispatcherTrust(file string) (*tls.Config, error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("--dispatcher-ca-file: %w", err)
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool()}
+	if !config.RootCAs.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("--dispatcher-ca-file=%s: the file holds no certificate in PEM", file)
+	}
+	return config, nil
+}
+
+func folderBackends(o *options, dispatcher *url.URL, trust *tls.Config) (*backends, error) {
+	from, err := source(dispatcher, client.NewTransport(trust))
 	if err != nil {
 		return nil, err
 	}
@@ -89,12 +112,12 @@ func source(dispatcher *url.URL, transport http.RoundTripper) (deliveries.Source
 }
 
 // oneUser acts as the kubeconfig's user.
-func oneUser(config *rest.Config, dispatcher *url.URL) (func(*http.Request) (*web.Backend, error), error) {
+func oneUser(config *rest.Config, dispatcher *url.URL, trust *tls.Config) (func(*http.Request) (*web.Backend, error), error) {
 	toCluster, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
-	transport, err := rest.HTTPWrappersForConfig(config, client.NewTransport(nil))
+	transport, err := rest.HTTPWrappersForConfig(config, client.NewTransport(trust))
 	if err != nil {
 		return nil, fmt.Errorf("use the kubeconfig's credentials: %w", err)
 	}
@@ -117,13 +140,13 @@ func oneUser(config *rest.Config, dispatcher *url.URL) (func(*http.Request) (*we
 }
 
 // perToken acts as the user of each request's token. What the console's own pod or kubeconfig may is left out.
-func perToken(config *rest.Config, dispatcher *url.URL) (func(*http.Request) (*web.Backend, error), error) {
+func perToken(config *rest.Config, dispatcher *url.URL, trust *tls.Config) (func(*http.Request) (*web.Backend, error), error) {
 	bare := rest.AnonymousClientConfig(config)
 	base, err := rest.TransportFor(bare)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
-	toDispatcher := client.NewTransport(nil)
+	toDispatcher := client.NewTransport(trust)
 	lists, found := kube.NewLists(clock.RealClock{}), &discovery{clock: clock.RealClock{}}
 	return func(r *http.Request) (*web.Backend, error) {
 		token := web.Token(r)

@@ -35,6 +35,7 @@ type options struct {
 	kubeconfig, context string
 	namespace           string
 	folder, dispatcher  string
+	dispatcherCA        string
 	out                 io.Writer
 	browse              func(ctx context.Context, address string) error
 	logger              logr.Logger
@@ -49,8 +50,9 @@ func Command() *cobra.Command {
 		Long: "Console serves the Webhooks panel. It acts with your kubeconfig and your rights, and only this machine reaches it.\n" +
 			"With --auth=bearer it runs in a cluster behind the platform's login, and acts with the token of each request.",
 		Example: "  # with your kubeconfig, and deliveries through a port-forward\n" +
-			"  kubectl -n eventflow-system port-forward svc/eventflow-dispatcher-default 8080:80 &\n" +
-			"  eventflow console --dispatcher=http://127.0.0.1:8080\n\n" +
+			"  kubectl -n eventflow-system port-forward svc/eventflow-dispatcher-default 8443:443 &\n" +
+			"  kubectl -n eventflow-system get configmap eventflow-ca-default -o 'jsonpath={.data.ca\\.crt}' >ca.crt\n" +
+			"  eventflow console --dispatcher=https://localhost:8443 --dispatcher-ca-file=ca.crt\n\n" +
 			"  # without a cluster, on the folder that a dispatcher reads\n" +
 			"  eventflow console --folder=manifests --dispatcher=http://127.0.0.1:8080",
 		Args: cobra.NoArgs,
@@ -72,6 +74,7 @@ func Command() *cobra.Command {
 	flags.StringVarP(&o.namespace, "namespace", "n", "", "namespace that pages show first")
 	flags.StringVar(&o.folder, "folder", "", "folder of manifests, in place of a cluster")
 	flags.StringVar(&o.dispatcher, "dispatcher", "", "URL of a dispatcher's API, for deliveries; it gets the user's token")
+	flags.StringVar(&o.dispatcherCA, "dispatcher-ca-file", "", "certificates, in PEM, that the dispatcher's own may be signed by; without, those of the system")
 	return command
 }
 

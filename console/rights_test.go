@@ -40,7 +40,7 @@ func TestUsersHaveTheirOwnRights(t *testing.T) {
 	bob := user(t, admin, "bob", "clinic-b", "get")
 
 	// The console's own configuration may everything: none of it may reach a user.
-	open, err := perToken(config, nil)
+	open, err := perToken(config, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

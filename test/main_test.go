@@ -188,7 +188,8 @@ func (e *environment) startDispatcher(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	args = append(args, "--kubeconfig="+config, "--store=pebble:"+filepath.Join(e.dir, "store"), "--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0", "--drain-delay=0s")
+	args = append(args, "--kubeconfig="+config, "--store=pebble:"+filepath.Join(e.dir, "store"), "--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0", "--drain-delay=0s",
+		"--tls-cert-file=", "--tls-key-file=", "--plain-listen=") // nothing mounts a certificate here
 	e.dispatcher, err = e.run("dispatcher", args...)
 	if err != nil {
 		return err

@@ -19,7 +19,7 @@ func TestTriggerInACluster(t *testing.T) {
 		out, err := exec.CommandContext(n.ctx, system.binary, arguments...).CombinedOutput()
 		return string(out), err
 	}
-	const forward = `run "kubectl -n eventflow-system port-forward service/eventflow-dispatcher-default 8080:80", and add --server http://127.0.0.1:8080`
+	const forward = `run "kubectl -n eventflow-system port-forward service/eventflow-dispatcher-default 8080:443", and add --server https://localhost:8080`
 	if out, err := trigger(); err == nil || !strings.Contains(out, forward) {
 		t.Errorf("where the Service cannot be reached: %v\n%s", err, out)
 	}

@@ -3,11 +3,14 @@ package demo
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -19,6 +22,7 @@ import (
 // publisher publishes events as a producer does: the same id again until the dispatcher has answered for it.
 type publisher struct {
 	to, namespace, tokenFile, event string
+	caFile                          string
 	count                           int
 	patience                        time.Duration
 	transport                       http.RoundTripper // nil for the client's own
@@ -40,6 +44,7 @@ func publishCommand() *cobra.Command {
 	flags.StringVar(&p.to, "to", "http://127.0.0.1:8080", "the dispatcher's URL, up to the path")
 	flags.StringVar(&p.namespace, "namespace", "default", "namespace of the event")
 	flags.StringVar(&p.tokenFile, "token-file", "", "file with the token to send")
+	flags.StringVar(&p.caFile, "ca-file", "", "certificates, in PEM, that the dispatcher's own may be signed by")
 	flags.StringVar(&p.event, "event", `{"type":"patient.created","data":{}}`, "the event; # stands for its number")
 	flags.IntVar(&p.count, "count", 1, "how many")
 	flags.DurationVar(&p.patience, "retry-for", 0, "how long to try again if the dispatcher is unavailable or busy")
@@ -64,6 +69,16 @@ func (p *publisher) client() (*client.Client, error) {
 	config := client.Config{URL: p.to, Transport: p.transport, RetryFor: p.patience}
 	if p.patience == 0 {
 		config.RetryFor = -1
+	}
+	if p.caFile != "" {
+		text, err := os.ReadFile(p.caFile)
+		if err != nil {
+			return nil, fmt.Errorf("--ca-file: %w", err)
+		}
+		config.TLS = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool()}
+		if !config.TLS.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("--ca-file=%s: the file holds no certificate in PEM", p.caFile)
+		}
 	}
 	if p.tokenFile != "" {
 		config.Token = client.TokenFile(p.tokenFile)

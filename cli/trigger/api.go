@@ -62,8 +62,12 @@ func (a *api) unreachable(err error) error {
 		}
 	}
 	scheme, _, _ := strings.Cut(a.base, "://")
-	return fmt.Errorf("the dispatcher's Service cannot be reached from here (%w): run \"kubectl -n %s port-forward service/eventflow-dispatcher-%s 8080:%s\", and add --server %s://127.0.0.1:8080",
-		err, a.found.Namespace, a.found.Name, port, scheme)
+	host := "127.0.0.1"
+	if scheme == "https" {
+		host = "localhost" // a name in the certificate
+	}
+	return fmt.Errorf("the dispatcher's Service cannot be reached from here (%w): run \"kubectl -n %s port-forward service/eventflow-dispatcher-%s 8080:%s\", and add --server %s://%s:8080",
+		err, a.found.Namespace, a.found.Name, port, scheme, host)
 }
 
 // refused says why the dispatcher refused a request, as its problem document has it.

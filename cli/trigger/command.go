@@ -35,8 +35,8 @@ const example = `  # what does the subscription do with a new appointment?
   eventflow trigger sms-reminder -n clinic-a --type appointment.created
 
   # all subscriptions of the namespace, through a forwarded port
-  kubectl -n eventflow-system port-forward service/eventflow-dispatcher-default 8080:80
-  eventflow trigger -n clinic-a --type encounter.updated --server http://127.0.0.1:8080
+  kubectl -n eventflow-system port-forward service/eventflow-dispatcher-default 8443:443
+  eventflow trigger -n clinic-a --type encounter.updated --server https://localhost:8443
 
   # with data of one's own, as a ServiceAccount that may publish
   eventflow trigger billing -n clinic-a --type encounter.updated --data encounter.json --previous before.json --service-account ehr

@@ -63,7 +63,9 @@ func (t *target) connect(ctx context.Context, namespace, subscription string) (*
 	}
 	a := &api{namespace: namespace}
 	var kube kubeclient.Client
-	if clusterErr == nil && (t.server == "" || t.serviceAccount != "") {
+	var trusted *v1alpha1.WebhookDispatcher // says what to trust
+	forwarded := t.caFile == "" && strings.HasPrefix(t.server, "https:") && isSafe(t.server)
+	if clusterErr == nil && (t.server == "" || t.serviceAccount != "" || forwarded) {
 		var err error
 		if kube, err = newClient(cluster); err != nil {
 			return nil, fmt.Errorf("connect to the cluster: %w", err)
@@ -72,6 +74,9 @@ func (t *target) connect(ctx context.Context, namespace, subscription string) (*
 	switch {
 	case t.server != "":
 		a.base = strings.TrimRight(t.server, "/")
+		if forwarded && kube != nil { // a port of this machine leads to the cluster's dispatcher, most likely
+			trusted, _ = t.find(ctx, kube, namespace, subscription)
+		}
 	case kube == nil:
 		return nil, exit.Bad("there is no cluster (%w): name the dispatcher with --server, or a kubeconfig with --kubeconfig", clusterErr)
 	default:
@@ -79,9 +84,9 @@ func (t *target) connect(ctx context.Context, namespace, subscription string) (*
 		if err != nil {
 			return nil, err
 		}
-		a.base, a.found = found.Status.PublishURL, found
+		a.base, a.found, trusted = found.Status.PublishURL, found, found
 	}
-	transport, err := t.transport()
+	transport, err := t.transport(trusted)
 	if err != nil {
 		return nil, err
 	}
@@ -112,20 +117,27 @@ func newClient(cluster *rest.Config) (kubeclient.Client, error) {
 	return kubeclient.New(cluster, kubeclient.Options{Scheme: scheme, Mapper: mapper})
 }
 
-// transport is that of requests to the dispatcher.
-func (t *target) transport() (*http.Transport, error) {
+// transport is that of requests to the dispatcher. One that was found in the cluster says there by what it is known.
+func (t *target) transport(found *v1alpha1.WebhookDispatcher) (*http.Transport, error) {
 	transport := client.NewTransport(nil)
-	if t.caFile == "" {
+	roots := x509.NewCertPool()
+	switch {
+	case t.caFile != "":
+		text, err := os.ReadFile(t.caFile)
+		if err != nil {
+			return nil, exit.Bad("--ca-file: %w", err)
+		}
+		if !roots.AppendCertsFromPEM(text) {
+			return nil, exit.Bad("--ca-file=%s: the file holds no certificate in PEM", t.caFile)
+		}
+	case found != nil && found.Status.PublishCA != "":
+		if !roots.AppendCertsFromPEM([]byte(found.Status.PublishCA)) {
+			return nil, fmt.Errorf("status.publishCA of WebhookDispatcher %s/%s holds no certificate in PEM", found.Namespace, found.Name)
+		}
+	default:
 		return transport, nil
 	}
-	text, err := os.ReadFile(t.caFile)
-	if err != nil {
-		return nil, exit.Bad("--ca-file: %w", err)
-	}
-	transport.TLSClientConfig.RootCAs = x509.NewCertPool()
-	if !transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(text) {
-		return nil, exit.Bad("--ca-file=%s: the file holds no certificate in PEM", t.caFile)
-	}
+	transport.TLSClientConfig.RootCAs = roots
 	return transport, nil
 }
 

@@ -52,7 +52,7 @@ func inAnyOrder(c *cluster, image string, before []string) {
 	}
 	c.ready("webhookdispatcher/default", system)
 	c.ready("webhooksubscription/receiver", namespace)
-	c.apply(publisherPod("charted", "ehr", 1))
+	c.apply(c.publisherPod("charted", "ehr", 1))
 	c.succeeded("charted")
 	c.delivered(1)
 

@@ -84,19 +84,36 @@ spec:
     image: ` + eventflowImage + `
     securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
     imagePullPolicy: IfNotPresent
+    volumeMounts: [{name: ca, mountPath: /etc/eventflow-ca, readOnly: true}]
     args:
     - demo
     - publish
-    - --to=http://eventflow-dispatcher-default.eventflow-system.svc
+    - --to=%s
+    - --ca-file=%s
     - --namespace=e2e
     - --token-file=/var/run/secrets/kubernetes.io/serviceaccount/token
     - --retry-for=3m
     - --count=%d
     - --event={"id":"%[1]s-#","type":"appointment.created","data":{"resourceType":"appointment","resourceId":"appt_#"}}
+  volumes: [{name: ca, configMap: {name: eventflow-ca, optional: true}}]
 `
 
-func publisherPod(name, account string, events int) string {
-	return fmt.Sprintf(publisher, name, account, events)
+// publisherPod publishes where the dispatcher says that it is reached, and trusts what it says is to be trusted.
+func (c *cluster) publisherPod(name, account string, events int) string {
+	c.t.Helper()
+	status := func(field string) string {
+		return c.kubectl("--namespace="+system, "get", "webhookdispatcher", "default", "-o", "jsonpath={.status."+field+"}")
+	}
+	to, ca := status("publishURL"), ""
+	if strings.HasPrefix(to, "https:") {
+		bundle, err := json.Marshal(c.kubectl("--namespace="+system, "get", "configmap", "eventflow-ca-default", "-o", `jsonpath={.data.ca\.crt}`))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		c.apply(fmt.Sprintf(`{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "eventflow-ca", "namespace": %q}, "data": {"ca.crt": %s}}`, namespace, bundle))
+		ca = "/etc/eventflow-ca/ca.crt"
+	}
+	return fmt.Sprintf(publisher, name, account, to, ca, events)
 }
 
 // received is what the demo receiver logs of an attempt.
@@ -159,7 +176,7 @@ func createTenant(c *cluster) {
 }
 
 func refuseStranger(c *cluster) {
-	c.apply(publisherPod("refused", "stranger", 1))
+	c.apply(c.publisherPod("refused", "stranger", 1))
 	c.kubectl("--namespace="+namespace, "wait", "--for=jsonpath={.status.phase}=Failed", "--timeout="+patience.String(), "pod/refused")
 	if log := c.kubectl("--namespace="+namespace, "logs", "refused"); !strings.Contains(log, "403") || !strings.Contains(log, "webhookevents") {
 		c.t.Errorf("a producer without the role was told %q, want 403 and what is missing", log)
@@ -168,7 +185,7 @@ func refuseStranger(c *cluster) {
 
 // deliver takes an event from a pod to a Service, and back into the status.
 func deliver(c *cluster) {
-	c.apply(publisherPod("first", "ehr", 1))
+	c.apply(c.publisherPod("first", "ehr", 1))
 	c.succeeded("first")
 	if log := c.kubectl("--namespace="+namespace, "logs", "first"); log != `202 {"id":"first-1","deliveries":1}`+"\n" {
 		c.t.Errorf("the publisher was told %q", log)
@@ -196,12 +213,12 @@ func restart(c *cluster) {
 	const events = 30
 	c.kubectl("--namespace="+namespace, "scale", "deployment/receiver", "--replicas=0")
 	c.kubectl("--namespace="+namespace, "wait", "--for=delete", "--timeout="+patience.String(), "pod", "--selector=app=receiver")
-	c.apply(publisherPod("second", "ehr", events))
+	c.apply(c.publisherPod("second", "ehr", events))
 	c.eventually("a delivery that waits", func() bool {
 		return c.kubectl("--namespace="+namespace, "get", "webhooksubscription", "receiver", "-o", "jsonpath={.status.deliveries.oldestPendingTime}") != ""
 	})
 	c.kubectl("--namespace="+system, "rollout", "restart", "deployment/eventflow-dispatcher-default")
-	c.apply(publisherPod("third", "ehr", events)) // meets a dispatcher that is stopping, away, or back
+	c.apply(c.publisherPod("third", "ehr", events)) // meets a dispatcher that is stopping, away, or back
 	c.rollout(system, "eventflow-dispatcher-default")
 	c.succeeded("second")
 	c.succeeded("third")

@@ -108,7 +108,7 @@ func waitingTenant(c *cluster, audit map[string]int) {
 	c.ready("webhooksubscription/reminders", namespace)
 	c.kubectl("--namespace="+namespace, "scale", "deployment/receiver", "--replicas=0")
 	due := time.Now().Add(3 * time.Minute).UTC().Format(time.RFC3339)
-	pod := publisherPod("planned", "ehr", 5)
+	pod := c.publisherPod("planned", "ehr", 5)
 	pod = strings.Replace(pod, `"type":"appointment.created","data":{"resourceType":"appointment","resourceId":"appt_#"}`,
 		fmt.Sprintf(`"type":"patient.created","data":{"resourceType":"patient","resourceId":"pat_#","due":%q}`, due), 1)
 	c.apply(pod)
@@ -123,10 +123,10 @@ func (c *cluster) underLoad(name string, audit map[string]int, want string, chan
 	for _, part := range []string{"before", "after"} {
 		audit[name+"-"+part] = events
 	}
-	c.apply(publisherPod(name+"-before", "ehr", events))
+	c.apply(c.publisherPod(name+"-before", "ehr", events))
 	c.kubectl("--namespace="+namespace, "wait", "--for=jsonpath={.status.phase}=Running", "--timeout="+patience.String(), "pod/"+name+"-before")
 	change()
-	c.apply(publisherPod(name+"-after", "ehr", events))
+	c.apply(c.publisherPod(name+"-after", "ehr", events))
 	for _, deployment := range []string{"eventflow-manager", "eventflow-dispatcher-default"} {
 		c.eventually(deployment+" of "+want, func() bool {
 			return c.kubectl("--namespace="+system, "get", "deployment", deployment, "-o", "jsonpath={.spec.template.spec.containers[0].image}") == want
@@ -190,7 +190,7 @@ func reinstall(c *cluster, image string, before []string, audit map[string]int) 
 			c.t.Errorf("helm uninstall leaves %s, which docs/helm.md does not name", name)
 		}
 	}
-	c.apply(publisherPod("without", "ehr", 1)) // it is refused until the dispatcher may ask again who publishes
+	c.apply(c.publisherPod("without", "ehr", 1)) // it is refused until the dispatcher may ask again who publishes
 	c.helm(image, "upgrade", "--install")
 	c.rollout(system, "eventflow-manager")
 	c.ready("webhookdispatcher/default", system)

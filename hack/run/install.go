@@ -20,6 +20,7 @@ kind: WebhookDispatcher
 metadata: {name: default, namespace: eventflow-system}
 spec:
   egress: {allowHTTP: true, allowedCIDRs: [127.0.0.0/8]}
+  ingest: {tls: {mode: Disabled}} # it listens on this machine alone, and nothing mounts a certificate
 `
 
 // install applies config/default but for the manager's Deployment, whose process runs here.
