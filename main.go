@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/config"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
+	"github.com/clinikapi/eventflow/cli/audit"
 	"github.com/clinikapi/eventflow/cli/demo"
 	"github.com/clinikapi/eventflow/cli/doctor"
 	"github.com/clinikapi/eventflow/cli/exit"
@@ -69,7 +70,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.SetVersionTemplate("eventflow {{.Version}}\n")
 	root.AddCommand(dispatcherCommand(), managerCommand(), demo.Command(buildVersion()), describeCommand())
-	root.AddCommand(test.Command(buildVersion()), trigger.Command(buildVersion()), doctor.Command(buildVersion()), console.Command())
+	root.AddCommand(test.Command(buildVersion()), trigger.Command(buildVersion()), doctor.Command(buildVersion()), console.Command(), audit.Command())
 	addCompletion(root)
 	return root
 }

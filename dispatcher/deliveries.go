@@ -66,7 +66,9 @@ func (o *Options) splitConnections(shares *limits.Limits) int {
 // of the store: an API whose discovery fails harms the whole cluster.
 type deliveriesServer struct {
 	*server // nil if the API is not wanted
-	handler atomic.Pointer[apiserver.Server]
+	handler atomic.Pointer[apiserver.Server] // of discovery alone
+	// audited answers from the store, and records who asks; nil until there is one.
+	audited atomic.Pointer[http.Handler]
 	// proxy is how kube-apiserver names its users; nil until that was read.
 	proxy      atomic.Pointer[apiserver.FrontProxy]
 	endWatches context.CancelFunc
@@ -113,7 +115,8 @@ func (d *dispatcher) showDeliveries() error {
 	if err != nil {
 		return fmt.Errorf("--deliveries-listen: %w", err)
 	}
-	d.shown.handler.Store(handler)
+	audited := d.auditShown(handler)
+	d.shown.audited.Store(&audited)
 	return nil
 }
 
@@ -140,6 +143,10 @@ func (s *deliveriesServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.URL.Query().Get("watch") != "" {
 		defer context.AfterFunc(s.watches, cancel)()
+	}
+	if audited := s.audited.Load(); audited != nil {
+		(*audited).ServeHTTP(w, r.WithContext(ctx))
+		return
 	}
 	s.handler.Load().ServeHTTP(w, r.WithContext(ctx))
 }

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/audit"
 	"github.com/clinikapi/eventflow/dispatcher/budget"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
 	"github.com/clinikapi/eventflow/dispatcher/engine"
@@ -62,6 +63,7 @@ type dispatcher struct {
 	engine           *engine.Engine
 	api              *ingest.Handler
 	authorizer       *ingest.Kubernetes // nil without Kubernetes
+	audit            *audit.Log         // nil if nothing is recorded
 	shown            *deliveriesServer
 	deliveries       *query.Deliveries
 	replays          *replay.Runner // nil without Kubernetes
@@ -251,7 +253,7 @@ func (d *dispatcher) open(ctx context.Context) error {
 	if d.clients != nil {
 		d.namespaces.server = d.clients.Namespaces
 	}
-	if err = errors.Join(d.openAnnouncer(), d.openAPI(), d.openReplays()); err != nil {
+	if err = errors.Join(d.openAudit(), d.openAnnouncer(), d.openAPI(), d.openReplays()); err != nil {
 		return errors.Join(err, d.close())
 	}
 	return nil
@@ -263,7 +265,7 @@ func (d *dispatcher) close() error {
 		d.status.Close()
 	}
 	d.closeTracer()
-	return d.store.Close()
+	return errors.Join(d.audit.Close(), d.store.Close())
 }
 
 // connect finds the cluster, if the options need one, and makes what writes statuses to it.
@@ -321,7 +323,7 @@ func (d *dispatcher) openAPI() error {
 	d.api, err = ingest.New(ingest.Options{
 		Store: accepting, Routes: d.routes, Accept: d.engine.Accept, Deliveries: d.deliveries, Memory: d.memory, Catalog: d.start.catalog, Authorizer: authorizer,
 		Tenant: d.tenant, Quota: d.quotas, Hosts: d.hosts(), Terms: d.terms, FilterFailed: d.filterFailed, ScheduleFailed: d.scheduleFailed, Now: d.store.Now,
-		GivenUp: d.givenUp, Unlock: d.unlock, Tracer: d.tracer, CertificateUser: d.certificateUser(),
+		GivenUp: d.givenUp, Unlock: d.unlock, Tracer: d.tracer, Audit: d.audit, CertificateUser: d.certificateUser(),
 		Logger: d.Logger.WithName("ingest"), Registerer: d.registry,
 	})
 	return err

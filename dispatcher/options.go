@@ -15,6 +15,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/api/spelling"
+	"github.com/clinikapi/eventflow/dispatcher/audit"
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 	"github.com/clinikapi/eventflow/dispatcher/settings"
@@ -81,6 +82,9 @@ type Options struct {
 	// or "kubernetes"; "" is seeds within EncryptionKeys.
 	EncryptionKeys, EncryptionSeeds string
 
+	// AuditLevel is None, Writes, Reads or All, and AuditFile is where the trail is appended; "-" is standard output.
+	AuditLevel, AuditFile string
+
 	// Settings is "kubernetes" if the settings that may change while the dispatcher runs come from its Secret in the cluster,
 	// in place of the options that say the same; "" if they are those options.
 	Settings string
@@ -136,6 +140,8 @@ func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	o.addLimits(flags)
 	flags.StringVar(&o.EncryptionKeys, "encryption-keys", "", "folder of key-encryption keys, such as a mounted Secret: the file current names the key that encrypts, and each other file is a key; without, nothing is encrypted")
 	flags.StringVar(&o.EncryptionSeeds, "encryption-seeds", "", "where a wrapped key for each namespace is kept: kubernetes (Secrets that the manager makes), or a folder that is not on the volume of the store; without, the folder seeds within that of --encryption-keys")
+	flags.StringVar(&o.AuditLevel, "audit-level", "None", "who used the API is recorded: None, Writes (replays and cancellations), Reads (and who listed and read deliveries) or All (and who published)")
+	flags.StringVar(&o.AuditFile, "audit-file", "-", "file that the audit trail is appended to; - is standard output")
 	flags.DurationVar(&o.RetentionDelivered, "retention-delivered", 24*time.Hour, "how long a delivered delivery is kept")
 	flags.DurationVar(&o.RetentionFailed, "retention-failed", 720*time.Hour, "how long a failed delivery is kept")
 	flags.StringVar(&o.Name, "dispatcher-name", "default", "name of the WebhookDispatcher that this process is of")
@@ -186,7 +192,8 @@ func (o *Options) checkLimits() error {
 // understood are options that were understood.
 type understood struct {
 	start       *inForce // the settings to start with
-	pebbleDir   string   // or
+	auditLevel  audit.Level
+	pebbleDir   string // or
 	postgresURL string
 }
 
@@ -227,6 +234,9 @@ func (o *Options) check() (understood, error) {
 		}
 	}
 	var err error
+	if s.auditLevel, err = audit.ParseLevel(cmp.Or(o.AuditLevel, "None")); err != nil {
+		return s, fmt.Errorf("--audit-level: %w", err)
+	}
 	s.start, err = o.settings()
 	return s, err
 }

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/audit"
 	"github.com/clinikapi/eventflow/dispatcher/budget"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/expression"
@@ -89,6 +90,8 @@ type Options struct {
 	MaxInFlightBytes int64
 	// Uploads bound the bodies that are received at the same time.
 	Uploads UploadLimits
+	// Audit records who used the API; nil records nothing.
+	Audit *audit.Log
 	// Logger hears of what failed on this side.
 	Logger logr.Logger
 	// Registerer gets the metrics; it may be nil.
@@ -213,6 +216,25 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		status = p.kind.status
 	}
 	h.metrics.observe(c.operation, status, started)
+	h.audit(r, &c, status)
+}
+
+// auditLevels are the levels from which on an operation is recorded.
+var auditLevels = map[operation]audit.Level{
+	opPublish: audit.All, opList: audit.Reads, opGet: audit.Reads,
+	opReplay: audit.Writes, opReplayMany: audit.Writes, opCancel: audit.Writes, opSendNow: audit.Writes,
+}
+
+// audit records a request of a user that is known, or of anyone where nobody is asked. Who could not say who they are did nothing,
+// and is counted by the metrics: a flood of bad tokens must not fill the trail.
+func (h *Handler) audit(r *http.Request, c *call, status int) {
+	if h.options.Audit == nil || c.operation == opNone || c.user == "" && !h.open() {
+		return
+	}
+	h.options.Audit.Add(auditLevels[c.operation], audit.Record{
+		Action: string(c.operation), User: c.user, Source: listener.Source(r.RemoteAddr),
+		Namespace: strings.Clone(c.namespace), Delivery: strings.Clone(c.delivery), Status: status,
+	})
 }
 
 // serve does what c says. It has answered if it returns a status, and has not if it returns an error.
