@@ -36,11 +36,11 @@
 // Its event stays in the hour of its acceptance, as every event does that something refers to. No bucket moves it, however
 // far ahead it is planned. A sweep, once a day, reads which events are needed.
 //
-// An Append that plans or cancels takes the ledger, which Record, Replay, Start, SendNow and Cancel take as well. It reads
-// k, asks package plan, and commits, all with the ledger in hand; it waits for the log to be synced after that. So all
-// of them are in one order. Start looks whether the delivery is pending, and notes in memory that it has started. It
-// takes the ledger only if the delivery was attempted before or an Append has claimed it, so that attempts do not wait for
-// outcomes to be written. A restart forgets that: the attempt's outcome was lost with it, and the delivery waits again. An Append that neither plans
+// An Append that plans or cancels takes the ledger, which Record, Replay, SendNow and Cancel take as well. It reads k, asks
+// package plan, and commits, all with the ledger in hand; it waits for the log to be synced after that. So all of them are in
+// one order. Start looks whether the delivery is pending, and notes in memory that it has started. It takes the ledger only if
+// the delivery was attempted before or an Append has claimed it, so that attempts do not wait for outcomes to be written. A
+// restart forgets the note: the attempt's outcome was lost with it, and the delivery waits again. An Append that neither plans
 // nor cancels does not take the ledger.
 //
 // A cancel ends all pending deliveries of its key, which n lists. An attempt that is on its way meanwhile may still arrive:
