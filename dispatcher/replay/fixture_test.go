@@ -33,7 +33,7 @@ type cluster struct {
 	mu       sync.Mutex
 	objects  map[string]*v1alpha1.WebhookReplay
 	version  int
-	watchers map[*watch.FakeWatcher]bool
+	watchers map[*watcher]bool
 	writes   int
 	down     bool
 	scoped   bool // only namespaces may be listed
@@ -45,8 +45,22 @@ func keyOf(namespace, name string) string { return namespace + "/" + name }
 
 func (c *cluster) send(kind watch.EventType, r *v1alpha1.WebhookReplay) {
 	for w := range c.watchers {
-		w.Action(kind, r.DeepCopy())
+		w.events <- watch.Event{Type: kind, Object: r.DeepCopy()}
 	}
+}
+
+// watcher is one watch. Its channel has room for all that a test does.
+type watcher struct {
+	*cluster
+	events chan watch.Event
+}
+
+func (w *watcher) ResultChan() <-chan watch.Event { return w.events }
+
+func (w *watcher) Stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.watchers, w)
 }
 
 // put stores an object as it is to be.
@@ -104,19 +118,14 @@ func (c *cluster) List(_ context.Context, namespace string, _ metav1.ListOptions
 	return list, nil
 }
 
-func (c *cluster) Watch(ctx context.Context, _ metav1.ListOptions) (watch.Interface, error) {
+func (c *cluster) Watch(_ context.Context, _ metav1.ListOptions) (watch.Interface, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.down {
 		return nil, errDown
 	}
-	w := watch.NewFakeWithChanSize(10_000, false)
+	w := &watcher{c, make(chan watch.Event, 10_000)}
 	c.watchers[w] = true
-	context.AfterFunc(ctx, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		delete(c.watchers, w)
-	})
 	return w, nil
 }
 
@@ -247,6 +256,12 @@ func (s *deliveries) total() (total, most int) {
 	return total, most
 }
 
+func (s *deliveries) atOnce() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.most
+}
+
 // fixture is a Runner between an API server and a store.
 type fixture struct {
 	*testing.T
@@ -258,7 +273,7 @@ type fixture struct {
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{
-		T: t, cluster: &cluster{objects: map[string]*v1alpha1.WebhookReplay{}, watchers: map[*watch.FakeWatcher]bool{}},
+		T: t, cluster: &cluster{objects: map[string]*v1alpha1.WebhookReplay{}, watchers: map[*watcher]bool{}},
 		deliveries: &deliveries{records: map[event.DeliveryID]*store.Record{}, done: map[event.DeliveryID]int{}},
 	}
 	asked, err := query.New(query.Options{Store: f.deliveries, Resume: func([]delivery.PendingDelivery) {}})
@@ -277,6 +292,8 @@ func newFixture(t *testing.T) *fixture {
 
 // have stores n deliveries of a subscription, a millisecond apart, in the last hours.
 func (f *fixture) have(namespace, subscription string, n int, state delivery.State) {
+	f.deliveries.mu.Lock()
+	defer f.deliveries.mu.Unlock()
 	for i := range n {
 		id := event.DeliveryID{Event: event.NewKey(time.Now().Add(-time.Hour-time.Duration(i)*time.Millisecond), namespace, subscription), Subscription: event.NewSubscriptionKey(subscription)}
 		r := &store.Record{ID: id, Tenant: "uid-of-" + namespace, Subscription: subscription, State: state}
