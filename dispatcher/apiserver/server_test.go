@@ -60,6 +60,12 @@ func (f *fixture) AuthorizeUser(_ context.Context, user *authenticationv1.UserIn
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
+	return newFixtureOf(t, nil)
+}
+
+// newFixtureOf is newFixture whose users may do what the authorizer says; nil is the fixture itself.
+func newFixtureOf(t *testing.T, authorizer Authorizer) *fixture {
+	t.Helper()
 	opened, err := pebble.Open("store", pebble.Options{Logger: logr.Discard(), FS: vfs.NewMem()})
 	if err != nil {
 		t.Fatal(err)
@@ -73,8 +79,11 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if authorizer == nil {
+		authorizer = f
+	}
 	server, err := New(Options{
-		Deliveries: deliveries, Feed: f.feed, Authorizer: f, Memory: f.memory, MaxEventBytes: func() int { return 64 << 10 }, Logger: logr.Discard(),
+		Deliveries: deliveries, Feed: f.feed, Authorizer: authorizer, Memory: f.memory, MaxEventBytes: func() int { return 64 << 10 }, Logger: logr.Discard(),
 		Authenticate: func(r *http.Request) *authenticationv1.UserInfo {
 			if name := r.Header.Get("X-Remote-User"); name != "" {
 				return &authenticationv1.UserInfo{Username: name}
