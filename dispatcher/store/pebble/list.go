@@ -318,6 +318,8 @@ func (l *listing) advance(ctx context.Context, from *source, below event.Deliver
 	if prefix == 9 && bytes.Compare(from.sub[:], below.Subscription[:]) < 0 {
 		l.key = append(l.key, 0) // the same event's delivery to this subscription comes still
 	}
+	// Without a bound, a source that has nothing left would look for it in all before, past what was deleted there.
+	l.it.SetBounds(bytes.Clone(l.key[:prefix]), nil)
 	for ok := l.it.SeekLT(l.key); ok && bytes.HasPrefix(l.it.Key(), l.key[:prefix]); ok = l.it.Prev() {
 		wanted, more, err := l.read(from)
 		if err == nil {
