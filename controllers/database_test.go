@@ -112,11 +112,12 @@ func checkDatabaseVolumes(t *testing.T, pod corev1.PodSpec) {
 	wantMounts := []corev1.VolumeMount{
 		{Name: "state", MountPath: "/state"},
 		{Name: "database-ca", MountPath: "/etc/eventflow/database-ca", ReadOnly: true},
+		{Name: "ingest-certificate", MountPath: "/etc/eventflow/ingest", ReadOnly: true},
 	}
 	if diff := cmp.Diff(wantMounts, pod.Containers[0].VolumeMounts); diff != "" {
 		t.Errorf("mounts (-want +got):\n%s", diff)
 	}
-	if len(pod.Volumes) != 2 || pod.Volumes[0].EmptyDir == nil || pod.Volumes[0].EmptyDir.SizeLimit.IsZero() || pod.Volumes[1].Secret == nil {
+	if len(pod.Volumes) != 3 || pod.Volumes[0].EmptyDir == nil || pod.Volumes[0].EmptyDir.SizeLimit.IsZero() || pod.Volumes[1].Secret == nil {
 		t.Fatalf("volumes %+v", pod.Volumes)
 	}
 	ca := pod.Volumes[1].Secret

@@ -441,7 +441,7 @@ func TestTemplateIsLaidOver(t *testing.T) {
 	if len(container.Env) != 3 || container.Env[2].ValueFrom.FieldRef.FieldPath != "spec.nodeName" || len(container.EnvFrom) != 1 {
 		t.Errorf("environment %+v, from %+v", container.Env, container.EnvFrom)
 	}
-	if len(pod.Volumes) != 2 || pod.Volumes[1].Secret.SecretName != "tls" || len(container.VolumeMounts) != 2 || container.VolumeMounts[1].MountPath != "/tls" {
+	if len(pod.Volumes) != 3 || pod.Volumes[2].Secret.SecretName != "tls" || len(container.VolumeMounts) != 3 || container.VolumeMounts[2].MountPath != "/tls" {
 		t.Errorf("volumes %+v, mounts %+v", pod.Volumes, container.VolumeMounts)
 	}
 	security := pod.SecurityContext

@@ -32,6 +32,8 @@ func TestOptionsAreChecked(t *testing.T) {
 		"clients":            {[]string{"--ingest-auth=kubernetes", "--tls-cert-file=a", "--tls-key-file=b", "--ingest-client-ca-file=c"}, ""},
 		"clients, no TLS":    {[]string{"--ingest-auth=kubernetes", "--ingest-client-ca-file=c"}, "--ingest-client-ca-file"},
 		"clients of none":    {[]string{"--ingest-auth=none", "--tls-cert-file=a", "--tls-key-file=b", "--ingest-client-ca-file=c"}, "--ingest-client-ca-file"},
+		"audit":              {[]string{"--audit-level=All", "--audit-file=/audit/trail"}, ""},
+		"audit level":        {[]string{"--audit-level=Everything"}, "--audit-level"},
 		"audiences":          {[]string{"--ingest-auth=kubernetes", "--ingest-audience=a,b"}, ""},
 		"audiences of none":  {[]string{"--ingest-auth=none", "--ingest-audience=a"}, "--ingest-audience"},
 		"allowed range":      {[]string{"--egress-allow-cidr=10.0.0.0"}, "--egress-allow-cidr"},

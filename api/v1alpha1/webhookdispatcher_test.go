@@ -102,6 +102,10 @@ var dispatcherRules = map[string]rule{
 			"spec: {ingest: {hosts: [Events.example.com]}}":                        "spec.ingest.hosts[0] … must be a host name in lower case, without a port, such as events.example.com",
 		},
 	},
+	"audit": {
+		good: []string{"spec: {audit: {}}", "spec: {audit: {level: None}}", "spec: {audit: {level: Writes}}", "spec: {audit: {level: Reads}}", "spec: {audit: {level: All}}"},
+		bad:  map[string]string{"spec: {audit: {level: Metadata}}": "spec.audit.level: Unsupported value"},
+	},
 	"audiences": {
 		good: []string{
 			"spec: {ingest: {audiences: [eventflow, 'https://events.example.com']}}", "spec: {ingest: {audiences: " + list(8, "a%d") + "}}",

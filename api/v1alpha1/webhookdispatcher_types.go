@@ -40,6 +40,10 @@ type WebhookDispatcherSpec struct {
 	// +kubebuilder:default={}
 	Ingest Ingest `json:"ingest,omitzero"`
 
+	// audit is who of those that use the dispatcher is recorded, on standard output of its pods. A change replaces the pods.
+	// +optional
+	Audit Audit `json:"audit,omitzero"` //nolint:kubeapilinter // omitzero leaves an empty one out, as a pointer would
+
 	// deliveriesAPI serves this dispatcher's deliveries as Kubernetes resources of deliveries.webhooks.clinikapi.com. A change
 	// replaces the pods.
 	// +optional
@@ -287,6 +291,30 @@ type ClientCA struct {
 	// secretKeyRef names a key of a Secret in the dispatcher's namespace.
 	// +optional
 	SecretKeyRef *SecretKeyReference `json:"secretKeyRef,omitempty"`
+}
+
+// AuditLevel is how much is recorded. Each level has what those before it have.
+// +kubebuilder:validation:Enum=None;Writes;Reads;All
+type AuditLevel string
+
+// The levels of the audit trail.
+const (
+	// AuditNone records nothing.
+	AuditNone AuditLevel = "None"
+	// AuditWrites records replays, cancellations and sending now.
+	AuditWrites AuditLevel = "Writes"
+	// AuditReads records lists, watches and reading a delivery as well.
+	AuditReads AuditLevel = "Reads"
+	// AuditAll records publishing as well.
+	AuditAll AuditLevel = "All"
+)
+
+// Audit is who of those that use a dispatcher is recorded.
+type Audit struct {
+	// level is None, Writes for replays and cancellations, Reads for who listed and read deliveries as well, or All for who
+	// published, too. Without, it is Reads.
+	// +optional
+	Level AuditLevel `json:"level,omitempty"`
 }
 
 // DeliveriesAPI is whether a dispatcher's deliveries are served as Kubernetes resources.

@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"cmp"
 	"strconv"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
@@ -26,6 +27,7 @@ func arguments(d *v1alpha1.WebhookDispatcher) []string {
 		"--ingest-auth=" + ingestAuth(d),
 	}
 	args = append(args, ingestArguments(d)...)
+	args = append(args, "--audit-level="+string(cmp.Or(d.Spec.Audit.Level, v1alpha1.AuditReads)))
 	args = append(args, storeArguments(d)...)
 	args = append(args, encryptionArguments(d)...)
 	args = append(args, deliveriesArguments(d)...)

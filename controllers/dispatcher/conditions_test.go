@@ -231,7 +231,7 @@ func TestArguments(t *testing.T) {
 		"dispatcher", "--dispatcher-name=main", "--dispatcher-namespace=eventflow-system",
 		"--routes=kubernetes", "--settings=kubernetes", "--ops-listen=:8081",
 	}
-	secured := []string{"--listen=:8444", "--tls-cert-file=/etc/eventflow/ingest/tls.crt", "--tls-key-file=/etc/eventflow/ingest/tls.key"}
+	secured := []string{"--listen=:8444", "--tls-cert-file=/etc/eventflow/ingest/tls.crt", "--tls-key-file=/etc/eventflow/ingest/tls.key", "--audit-level=Reads"}
 	tests := map[string]struct {
 		spec v1alpha1.WebhookDispatcherSpec
 		want []string

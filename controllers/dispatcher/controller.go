@@ -61,6 +61,7 @@ type Reconciler struct {
 	Now func() time.Time
 
 	watches *watches
+	kept    keptCertificates
 }
 
 // SetupWithManager starts the reconciler with the manager.
@@ -96,6 +97,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	err := r.Client.Get(ctx, req.NamespacedName, d)
 	switch {
 	case apierrors.IsNotFound(err):
+		r.kept.forget(req.NamespacedName)
 		_, err := r.bind(ctx)
 		return reconcile.Result{}, err
 	case err != nil:

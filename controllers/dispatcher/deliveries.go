@@ -142,11 +142,17 @@ func (r *Reconciler) ensureCertificate(ctx context.Context, d *v1alpha1.WebhookD
 	return again, err
 }
 
-// keepCertificate keeps a Set in a Secret of the manager's own valid, and returns when to look again.
+// keepCertificate keeps a Set in a Secret of the manager's own valid, and returns what it is and when to look again. Of one that is
+// as it was, the bundle alone comes back, and nothing is read: the manager keeps no keys.
 func (r *Reconciler) keepCertificate(ctx context.Context, d *v1alpha1.WebhookDispatcher, name string, hosts []string, by certificates.Schedule) (certificates.Set, time.Time, error) {
-	none := certificates.Set{}
+	none, key := certificates.Set{}, client.ObjectKey{Namespace: d.Namespace, Name: name}
+	if metadata := r.secretMetadata(ctx, d.Namespace, name); metadata != nil && belongsTo(metadata, d) {
+		if known, ok := r.kept.get(key); ok && known.version == metadata.ResourceVersion && r.now().Before(known.again) {
+			return certificates.Set{Bundle: known.bundle}, known.again, nil
+		}
+	}
 	found := &corev1.Secret{}
-	if err := r.Reader.Get(ctx, client.ObjectKey{Namespace: d.Namespace, Name: name}, found); client.IgnoreNotFound(err) != nil {
+	if err := r.Reader.Get(ctx, key, found); client.IgnoreNotFound(err) != nil {
 		return none, time.Time{}, fmt.Errorf("get the certificate %s: %w", name, err)
 	}
 	kept := certificates.FromData(found.Data)
@@ -155,6 +161,7 @@ func (r *Reconciler) keepCertificate(ctx context.Context, d *v1alpha1.WebhookDis
 		return none, time.Time{}, fmt.Errorf("renew the certificate %s: %w", name, err)
 	}
 	if wanted.Equal(kept) && belongsTo(found, d) {
+		r.kept.put(key, keptCertificate{version: found.ResourceVersion, bundle: wanted.Bundle, again: again})
 		return wanted, again, nil
 	}
 	secret := corev1ac.Secret(name, d.Namespace).

@@ -44,6 +44,7 @@ var classified = map[string]struct {
 	"subscriptions.namespaceSelector.": {byTable, func(s *v1alpha1.WebhookDispatcherSpec) { s.Subscriptions.NamespaceSelector = *gold() }},
 	"ingest.authentication":            {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Ingest.Authentication = v1alpha1.IngestNone }},
 	"ingest.maxEventBytes":             {bySettings, func(s *v1alpha1.WebhookDispatcherSpec) { s.Ingest.MaxEventBytes = 2048 }},
+	"audit.level":                      {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Audit.Level = v1alpha1.AuditAll }},
 	"ingest.audiences":                 {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Ingest.Audiences = []string{"eventflow"} }},
 	"ingest.tls.mode":                  {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Ingest.TLS.Mode = v1alpha1.IngestTLSDisabled }},
 	"ingest.tls.certificateSecretRef.name": {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) {
