@@ -188,8 +188,8 @@ func TestDispatcherWaitsForItsDefinition(t *testing.T) {
 			}
 		}
 	}
-	if n := strings.Count(rendered(t, true, "dispatcher.create=true"), "helm.sh/resource-policy: keep"); n != 3 {
-		t.Errorf("%d objects are kept, want two definitions and the dispatcher", n)
+	if n := strings.Count(rendered(t, true, "dispatcher.create=true"), "helm.sh/resource-policy: keep"); n != 4 {
+		t.Errorf("%d objects are kept, want three definitions and the dispatcher", n)
 	}
 }
 
