@@ -91,7 +91,7 @@ func TestBothWays(t *testing.T) {
 	}
 	s.close()
 	for _, url := range []string{"https://" + s.address(), "http://" + s.plain.String()} {
-		if _, err := client.Get(url); err == nil { //nolint:bodyclose // there is none
+		if _, err := client.Get(url); err == nil {
 			t.Errorf("%s is answered after the close", url)
 		}
 	}

@@ -65,7 +65,7 @@ func (o *Options) splitConnections(shares *limits.Limits) int {
 // deliveriesServer serves the deliveries API to kube-apiserver. It answers discovery while the process runs, whatever becomes
 // of the store: an API whose discovery fails harms the whole cluster.
 type deliveriesServer struct {
-	*server // nil if the API is not wanted
+	*server                                  // nil if the API is not wanted
 	handler atomic.Pointer[apiserver.Server] // of discovery alone
 	// audited answers from the store, and records who asks; nil until there is one.
 	audited atomic.Pointer[http.Handler]

@@ -50,7 +50,7 @@ func openedDispatcher(t *testing.T, storeFlag string) *dispatcher {
 	arguments := []string{
 		"--routes=kubernetes", "--settings=kubernetes", "--store=" + storeFlag, "--kubeconfig=" + in("kubeconfig"),
 		"--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0", "--deliveries-listen=127.0.0.1:0",
-		"--encryption-keys=" + in("keys"), "--encryption-seeds=kubernetes",
+		"--encryption-keys=" + in("keys"), "--encryption-seeds=kubernetes", "--audit-level=All", "--audit-file=" + in("audit"),
 	}
 	for _, listener := range []string{"", "deliveries-"} {
 		arguments = append(arguments, "--"+listener+"tls-cert-file="+in("tls.crt"), "--"+listener+"tls-key-file="+in("tls.key"))

@@ -33,7 +33,7 @@ func Command() *cobra.Command {
 				if err != nil {
 					return exit.Bad("%w", err)
 				}
-				defer file.Close()
+				defer func() { _ = file.Close() }() // it was read alone
 				in = file
 			}
 			return verify(in, command.OutOrStdout())

@@ -46,7 +46,7 @@ func Verify(from io.Reader) (Summary, error) {
 		case begins && l.Seq == 1 && l.Action == actionStart:
 			hash, s.First = digest{}, 1
 		case begins && s.Records == 0: // an older file has what was before: this line vouches for those behind it
-			hash, s.First = digest{}, l.Seq
+			s.First = l.Seq
 			s.count(&l, said)
 			last, hash = l, said
 			continue
