@@ -211,7 +211,7 @@ func (d *dispatcher) open(ctx context.Context) error {
 	}
 	start := d.start.Egress
 	d.sender, err = egress.New(egress.Options{
-		Version: d.Version, AllowHTTP: start.AllowHTTP, AllowedCIDRs: start.AllowedCIDRs, DeniedCIDRs: start.DeniedCIDRs, AllowedPorts: start.AllowedPorts,
+		Version: d.Version, AllowHTTP: start.AllowHTTP, MinTLS: start.MinTLS, AllowedCIDRs: start.AllowedCIDRs, DeniedCIDRs: start.DeniedCIDRs, AllowedPorts: start.AllowedPorts,
 		OwnPorts: d.guarded.ports, Denied: d.guarded.addresses, MaxIdleConns: d.limits.IdleConnections,
 	})
 	if err != nil {

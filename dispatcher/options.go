@@ -15,6 +15,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/api/spelling"
+	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/dispatcher/audit"
 	"github.com/clinikapi/eventflow/dispatcher/ingest"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
@@ -53,7 +54,9 @@ type Options struct {
 	// hold its certificate, which is read again when it changes.
 	DeliveriesListen, DeliveriesTLSCertFile, DeliveriesTLSKeyFile string
 	// EgressAllowHTTP, EgressAllowCIDRs and EgressDenyCIDRs are what deliveries may reach beside public https.
-	EgressAllowHTTP                   bool
+	EgressAllowHTTP bool
+	// EgressMinTLSVersion is the least version of TLS, VersionTLS12 or VersionTLS13.
+	EgressMinTLSVersion               string
 	EgressAllowCIDRs, EgressDenyCIDRs []string
 	// EventResources are a site's own, added to the clinical ones.
 	EventResources []string
@@ -133,6 +136,7 @@ func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.DeliveriesTLSCertFile, "deliveries-tls-cert-file", "", "certificate of the deliveries API, PEM; read again when it changes")
 	flags.StringVar(&o.DeliveriesTLSKeyFile, "deliveries-tls-key-file", "", "key of that certificate, PEM")
 	flags.BoolVar(&o.EgressAllowHTTP, "egress-allow-http", false, "allow endpoints without TLS")
+	flags.StringVar(&o.EgressMinTLSVersion, "egress-min-tls-version", string(v1alpha1.TLS12), "least version of TLS towards endpoints: VersionTLS12 or VersionTLS13")
 	flags.StringSliceVar(&o.EgressAllowCIDRs, "egress-allow-cidr", nil, "address range that deliveries may reach although it is private or special; may be repeated")
 	flags.StringSliceVar(&o.EgressDenyCIDRs, "egress-deny-cidr", nil, "address range that deliveries may not reach whatever allows it; may be repeated")
 	flags.StringSliceVar(&o.EventResources, "event-resource", nil, "a resource of the site's own, beside the clinical ones; may be repeated")
@@ -266,9 +270,13 @@ func (o *Options) settings() (*inForce, error) {
 	if o.RetentionDelivered < settings.MinRetention || o.RetentionFailed < settings.MinRetention {
 		return nil, errors.New("--retention-delivered and --retention-failed: want at least 1h")
 	}
+	least := v1alpha1.TLSVersion(o.EgressMinTLSVersion)
+	if least != "" && least.Number() == 0 {
+		return nil, fmt.Errorf("--egress-min-tls-version=%s: want %s or %s", least, v1alpha1.TLS12, v1alpha1.TLS13)
+	}
 	s := &inForce{Settings: settings.Settings{
 		MaxEventBytes: cmp.Or(o.MaxEventBytes, settings.Defaults().MaxEventBytes), OutageGrace: o.OutageGrace, Delivered: o.RetentionDelivered, Failed: o.RetentionFailed,
-		Quota: o.Quota, EventResources: o.EventResources, Egress: settings.Egress{AllowHTTP: o.EgressAllowHTTP},
+		Quota: o.Quota, EventResources: o.EventResources, Egress: settings.Egress{AllowHTTP: o.EgressAllowHTTP, MinTLS: least.Number()},
 	}}
 	for _, port := range o.EgressAllowPorts {
 		s.Egress.AllowedPorts = append(s.Egress.AllowedPorts, uint16(port))

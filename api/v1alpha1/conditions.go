@@ -45,31 +45,33 @@ const (
 
 // Reasons of Accepted. Each but Accepted and StoreImmutable leaves deliveries waiting until someone mends the cause.
 const (
-	ReasonAccepted             = "Accepted"
-	ReasonInvalidSpec          = "InvalidSpec"
-	ReasonInvalidURL           = "InvalidURL"
-	ReasonHTTPNotAllowed       = "HTTPNotAllowed"
-	ReasonUnknownResource      = "UnknownResource"
-	ReasonInvalidPattern       = "InvalidPattern"
-	ReasonInvalidHeader        = "InvalidHeader"
-	ReasonInvalidFilter        = "InvalidFilter"
-	ReasonInvalidSchedule      = "InvalidSchedule"  // spec.schedule
-	ReasonInvalidLookup        = "InvalidLookup"    // spec.lookup
-	ReasonInvalidTransform     = "InvalidTransform" // spec.transform, or spec.payload's redact and format
-	ReasonInvalidAuth          = "InvalidAuth"      // spec.auth; what its Secret holds has the reasons of Secrets
-	ReasonInvalidOutcome       = "InvalidOutcome"   // spec.outcome
-	ReasonSecretNotFound       = "SecretNotFound"
-	ReasonSecretKeyMissing     = "SecretKeyMissing"
-	ReasonSecretKeyInvalid     = "SecretKeyInvalid"
-	ReasonConfigMapNotFound    = "ConfigMapNotFound"
-	ReasonConfigMapKeyMissing  = "ConfigMapKeyMissing"
-	ReasonCertificatesInvalid  = "CertificatesInvalid" // what spec.tls names is not certificates in PEM
-	ReasonDispatcherNotFound   = "DispatcherNotFound"
-	ReasonNamespaceNotSelected = "NamespaceNotSelected"
-	ReasonNamespaceNotGranted  = "NamespaceNotGranted" // the manager may not make dispatchers in this namespace
-	ReasonSecretNotAllowed     = "SecretNotAllowed"    // it lacks the label that the manager demands
-	ReasonRoutingTableFull     = "RoutingTableFull"
-	ReasonQuotaExceeded        = "QuotaExceeded"
+	ReasonAccepted            = "Accepted"
+	ReasonInvalidSpec         = "InvalidSpec"
+	ReasonInvalidURL          = "InvalidURL"
+	ReasonHTTPNotAllowed      = "HTTPNotAllowed"
+	ReasonUnknownResource     = "UnknownResource"
+	ReasonInvalidPattern      = "InvalidPattern"
+	ReasonInvalidHeader       = "InvalidHeader"
+	ReasonInvalidFilter       = "InvalidFilter"
+	ReasonInvalidSchedule     = "InvalidSchedule"  // spec.schedule
+	ReasonInvalidLookup       = "InvalidLookup"    // spec.lookup
+	ReasonInvalidTransform    = "InvalidTransform" // spec.transform, or spec.payload's redact and format
+	ReasonInvalidAuth         = "InvalidAuth"      // spec.auth; what its Secret holds has the reasons of Secrets
+	ReasonInvalidOutcome      = "InvalidOutcome"   // spec.outcome
+	ReasonSecretNotFound      = "SecretNotFound"
+	ReasonSecretKeyMissing    = "SecretKeyMissing"
+	ReasonSecretKeyInvalid    = "SecretKeyInvalid"
+	ReasonConfigMapNotFound   = "ConfigMapNotFound"
+	ReasonConfigMapKeyMissing = "ConfigMapKeyMissing"
+	ReasonCertificatesInvalid = "CertificatesInvalid" // what spec.tls names is not certificates in PEM
+	// ReasonClientCertificateInvalid is for one that cannot be parsed, does not belong to its key, or has no use with http.
+	ReasonClientCertificateInvalid = "ClientCertificateInvalid"
+	ReasonDispatcherNotFound       = "DispatcherNotFound"
+	ReasonNamespaceNotSelected     = "NamespaceNotSelected"
+	ReasonNamespaceNotGranted      = "NamespaceNotGranted" // the manager may not make dispatchers in this namespace
+	ReasonSecretNotAllowed         = "SecretNotAllowed"    // it lacks the label that the manager demands
+	ReasonRoutingTableFull         = "RoutingTableFull"
+	ReasonQuotaExceeded            = "QuotaExceeded"
 	// ReasonStoreImmutable is of Accepted=True: spec.store says what the store cannot become, and that is ignored.
 	ReasonStoreImmutable = "StoreImmutable"
 )

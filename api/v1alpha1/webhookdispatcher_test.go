@@ -201,6 +201,10 @@ var dispatcherRules = map[string]rule{
 			"spec: {egress: {rules: [{namespaceSelector: {}, cidrs: [10.0.0.0/8], ports: " + list(17, "%d1") + "}]}}": "spec.egress.rules[0].ports … must have at most 16 items",
 		},
 	},
+	"the least version of TLS": {
+		good: []string{"spec: {egress: {minTLSVersion: VersionTLS13}}"},
+		bad:  map[string]string{"spec: {egress: {minTLSVersion: VersionTLS10}}": "spec.egress.minTLSVersion: Unsupported value"},
+	},
 	"allowedPorts": {
 		good: []string{"spec: {egress: {allowedPorts: [25, 853]}}"},
 		bad: map[string]string{

@@ -334,6 +334,11 @@ type Egress struct {
 	// +kubebuilder:default=false
 	AllowHTTP *bool `json:"allowHTTP,omitempty"`
 
+	// minTLSVersion is the least version of TLS that endpoints must speak: VersionTLS12, which holds without, or VersionTLS13.
+	// A subscription can ask for more.
+	// +optional
+	MinTLSVersion TLSVersion `json:"minTLSVersion,omitempty"`
+
 	// rules let the deliveries of some namespaces reach address ranges that are private or special. All rules that select
 	// a namespace hold for it.
 	// +optional

@@ -67,8 +67,8 @@ var subscriptionRules = map[string]rule{
 			"spec: {tls: {caSecretRef: {name: ca, key: ca.crt}}}", "spec: {tls: {caConfigMapRef: {name: kube-root-ca.crt, key: ca.crt}}}",
 		},
 		bad: map[string]string{
-			"spec: {tls: {}}": "spec.tls: Invalid value … exactly one of the fields in [caSecretRef caConfigMapRef] must be set",
-			"spec: {tls: {caSecretRef: {name: ca, key: ca.crt}, caConfigMapRef: {name: ca, key: ca.crt}}}":  "spec.tls: Invalid value … exactly one of the fields in [caSecretRef caConfigMapRef] must be set",
+			"spec: {tls: {}}": "spec.tls: Invalid value … should have at least 1 properties",
+			"spec: {tls: {caSecretRef: {name: ca, key: ca.crt}, caConfigMapRef: {name: ca, key: ca.crt}}}":  "spec.tls: Invalid value … at most one of the fields in [caSecretRef caConfigMapRef] may be set",
 			"spec: {tls: {caConfigMapRef: {key: ca.crt}}}":                                                  "spec.tls.caConfigMapRef.name: Required value",
 			"spec: {tls: {caConfigMapRef: {name: '', key: ca.crt}}}":                                        "spec.tls.caConfigMapRef.name … should be at least 1 chars long",
 			"spec: {tls: {caConfigMapRef: {name: ca, key: ''}}}":                                            "spec.tls.caConfigMapRef.key … should be at least 1 chars long",
@@ -78,6 +78,27 @@ var subscriptionRules = map[string]rule{
 			"spec: {tls: {caConfigMapRef: {name: CA, key: ca.crt}}}":                                        "spec.tls.caConfigMapRef.name … must be the name of a ConfigMap: lower-case letters, digits, dashes and dots",
 			"spec: {tls: {caConfigMapRef: {name: ca, key: 'a/b'}}}":                                         "spec.tls.caConfigMapRef.key … must be a key of a ConfigMap: letters, digits, dashes, dots and underscores",
 		},
+	},
+	"a client certificate": {
+		good: []string{"spec: {tls: {clientCertificateSecretRef: {name: our-client.v2}, caSecretRef: {name: ca, key: ca.crt}}}"},
+		bad: map[string]string{
+			"spec: {tls: {clientCertificateSecretRef: {}}}":                                                "spec.tls.clientCertificateSecretRef.name: Required value",
+			"spec: {tls: {clientCertificateSecretRef: {name: ''}}}":                                        "spec.tls.clientCertificateSecretRef.name … should be at least 1 chars long",
+			"spec: {tls: {clientCertificateSecretRef: {name: Our_Client}}}":                                "spec.tls.clientCertificateSecretRef.name … must be the name of a Secret: lower-case letters, digits, dashes and dots",
+			fmt.Sprintf("spec: {tls: {clientCertificateSecretRef: {name: %s}}}", strings.Repeat("x", 254)): "spec.tls.clientCertificateSecretRef.name … may not be more than 253 bytes",
+		},
+	},
+	"a server's name": {
+		good: []string{"spec: {tls: {serverName: hooks.example.com}}"},
+		bad: map[string]string{
+			"spec: {tls: {serverName: ''}}":                                        "spec.tls.serverName … should be at least 1 chars long",
+			"spec: {tls: {serverName: 'https://example.com'}}":                     "spec.tls.serverName … must be a DNS name, such as hooks.example.com",
+			fmt.Sprintf("spec: {tls: {serverName: %s}}", strings.Repeat("x", 254)): "spec.tls.serverName … may not be more than 253 bytes",
+		},
+	},
+	"the least version of TLS": {
+		good: []string{"spec: {tls: {minVersion: VersionTLS13}}", "spec: {tls: {minVersion: VersionTLS12}}"},
+		bad:  map[string]string{"spec: {tls: {minVersion: VersionTLS11}}": "spec.tls.minVersion: Unsupported value"},
 	},
 	"certificates from a Secret": secretKeyRules("spec.tls.caSecretRef", "spec: {tls: {caSecretRef: %s}}", nil),
 	"events are patterns": {

@@ -1,6 +1,8 @@
 package v1alpha1
 
 import (
+	"crypto/tls"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -186,9 +188,31 @@ type SecretKeyReference struct {
 	Key string `json:"key,omitempty"`
 }
 
-// SubscriptionTLS is how an endpoint's certificate is verified.
+// TLSVersion is a version of TLS.
+// +kubebuilder:validation:Enum=VersionTLS12;VersionTLS13
+type TLSVersion string
+
+// The versions.
+const (
+	TLS12 TLSVersion = "VersionTLS12"
+	TLS13 TLSVersion = "VersionTLS13"
+)
+
+// Number is the version as package crypto/tls has it; 0 for none that is known.
+func (v TLSVersion) Number() uint16 {
+	switch v {
+	case TLS12:
+		return tls.VersionTLS12
+	case TLS13:
+		return tls.VersionTLS13
+	}
+	return 0
+}
+
+// SubscriptionTLS is how an endpoint's certificate is verified, and what is shown to it.
 //
-// +kubebuilder:validation:ExactlyOneOf=caSecretRef;caConfigMapRef
+// +kubebuilder:validation:MinProperties=1
+// +kubebuilder:validation:AtMostOneOf=caSecretRef;caConfigMapRef
 type SubscriptionTLS struct {
 	// caSecretRef names the key of a Secret that holds certificates in PEM, 64 KiB at most. The endpoint's own must be signed
 	// by one of them, or by a public authority.
@@ -198,6 +222,24 @@ type SubscriptionTLS struct {
 	// caConfigMapRef names the key of a ConfigMap that holds them. A change of it takes effect within minutes.
 	// +optional
 	CAConfigMapRef *ConfigMapKeyReference `json:"caConfigMapRef,omitempty"`
+
+	// clientCertificateSecretRef names a Secret with the keys tls.crt and tls.key, as a Secret of type kubernetes.io/tls has:
+	// the certificate, and those between it and its authority, that is shown if the endpoint asks for one. A renewed one is
+	// taken up within seconds. The condition Accepted says when it ends.
+	// +optional
+	ClientCertificateSecretRef *SecretReference `json:"clientCertificateSecretRef,omitempty"`
+
+	// serverName is the DNS name that the endpoint's certificate must have, and that is asked for; without, the URL's host.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="!format.dns1123Subdomain().validate(self).hasValue()",message="must be a DNS name, such as hooks.example.com"
+	ServerName string `json:"serverName,omitempty"`
+
+	// minVersion is the least version of TLS that the endpoint must speak: VersionTLS12 or VersionTLS13. One that is less than
+	// the dispatcher's has no effect.
+	// +optional
+	MinVersion TLSVersion `json:"minVersion,omitempty"`
 }
 
 // ConfigMapKeyReference names one key of a ConfigMap in the same namespace.

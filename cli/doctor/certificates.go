@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
@@ -29,6 +30,9 @@ func findCertificates(in *Installation) []Finding {
 		sub := &in.Subscriptions[i]
 		if ref := sub.Spec.TLS.CASecretRef; ref != nil {
 			all = append(all, in.judgeCertificates("Secret", client.ObjectKey{Namespace: sub.Namespace, Name: ref.Name}, ref.Key, in.Secrets)...)
+		}
+		if ref := sub.Spec.TLS.ClientCertificateSecretRef; ref != nil {
+			all = append(all, in.judgeCertificates("Secret", client.ObjectKey{Namespace: sub.Namespace, Name: ref.Name}, corev1.TLSCertKey, in.Secrets)...)
 		}
 		if ref := sub.Spec.TLS.CAConfigMapRef; ref != nil {
 			all = append(all, in.judgeCertificates("ConfigMap", client.ObjectKey{Namespace: sub.Namespace, Name: ref.Name}, ref.Key, in.ConfigMaps)...)

@@ -45,6 +45,7 @@ func settingsOf(d *v1alpha1.WebhookDispatcher) *settings.Settings {
 	}
 	s.Egress = settings.Egress{
 		AllowHTTP:    ptr.Deref(spec.Egress.AllowHTTP, false),
+		MinTLS:       spec.Egress.MinTLSVersion.Number(),
 		AllowedCIDRs: prefixes(spec.Egress.AllowedCIDRs), DeniedCIDRs: prefixes(spec.Egress.DeniedCIDRs),
 	}
 	for _, port := range spec.Egress.AllowedPorts {

@@ -16,7 +16,7 @@ import (
 type verdict struct {
 	rejection *routing.Rejection // nil if it is accepted
 	endpoint  string             // scheme, host and port; "" if it cannot be told
-	hint      string             // what an accepted subscription still lacks to be delivered, "" if nothing is known
+	hint      string             // when its client certificate ends, and what it still lacks to be delivered, as far as known
 }
 
 // service is what a subscription's dispatcher does for it.

@@ -163,7 +163,7 @@ func keep(sub *v1alpha1.WebhookSubscription, in circumstances) (verdict, bool) {
 	if entry == nil {
 		return verdict{}, false
 	}
-	return verdict{endpoint: entry.Origin(), hint: in.lacking(sub.Namespace, entry.URL)}, true
+	return verdict{endpoint: entry.Origin(), hint: in.hint(entry)}, true
 }
 
 // place compiles a subscription and puts it into its table; if it is not accepted, its last valid entry stays there.
@@ -177,7 +177,7 @@ func (r *Reconciler) place(ctx context.Context, sub *v1alpha1.WebhookSubscriptio
 		entry.Sources = in.sources
 		err := in.table.Put(entry, in.granted.limits(sub))
 		if err == nil {
-			return verdict{endpoint: entry.Origin(), hint: in.lacking(sub.Namespace, entry.URL)}, nil
+			return verdict{endpoint: entry.Origin(), hint: in.hint(entry)}, nil
 		}
 		refused, ok := errors.AsType[*routing.Rejection](err)
 		if !ok {

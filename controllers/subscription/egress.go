@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
@@ -19,6 +20,18 @@ func (in *circumstances) lacking(namespace, address string) string {
 	}
 	return fmt.Sprintf("the endpoint's host is one of the cluster or of a private network, whose addresses no rule opens to namespace %s, and deliveries fail with AddressNotAllowed: add a rule with their range to spec.egress.rules of WebhookDispatcher %s in namespace %s",
 		namespace, in.dispatcher.Name, in.dispatcher.Namespace)
+}
+
+// hint is what the condition Accepted adds about an entry that was accepted.
+func (in *circumstances) hint(entry *routing.Entry) string {
+	var hints []string
+	if end, ok := entry.ClientCertificateEnd(); ok {
+		hints = append(hints, "its client certificate is valid until "+end.UTC().Format(time.RFC3339))
+	}
+	if lacking := in.lacking(entry.Namespace, entry.URL); lacking != "" {
+		hints = append(hints, lacking)
+	}
+	return strings.Join(hints, "; ")
 }
 
 // isInternal reports whether a host can only be one of the cluster, or of a private network.

@@ -1,9 +1,16 @@
 package subscription
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
@@ -47,5 +54,36 @@ func TestAReceiverInTheClusterIsToldAllAtOnce(t *testing.T) {
 				t.Errorf("it tells of rules: %t, want %t: %s", told, test.want, rejection.Message)
 			}
 		})
+	}
+}
+
+// TestTheEndOfAClientCertificateIsTold: the condition Accepted says it, beside what is lacking.
+func TestTheEndOfAClientCertificateIsTold(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry := &routing.Entry{Namespace: "clinic-a", URL: "https://receiver.clinic-a.svc/", TLS: &routing.TLS{
+		Chain: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		Key:   string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})),
+	}}
+	in := &circumstances{dispatcher: &v1alpha1.WebhookDispatcher{}, granted: &terms{}}
+	got := accepted(observation{verdict: verdict{hint: in.hint(entry)}}).Message
+	if !strings.Contains(got, "its client certificate is valid until 2031-02-03T04:05:06Z; the endpoint's host") {
+		t.Errorf("the message is %s", got)
+	}
+	entry.TLS, entry.URL = nil, "https://example.com/"
+	if hint := in.hint(entry); hint != "" {
+		t.Errorf("without one it says %s", hint)
 	}
 }

@@ -8,6 +8,7 @@ import (
 // Allowances are the Options of the same names that may change while a Client is in use.
 type Allowances struct {
 	AllowHTTP                 bool
+	MinTLS                    uint16
 	AllowedCIDRs, DeniedCIDRs []netip.Prefix
 	AllowedPorts              []uint16
 }
@@ -17,6 +18,7 @@ type Allowances struct {
 // not allowed any more are closed.
 func (c *Client) Allow(a Allowances) error {
 	o := c.options
+	o.MinTLS = a.MinTLS
 	o.AllowHTTP, o.AllowedCIDRs, o.DeniedCIDRs, o.AllowedPorts = a.AllowHTTP, a.AllowedCIDRs, a.DeniedCIDRs, a.AllowedPorts
 	g, err := newGuard(o)
 	if err != nil {
@@ -34,7 +36,7 @@ func (d *dialer) allows(c *conn) bool {
 		return true
 	}
 	tcp, ok := c.RemoteAddr().(*net.TCPAddr)
-	if !ok || (c.plaintext && !g.plaintext) || g.judge(tcp.AddrPort(), c.rules) != nil {
+	if !ok || (c.plaintext && !g.plaintext) || (!c.plaintext && c.version < g.minTLS) || g.judge(tcp.AddrPort(), c.rules) != nil {
 		return false
 	}
 	c.judged = g

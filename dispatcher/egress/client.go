@@ -17,6 +17,8 @@ type Options struct {
 	Version string
 	// AllowHTTP lets deliveries go unencrypted, to http URLs.
 	AllowHTTP bool
+	// MinTLS is the least version of TLS, such as tls.VersionTLS13; TLS 1.2 if 0.
+	MinTLS uint16
 	// AllowedCIDRs may be reached although they are private or special; DeniedCIDRs may not be, whatever else holds.
 	AllowedCIDRs, DeniedCIDRs []netip.Prefix
 	// AllowedPorts below 1024 may be dialled beside 80 and 443, at every address that may be reached.

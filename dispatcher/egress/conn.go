@@ -49,6 +49,7 @@ type conn struct {
 	// rules and plaintext are its target's, and judged the guard that allowed it last.
 	rules     []Rule
 	plaintext bool
+	version   uint16 // of TLS; 0 without
 	judged    *guard
 	// release ends what lets the end of an attempt's context cut the attempt off; it returns false if that has happened.
 	release func() bool

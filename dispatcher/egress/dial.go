@@ -76,6 +76,9 @@ func (d *dialer) connect(ctx context.Context, target *preparedTarget, key poolKe
 		}
 	}
 	made := newConn(secured, w, key)
+	if secured, ok := secured.(*tls.Conn); ok {
+		made.version = secured.ConnectionState().Version
+	}
 	made.host, made.rules, made.plaintext = known, target.rules, target.plaintext
 	return made, nil
 }
@@ -116,12 +119,9 @@ func (d *dialer) resolve(ctx context.Context, target *preparedTarget) ([]netip.A
 // secure completes a handshake on w, and closes it if that fails.
 func (d *dialer) secure(ctx context.Context, w *wire, target *preparedTarget, key poolKey) (*tls.Conn, error) {
 	config := d.tls.Clone()
-	config.ServerName = target.host
+	target.tls.apply(config, target.host, d.guard.Load().minTLS)
 	config.ClientSessionCache = sessions{all: d.sessions, prefix: key.tenant + "\x00" + key.endpoint + "\x00"}
 	config.VerifyConnection = strong
-	if target.roots != nil {
-		config.RootCAs = target.roots.pool
-	}
 	w.records = new(records)
 	secured := tls.Client(w, config)
 	if err := handshake(ctx, secured); err != nil {

@@ -43,6 +43,7 @@ type guard struct {
 	denied, allowed []netip.Prefix
 	ports           map[uint16]bool // below 1024, allowed for all
 	plaintext       bool            // http is allowed
+	minTLS          uint16          // of https; 0 for TLS 1.2
 	special         *ssrf.Guardian
 	own             func() []netip.Addr
 	ownPorts        func() []uint16
@@ -54,7 +55,7 @@ const firstFreePort = 1024
 
 func newGuard(o Options) (*guard, error) {
 	g := &guard{
-		special: ssrf.New(ssrf.WithAnyPort()), plaintext: o.AllowHTTP,
+		special: ssrf.New(ssrf.WithAnyPort()), plaintext: o.AllowHTTP, minTLS: o.MinTLS,
 		ports: map[uint16]bool{80: true, 443: true},
 		own:   o.OwnAddresses, ownPorts: o.OwnPorts, more: o.Denied,
 	}

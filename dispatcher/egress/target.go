@@ -37,8 +37,8 @@ type Target struct {
 	Authorization *Authorization
 	// Handshake asks the endpoint for its consent; nil for not.
 	Handshake *Handshake
-	// Roots are trusted in place of the dispatcher's; nil means the dispatcher's.
-	Roots *Roots
+	// TLS is what is asked of https connections; nil for what the dispatcher asks of all.
+	TLS *TLS
 	// Rules are where this tenant's deliveries may go beside what all may reach.
 	Rules []Rule
 
@@ -56,7 +56,7 @@ type preparedTarget struct {
 	named     bool   // head has a User-Agent
 	traced    bool   // head has a trace context
 	timeout   time.Duration
-	roots     *Roots
+	tls       *TLS
 	rules     []Rule
 	tokens    *ClientCredentials // whose token every request carries; nil for none
 	consent   *consent           // nil without a Handshake
@@ -81,7 +81,7 @@ func (t *Target) prepare() (*preparedTarget, error) {
 	if p := t.prepared.Load(); p != nil {
 		return p, nil
 	}
-	p := &preparedTarget{timeout: t.TimeLimit(), roots: t.Roots}
+	p := &preparedTarget{timeout: t.TimeLimit(), tls: t.TLS}
 	if len(t.Keys) == 0 {
 		return nil, errors.New("there is no key to sign with")
 	}
@@ -109,6 +109,9 @@ func (t *Target) prepare() (*preparedTarget, error) {
 		header["Authorization"] = []string{"Basic " + credentials}
 	}
 	p.plaintext = u.Scheme == "http"
+	if p.plaintext && t.TLS != nil && t.TLS.Identity != nil {
+		return nil, errors.New("the URL is http, which shows no client certificate")
+	}
 	if p.rules, err = checkedRules(t.Rules); err != nil {
 		return nil, err
 	}
@@ -118,7 +121,7 @@ func (t *Target) prepare() (*preparedTarget, error) {
 	if p.host, _, err = net.SplitHostPort(p.address); err != nil {
 		return nil, errors.New("the URL's host and port cannot be told apart")
 	}
-	p.key = u.Scheme + "://" + p.address + fingerprint(p.roots, p.rules)
+	p.key = u.Scheme + "://" + p.address + fingerprint(p.tls, p.rules)
 	if !t.prepared.CompareAndSwap(nil, p) { // another attempt has prepared the same
 		p = t.prepared.Load()
 	}
@@ -168,16 +171,16 @@ func checkedRules(rules []Rule) ([]Rule, error) {
 	return checked, nil
 }
 
-// fingerprint tells apart what targets trust and may reach; it is empty for what all do. A connection that was made
+// fingerprint tells apart what targets ask of TLS and may reach; it is empty for what all do. A connection that was made
 // under one is not used under another.
-func fingerprint(roots *Roots, rules []Rule) string {
-	if roots == nil && len(rules) == 0 {
+func fingerprint(asked *TLS, rules []Rule) string {
+	if (asked == nil || *asked == TLS{}) && len(rules) == 0 {
 		return ""
 	}
 	sum := sha256.New()
-	if roots != nil {
-		sum.Write(roots.sum[:])
+	if asked != nil {
+		asked.writeTo(sum)
 	}
-	_, _ = fmt.Fprint(sum, roots != nil, rules) // a hash fails never
+	_, _ = fmt.Fprint(sum, asked != nil, rules) // a hash fails never
 	return "#" + hex.EncodeToString(sum.Sum(nil))
 }

@@ -85,7 +85,7 @@ func keyOf(tenant string, target *preparedTarget) tokenKey {
 	sum := sha256.New()
 	c := target.tokens
 	_, _ = fmt.Fprintf(sum, "%q%q%q%q%q%t", c.TokenURL, c.ClientID, c.ClientSecret, c.Audience, c.Scopes, c.InBody) // a hash fails never
-	sum.Write([]byte(fingerprint(target.roots, target.rules)))
+	sum.Write([]byte(fingerprint(target.tls, target.rules)))
 	return tokenKey{tenant, [sha256.Size]byte(sum.Sum(nil))}
 }
 
@@ -269,7 +269,11 @@ func (c *Client) tokenEndpoint(target *preparedTarget) (*preparedTarget, error) 
 // preparedFor is another URL of the target's subscription as the dialler wants it.
 func (c *Client) preparedFor(u *url.URL, target *preparedTarget) (*preparedTarget, error) {
 	p := &preparedTarget{
-		address: addressOf(u), plaintext: u.Scheme == "http", timeout: target.timeout, roots: target.roots, rules: target.rules,
+		address: addressOf(u), plaintext: u.Scheme == "http", timeout: target.timeout, rules: target.rules,
+		tls: target.tls,
+	}
+	if p.address != target.address || p.plaintext {
+		p.tls = target.tls.elsewhere()
 	}
 	if p.plaintext && !c.dialer.guard.Load().plaintext {
 		return nil, &failure{reason: delivery.ReasonHTTPNotAllowed, err: errors.New("the URL is not https")}
@@ -278,7 +282,7 @@ func (c *Client) preparedFor(u *url.URL, target *preparedTarget) (*preparedTarge
 	if err != nil {
 		return nil, errors.New("the URL's host and port cannot be told apart")
 	}
-	p.host, p.key = host, u.Scheme+"://"+p.address+fingerprint(p.roots, p.rules)
+	p.host, p.key = host, u.Scheme+"://"+p.address+fingerprint(p.tls, p.rules)
 	return p, nil
 }
 

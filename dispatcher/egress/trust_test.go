@@ -160,7 +160,7 @@ func TestCertificates(t *testing.T) {
 			c := newClient(t, func(o *Options) { o.RootCAs = x509.NewCertPool() })
 			url := strings.Replace(r.url, "http:", "https:", 1)
 			for range 2 {
-				result := c.Send(context.Background(), newRequest(t, url, func(target *Target) { target.Roots = tc.roots }))
+				result := c.Send(context.Background(), newRequest(t, url, func(target *Target) { target.TLS = &TLS{Roots: tc.roots} }))
 				if result.Reason != tc.want {
 					t.Errorf("%+v, want reason %q", result, tc.want)
 				}
@@ -190,7 +190,7 @@ func TestTrustIsNotShared(t *testing.T) {
 		roots *Roots
 		want  delivery.Reason
 	}{{trusted, ""}, {nil, delivery.ReasonCertificateUntrusted}, {trusted, ""}, {rootsOf(t, (*authority)(nil).authority(t, asIs).certificate), delivery.ReasonCertificateUntrusted}} {
-		if result := c.Send(context.Background(), newRequest(t, url, func(target *Target) { target.Roots = tc.roots })); result.Reason != tc.want {
+		if result := c.Send(context.Background(), newRequest(t, url, func(target *Target) { target.TLS = &TLS{Roots: tc.roots} })); result.Reason != tc.want {
 			t.Errorf("%d: %+v, want reason %q", i, result, tc.want)
 		}
 	}

@@ -125,7 +125,7 @@ func waitingCost(t testing.TB, n int, send func(ctx context.Context, written fun
 // sendWaiting sends by Client.
 func sendWaiting(t testing.TB, url string, roots *Roots) func(context.Context, func()) {
 	c := newClient(t)
-	request := newRequest(t, url, func(target *Target) { target.Roots, target.Timeout = roots, time.Minute })
+	request := newRequest(t, url, func(target *Target) { target.TLS, target.Timeout = &TLS{Roots: roots}, time.Minute })
 	return func(ctx context.Context, written func()) {
 		r := request
 		r.Body, r.Written = append([]byte(nil), benchBody()...), written

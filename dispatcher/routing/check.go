@@ -185,10 +185,13 @@ func checkURLChoice(spec v1alpha1.WebhookSubscriptionSpec) error {
 }
 
 func checkTLS(spec v1alpha1.WebhookSubscriptionSpec) error {
+	if err := checkTLSTerms(spec.TLS); err != nil {
+		return err
+	}
 	secret, configMap := spec.TLS.CASecretRef, spec.TLS.CAConfigMapRef
 	switch {
 	case secret != nil && configMap != nil:
-		return reject(v1alpha1.ReasonInvalidSpec, "set exactly one of spec.tls.caSecretRef and spec.tls.caConfigMapRef")
+		return reject(v1alpha1.ReasonInvalidSpec, "set at most one of spec.tls.caSecretRef and spec.tls.caConfigMapRef")
 	case secret != nil:
 		return checkReference("spec.tls.caSecretRef", *secret)
 	case configMap != nil:

@@ -75,6 +75,7 @@ func Compile(sub *v1alpha1.WebhookSubscription, sources Sources, policy Policy) 
 		c.compileKeys,
 		c.compileAuth,
 		c.compileCA,
+		c.compileTLS,
 		c.fingerprint,
 	}
 	for _, step := range steps {
@@ -100,7 +101,7 @@ func Hold(previous *Entry, generation int64, reason string) *Entry {
 	held.Generation = generation
 	held.Waiting = reason
 	held.Room = previous.Cost()
-	held.URL, held.Header, held.Keys, held.CA, held.Auth, held.LookupAuth = "", nil, nil, "", nil, nil
+	held.URL, held.Header, held.Keys, held.CA, held.Auth, held.LookupAuth, held.TLS = "", nil, nil, "", nil, nil, nil
 	held.Sources = SourcesDigest{}
 	return &held
 }
@@ -314,10 +315,11 @@ func (c *compiler) fingerprint() error {
 		Header     http.Header
 		Keys       [][]byte
 		CA         string
+		TLS        *TLS              `json:",omitempty"`
 		Auth       *Auth             `json:",omitempty"`
 		LookupAuth *Auth             `json:",omitempty"`
 		Labels     map[string]string `json:",omitempty"`
-	}{e.Generation, e.URL, e.Header, e.Keys, e.CA, e.Auth, e.LookupAuth, e.requestLabels()}) // a map's keys are sorted
+	}{e.Generation, e.URL, e.Header, e.Keys, e.CA, e.TLS, e.Auth, e.LookupAuth, e.requestLabels()}) // a map's keys are sorted
 	if err != nil {
 		return fmt.Errorf("fingerprint what an attempt depends on: %w", err)
 	}

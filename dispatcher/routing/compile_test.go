@@ -522,7 +522,7 @@ func TestCompileCA(t *testing.T) {
 		"no key":                    {secret("ca", "other"), "", "SecretKeyMissing", "correct spec.tls.caSecretRef"},
 		"no ConfigMap":              {configMap("other", "good"), "", "ConfigMapNotFound", `ConfigMap "other" not found`},
 		"no key of it":              {configMap("ca", "other"), "", "ConfigMapKeyMissing", "correct spec.tls.caConfigMapRef"},
-		"both":                      {both, "", "InvalidSpec", "exactly one"},
+		"both":                      {both, "", "InvalidSpec", "at most one"},
 		"no name":                   {configMap("", "good"), "", "InvalidSpec", "spec.tls.caConfigMapRef.name"},
 		"empty":                     {secret("ca", "none"), "", "CertificatesInvalid", "no certificate"},
 		"no PEM":                    {secret("ca", "text"), "", "CertificatesInvalid", "no certificate"},
@@ -622,10 +622,11 @@ func TestHold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	previous.TLS = &TLS{Key: canary}
 	before := *previous
 	held := Hold(previous, 4, v1alpha1.ReasonSecretNotFound)
 	want := before
-	want.Generation, want.Waiting, want.URL, want.Header, want.Keys = 4, "SecretNotFound", "", nil, nil
+	want.Generation, want.Waiting, want.URL, want.Header, want.Keys, want.TLS = 4, "SecretNotFound", "", nil, nil, nil
 	want.Room = before.Cost()
 	if diff := cmp.Diff(&want, held); diff != "" {
 		t.Error(diff)

@@ -52,6 +52,8 @@ type Entry struct {
 	// CA holds the certificates, in PEM, that the endpoint's own may be signed by beside the system's; "" for the system's
 	// alone.
 	CA string `json:"ca,omitempty"`
+	// TLS is what else is asked of TLS; nil for nothing.
+	TLS *TLS `json:"tls,omitempty"`
 	// Redact, Format ("" for Standard), Lookup (the text of spec.lookup.url) and Transform say how a request is made, Outcome
 	// what its answer means, Auth how it is authenticated, and LookupAuth how the lookup is; nil for by Auth.
 	Redact    []string   `json:"redact,omitempty"`
@@ -219,12 +221,13 @@ func (e *Entry) target(auth *Auth) (*egress.Target, error) {
 		}
 		keys[i] = key
 	}
-	roots, err := rootsOf(e.CA)
+	asked, err := e.asked()
 	if err != nil {
 		return nil, err
 	}
 	target := &egress.Target{
-		URL: e.URL, Header: e.Header, Keys: keys, Timeout: e.Timeout, Roots: roots, Rules: e.rules(),
+		TLS: asked,
+		URL: e.URL, Header: e.Header, Keys: keys, Timeout: e.Timeout, Rules: e.rules(),
 		Authorization: auth.authorization(),
 	}
 	if e.Handshake != "" {

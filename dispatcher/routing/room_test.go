@@ -75,6 +75,11 @@ func TestRoomHoldsWhatItCosts(t *testing.T) {
 		},
 		"keys": func(i int) *Entry { e := entryOf(i); e.Keys = [][]byte{random(512), random(512)}; return e },
 		"CA":   func(i int) *Entry { e := entryOf(i); e.CA = noise(t, 64<<10); return e },
+		"client certificates": func(i int) *Entry {
+			e := entryOf(i)
+			e.TLS = &TLS{ServerName: noise(t, 200), Chain: noise(t, 4<<10), Key: noise(t, 2<<10)}
+			return e
+		},
 		"patterns": func(i int) *Entry {
 			e := entryOf(i)
 			for range 100 {

@@ -3,6 +3,8 @@ package routing
 import (
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 )
 
@@ -16,6 +18,7 @@ const (
 	SecretCertificates
 	SecretHeader
 	SecretCredential
+	SecretClientCertificate
 )
 
 // SecretReference is one value that a subscription takes from a Secret of its namespace.
@@ -42,6 +45,11 @@ func SecretReferences(sub *v1alpha1.WebhookSubscription) (all []SecretReference)
 	}
 	if ref := sub.Spec.TLS.CASecretRef; ref != nil {
 		add("spec.tls.caSecretRef", SecretCertificates, ref)
+	}
+	if ref := sub.Spec.TLS.ClientCertificateSecretRef; ref != nil {
+		for _, key := range []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey} {
+			add(clientCertificateField, SecretClientCertificate, &v1alpha1.SecretKeyReference{Name: ref.Name, Key: key})
+		}
 	}
 	for i := range sub.Spec.Headers {
 		if from := sub.Spec.Headers[i].ValueFrom; from != nil {

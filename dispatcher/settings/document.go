@@ -37,6 +37,7 @@ type document struct {
 
 type egress struct {
 	AllowHTTP    bool           `json:"allowHTTP,omitempty"`
+	MinTLS       uint16         `json:"minTLS,omitempty"`
 	AllowedCIDRs []netip.Prefix `json:"allowedCIDRs,omitempty"`
 	DeniedCIDRs  []netip.Prefix `json:"deniedCIDRs,omitempty"`
 	AllowedPorts []uint16       `json:"allowedPorts,omitempty"`

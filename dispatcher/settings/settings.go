@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -45,6 +46,8 @@ type Settings struct {
 type Egress struct {
 	// AllowHTTP allows endpoints without TLS.
 	AllowHTTP bool
+	// MinTLS is the least version of TLS, such as tls.VersionTLS13; 0 for TLS 1.2.
+	MinTLS uint16
 	// AllowedCIDRs may be reached although they are private or special; DeniedCIDRs may not be, whatever else holds.
 	AllowedCIDRs, DeniedCIDRs []netip.Prefix
 	// AllowedPorts are ports below 1024 that are allowed beside 80 and 443.
@@ -85,6 +88,9 @@ func (s *Settings) Check() error {
 	invalid := func(p netip.Prefix) bool { return !p.IsValid() }
 	if slices.ContainsFunc(s.Egress.AllowedCIDRs, invalid) || slices.ContainsFunc(s.Egress.DeniedCIDRs, invalid) {
 		return errors.New("an address range of egress is not one")
+	}
+	if v := s.Egress.MinTLS; v != 0 && v != tls.VersionTLS12 && v != tls.VersionTLS13 {
+		return errors.New("the least version of TLS is not one")
 	}
 	if slices.Contains(s.Egress.AllowedPorts, 0) {
 		return errors.New("port 0 of egress is not one")

@@ -340,9 +340,9 @@ func TestPlaceholders(t *testing.T) {
 	t.Parallel()
 	manifests, _, _ := strings.Cut(everything, "---\napiVersion: v1\nkind: Secret\nmetadata: {name: endpoint")
 	_, manifests, _ = strings.Cut(manifests, "---\n") // nor the signing key
-	manifests += "  tls: {caSecretRef: {name: ca, key: ca.crt}}\n"
+	manifests += "  tls: {caSecretRef: {name: ca, key: ca.crt}, clientCertificateSecretRef: {name: ours}}\n"
 	r := try(t, manifests, finished, Options{Lookup: []byte(`{"codes":[]}`)})
-	if got := outcomes(r); got != "Delivered" || len(r.Warnings) != 8 {
+	if got := outcomes(r); got != "Delivered" || len(r.Warnings) != 10 {
 		t.Errorf("got %s with the warnings %s", got, strings.Join(r.Warnings, "\n"))
 	}
 	if u := r.Events[0].Results[0].Request.URL; u != "https://placeholder.invalid/***/claims?id=enc_1" {

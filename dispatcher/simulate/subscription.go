@@ -75,6 +75,11 @@ func withPlaceholders(object *v1alpha1.WebhookSubscription, from routing.Sources
 			}
 			continue
 		}
+		if ref.Use == routing.SecretClientCertificate {
+			warnings = append(warnings, fmt.Sprintf("%s: %s: key %q of Secret %q is not given; the client certificate is left out", object.Name, ref.Where, ref.Key, ref.Name))
+			object.Spec.TLS.ClientCertificateSecretRef = nil
+			continue
+		}
 		warnings = append(warnings, fmt.Sprintf("%s: %s: key %q of Secret %q is not given; a placeholder takes its place", object.Name, ref.Where, ref.Key, ref.Name))
 		if ref.Use == routing.SecretCertificates {
 			object.Spec.TLS.CASecretRef = nil
