@@ -38,6 +38,8 @@ func TestOptionsAreChecked(t *testing.T) {
 		"audiences of none":  {[]string{"--ingest-auth=none", "--ingest-audience=a"}, "--ingest-audience"},
 		"allowed range":      {[]string{"--egress-allow-cidr=10.0.0.0"}, "--egress-allow-cidr"},
 		"denied range":       {[]string{"--egress-deny-cidr=x/8"}, "--egress-deny-cidr"},
+		"version of TLS":     {[]string{"--egress-min-tls-version=VersionTLS11"}, "--egress-min-tls-version"},
+		"TLS 1.3":            {[]string{"--egress-min-tls-version=VersionTLS13"}, ""},
 		"ranges":             {[]string{"--egress-allow-cidr=10.0.0.0/8,fd00::/8", "--egress-deny-cidr=10.1.0.0/16"}, ""},
 		"resource":           {[]string{"--event-resource=Claim"}, "--event-resource"},
 		"retention":          {[]string{"--retention-failed=1s"}, "--retention-failed"},

@@ -253,3 +253,20 @@ func TestNoCertificateOverHTTP(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestTokensAreOfOneIdentity keeps that subscriptions of a tenant that show different certificates share no token, which may
+// be bound to one (RFC 8705, section 3).
+func TestTokensAreOfOneIdentity(t *testing.T) {
+	t.Parallel()
+	issuer := (*authority)(nil).authority(t, asIs)
+	first, second := issuer.client(t, "first"), issuer.client(t, "second")
+	key := func(asked *TLS) tokenKey {
+		return keyOf("a", &preparedTarget{tls: asked, tokens: &ClientCredentials{TokenURL: "https://example.com/token"}})
+	}
+	switch of := key(&TLS{Identity: first}); {
+	case of != key(&TLS{Identity: first}):
+		t.Error("the same certificate has two tokens")
+	case of == key(&TLS{Identity: second}), of == key(nil), of == key(&TLS{Identity: first, ServerName: "hooks.example.com"}):
+		t.Error("a token serves another certificate, or name")
+	}
+}

@@ -2,6 +2,7 @@ package settings
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io/fs"
 	"net/netip"
@@ -82,6 +83,8 @@ func TestDecode(t *testing.T) {
 		"quota negative":       {`{"format":1,"quota":{"pendingBytes":-1}}`, nil, "quota"},
 		"no range":             {`{"format":1,"egress":{"deniedCIDRs":["10.0.0.0"]}}`, nil, "10.0.0.0"},
 		"empty range":          {`{"format":1,"egress":{"allowedCIDRs":[""]}}`, nil, "address range"},
+		"TLS 1.1":              {`{"format":1,"egress":{"minTLS":770}}`, nil, "version of TLS"},
+		"TLS 1.3":              {`{"format":1,"egress":{"minTLS":772}}`, func(s *Settings) { s.Egress.MinTLS = tls.VersionTLS13 }, ""},
 		"port 0":               {`{"format":1,"egress":{"allowedPorts":[0]}}`, nil, "port 0"},
 		"port too large":       {`{"format":1,"egress":{"allowedPorts":[65536]}}`, nil, "65536"},
 		"resource":             {`{"format":1,"eventResources":["Lab"]}`, nil, "event resources"},
