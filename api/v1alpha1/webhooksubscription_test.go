@@ -67,7 +67,7 @@ var subscriptionRules = map[string]rule{
 			"spec: {tls: {caSecretRef: {name: ca, key: ca.crt}}}", "spec: {tls: {caConfigMapRef: {name: kube-root-ca.crt, key: ca.crt}}}",
 		},
 		bad: map[string]string{
-			"spec: {tls: {}}": "spec.tls: Invalid value … should have at least 1 properties",
+			"spec: {tls: {}}": "spec.tls: Invalid value … at least one field must be set",
 			"spec: {tls: {caSecretRef: {name: ca, key: ca.crt}, caConfigMapRef: {name: ca, key: ca.crt}}}":  "spec.tls: Invalid value … at most one of the fields in [caSecretRef caConfigMapRef] may be set",
 			"spec: {tls: {caConfigMapRef: {key: ca.crt}}}":                                                  "spec.tls.caConfigMapRef.name: Required value",
 			"spec: {tls: {caConfigMapRef: {name: '', key: ca.crt}}}":                                        "spec.tls.caConfigMapRef.name … should be at least 1 chars long",

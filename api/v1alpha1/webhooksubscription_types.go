@@ -211,7 +211,7 @@ func (v TLSVersion) Number() uint16 {
 
 // SubscriptionTLS is how an endpoint's certificate is verified, and what is shown to it.
 //
-// +kubebuilder:validation:MinProperties=1
+// +kubebuilder:validation:XValidation:rule="has(self.caSecretRef) || has(self.caConfigMapRef) || has(self.clientCertificateSecretRef) || has(self.serverName) || has(self.minVersion)",message="at least one field must be set"
 // +kubebuilder:validation:AtMostOneOf=caSecretRef;caConfigMapRef
 type SubscriptionTLS struct {
 	// caSecretRef names the key of a Secret that holds certificates in PEM, 64 KiB at most. The endpoint's own must be signed
@@ -227,7 +227,7 @@ type SubscriptionTLS struct {
 	// the certificate, and those between it and its authority, that is shown if the endpoint asks for one. A renewed one is
 	// taken up within seconds. The condition Accepted says when it ends.
 	// +optional
-	ClientCertificateSecretRef *SecretReference `json:"clientCertificateSecretRef,omitempty"`
+	ClientCertificateSecretRef SecretReference `json:"clientCertificateSecretRef,omitzero"`
 
 	// serverName is the DNS name that the endpoint's certificate must have, and that is asked for; without, the URL's host.
 	// +optional

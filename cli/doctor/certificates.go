@@ -31,7 +31,7 @@ func findCertificates(in *Installation) []Finding {
 		if ref := sub.Spec.TLS.CASecretRef; ref != nil {
 			all = append(all, in.judgeCertificates("Secret", client.ObjectKey{Namespace: sub.Namespace, Name: ref.Name}, ref.Key, in.Secrets)...)
 		}
-		if ref := sub.Spec.TLS.ClientCertificateSecretRef; ref != nil {
+		if ref := sub.Spec.TLS.ClientCertificateSecretRef; ref.Name != "" {
 			all = append(all, in.judgeCertificates("Secret", client.ObjectKey{Namespace: sub.Namespace, Name: ref.Name}, corev1.TLSCertKey, in.Secrets)...)
 		}
 		if ref := sub.Spec.TLS.CAConfigMapRef; ref != nil {

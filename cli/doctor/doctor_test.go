@@ -165,8 +165,13 @@ func TestEachCheckFinds(t *testing.T) {
 		"a volume that grows": {func(in *Installation) {
 			in.Dispatchers[0].Spec.Store.Embedded.Size, in.Classes[0].AllowVolumeExpansion = resource.MustParse("20Gi"), ptr.To(true)
 		}, "storage", Warning, "PersistentVolumeClaim eventflow-system/eventflow-dispatcher-default-store", "growing to 20Gi", "describe pvc"},
-		"no Pod Security":                          {func(in *Installation) { in.Namespaces[0].Labels = nil }, "podsecurity", Note, "Namespace eventflow-system", "held to nothing", "kubectl label namespace eventflow-system"},
-		"a certificate that ended":                 {tls(now.Add(-time.Minute)), "certificates", Failed, "Secret eventflow-system/tls", "ended on 2026-01-15", "renew it"},
+		"no Pod Security":          {func(in *Installation) { in.Namespaces[0].Labels = nil }, "podsecurity", Note, "Namespace eventflow-system", "held to nothing", "kubectl label namespace eventflow-system"},
+		"a certificate that ended": {tls(now.Add(-time.Minute)), "certificates", Failed, "Secret eventflow-system/tls", "ended on 2026-01-15", "renew it"},
+		"a client certificate that ends": {func(in *Installation) {
+			sub := &in.Subscriptions[0]
+			sub.Spec.TLS.ClientCertificateSecretRef.Name = "ours"
+			in.Secrets[client.ObjectKey{Namespace: sub.Namespace, Name: "ours"}] = map[string][]byte{"tls.crt": certificate(t, now.Add(-time.Hour), now.Add(50*time.Hour)), "tls.key": nil}
+		}, "certificates", Warning, "Secret clinic-a/ours", "ends in 2 days", "renew it"},
 		"a certificate that ends":                  {tls(now.Add(50 * time.Hour)), "certificates", Warning, "Secret eventflow-system/tls", "ends in 2 days", "renew it"},
 		"a subscription whose change was not seen": {func(in *Installation) { in.Subscriptions[0].Generation = 2 }, "subscriptions", Waiting, "WebhookSubscription clinic-a/billing", "NotSeen", "logs deployment/eventflow-manager"},
 		"deliveries that kubectl does not have": {func(in *Installation) {

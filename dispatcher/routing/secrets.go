@@ -46,7 +46,7 @@ func SecretReferences(sub *v1alpha1.WebhookSubscription) (all []SecretReference)
 	if ref := sub.Spec.TLS.CASecretRef; ref != nil {
 		add("spec.tls.caSecretRef", SecretCertificates, ref)
 	}
-	if ref := sub.Spec.TLS.ClientCertificateSecretRef; ref != nil {
+	if ref := sub.Spec.TLS.ClientCertificateSecretRef; ref.Name != "" {
 		for _, key := range []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey} {
 			add(clientCertificateField, SecretClientCertificate, &v1alpha1.SecretKeyReference{Name: ref.Name, Key: key})
 		}

@@ -29,7 +29,7 @@ type TLS struct {
 }
 
 func checkTLSTerms(spec v1alpha1.SubscriptionTLS) error {
-	if ref := spec.ClientCertificateSecretRef; ref != nil {
+	if ref := spec.ClientCertificateSecretRef; ref.Name != "" {
 		if err := checkReference(clientCertificateField, v1alpha1.SecretKeyReference{Name: ref.Name, Key: corev1.TLSCertKey}); err != nil {
 			return err
 		}
@@ -47,7 +47,7 @@ func checkTLSTerms(spec v1alpha1.SubscriptionTLS) error {
 func (c *compiler) compileTLS() error {
 	spec := c.spec.TLS
 	asked := &TLS{ServerName: spec.ServerName, MinVersion: spec.MinVersion.Number()}
-	if ref := spec.ClientCertificateSecretRef; ref != nil {
+	if ref := spec.ClientCertificateSecretRef; ref.Name != "" {
 		if strings.HasPrefix(strings.ToLower(c.entry.URL), "http:") {
 			return reject(v1alpha1.ReasonClientCertificateInvalid, "%s: the endpoint's URL is http, which shows no certificate: use https, or remove it", clientCertificateField)
 		}

@@ -14,7 +14,7 @@ func TestCompileTLS(t *testing.T) {
 	cert, key := certificate(t)
 	_, other := certificate(t)
 	ours := func(sub *v1alpha1.WebhookSubscription) {
-		sub.Spec.TLS.ClientCertificateSecretRef = &v1alpha1.SecretReference{Name: "ours"}
+		sub.Spec.TLS.ClientCertificateSecretRef = v1alpha1.SecretReference{Name: "ours"}
 	}
 	for name, tc := range map[string]struct {
 		secret        map[string]string
@@ -41,7 +41,7 @@ func TestCompileTLS(t *testing.T) {
 		},
 		"no name of a Secret": {
 			edit: func(sub *v1alpha1.WebhookSubscription) {
-				sub.Spec.TLS.ClientCertificateSecretRef = &v1alpha1.SecretReference{Name: "_"}
+				sub.Spec.TLS.ClientCertificateSecretRef = v1alpha1.SecretReference{Name: "_"}
 			},
 			reason: "InvalidSpec", words: "spec.tls.clientCertificateSecretRef.name",
 		},
@@ -94,10 +94,10 @@ func arrives(t *testing.T, entry *Entry, spec v1alpha1.SubscriptionTLS) {
 		t.Fatal(err)
 	}
 	got := route.Endpoint.Target.TLS
-	if got == nil || got.ServerName != spec.ServerName || got.MinVersion != spec.MinVersion.Number() || (got.Identity != nil) != (spec.ClientCertificateSecretRef != nil) {
+	if got == nil || got.ServerName != spec.ServerName || got.MinVersion != spec.MinVersion.Number() || (got.Identity != nil) != (spec.ClientCertificateSecretRef.Name != "") {
 		t.Errorf("the target has %+v, want as in %+v", got, spec)
 	}
-	if end, has := read.ClientCertificateEnd(); has != (spec.ClientCertificateSecretRef != nil) || has && end.Equal(time.Time{}) != got.Identity.NotAfter().IsZero() {
+	if end, has := read.ClientCertificateEnd(); has != (spec.ClientCertificateSecretRef.Name != "") || has && end.Equal(time.Time{}) != got.Identity.NotAfter().IsZero() {
 		t.Errorf("the certificate's end is %v, %v", end, has)
 	}
 }
@@ -107,7 +107,7 @@ func TestRenewedClientCertificate(t *testing.T) {
 	t.Parallel()
 	revision := func(cert, key string) int64 {
 		sub, all := minimal(), clinicSecrets()
-		sub.Spec.TLS.ClientCertificateSecretRef = &v1alpha1.SecretReference{Name: "ours"}
+		sub.Spec.TLS.ClientCertificateSecretRef = v1alpha1.SecretReference{Name: "ours"}
 		all["ours"] = map[string][]byte{"tls.crt": []byte(cert), "tls.key": []byte(key)}
 		entry, rejection, err := Compile(sub, secretsOf(all), Policy{Catalog: catalog(t)})
 		if err != nil || rejection != nil {

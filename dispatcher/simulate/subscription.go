@@ -77,7 +77,7 @@ func withPlaceholders(object *v1alpha1.WebhookSubscription, from routing.Sources
 		}
 		if ref.Use == routing.SecretClientCertificate {
 			warnings = append(warnings, fmt.Sprintf("%s: %s: key %q of Secret %q is not given; the client certificate is left out", object.Name, ref.Where, ref.Key, ref.Name))
-			object.Spec.TLS.ClientCertificateSecretRef = nil
+			object.Spec.TLS.ClientCertificateSecretRef.Name = ""
 			continue
 		}
 		warnings = append(warnings, fmt.Sprintf("%s: %s: key %q of Secret %q is not given; a placeholder takes its place", object.Name, ref.Where, ref.Key, ref.Name))
