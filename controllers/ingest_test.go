@@ -1,6 +1,7 @@
 package controllers_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -108,7 +109,7 @@ func TestIngestIsSecured(t *testing.T) {
 		}
 		return nil
 	})
-	if now := certs.FromData(appears(t, secret, exists).Data); string(now.Serving.Certificate) != string(aged.Serving.Certificate) {
+	if now := certs.FromData(appears(t, secret, exists).Data); !bytes.Equal(now.Serving.Certificate, aged.Serving.Certificate) {
 		t.Error("the successor is served before producers know it")
 	}
 }

@@ -42,7 +42,7 @@ type WebhookDispatcherSpec struct {
 
 	// audit is who of those that use the dispatcher is recorded, on standard output of its pods. A change replaces the pods.
 	// +optional
-	Audit Audit `json:"audit,omitzero"` //nolint:kubeapilinter // omitzero leaves an empty one out, as a pointer would
+	Audit Audit `json:"audit,omitzero"`
 
 	// deliveriesAPI serves this dispatcher's deliveries as Kubernetes resources of deliveries.webhooks.clinikapi.com. A change
 	// replaces the pods.
@@ -242,7 +242,7 @@ type Ingest struct {
 
 	// tls is how the connections of producers are secured.
 	// +optional
-	TLS IngestTLS `json:"tls,omitzero"` //nolint:kubeapilinter // omitzero leaves an empty one out, as a pointer would
+	TLS IngestTLS `json:"tls,omitzero"`
 
 	// clientCA lets producers use a client certificate in place of a token. Its common name is the user, its organizations are
 	// the groups, and RBAC decides as for tokens. Names that begin with system: are refused.
