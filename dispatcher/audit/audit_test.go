@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -190,8 +191,8 @@ func TestFullDisk(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				to := &disk{}
-				failures := 0
-				l, err := start(Options{Level: All, Failed: func(error) { failures++ }}, to, line{}, digest{})
+				var failures atomic.Int32
+				l, err := start(Options{Level: All, Failed: func(error) { failures.Add(1) }}, to, line{}, digest{})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -217,8 +218,8 @@ func TestFullDisk(t *testing.T) {
 					t.Errorf("%d records were lost, want %d: what waits is not bounded as it says", lost, n-waiting)
 				}
 				time.Sleep(3 * retryPause) //nolint:forbidigo // by the bubble's clock
-				if !hangs && failures < 3 {
-					t.Errorf("it was tried %d times", failures)
+				if n := failures.Load(); !hangs && n < 3 {
+					t.Errorf("it was tried %d times", n)
 				}
 				to.set(false, nil)
 				close(hang)
