@@ -84,7 +84,7 @@ func (d *dispatcher) listenDeliveries(ctx context.Context) error {
 		return nil
 	}
 	s.handler.Store(apiserver.NewDiscovery(d.postgresURL != ""))
-	bounds := listener.Options{Name: "deliveries", Connections: d.shownConnections, Registerer: d.registry}
+	bounds := listener.Options{Name: "deliveries", Connections: d.shownConnections, Judged: true, Registerer: d.registry}
 	files := certificateFiles{cert: d.DeliveriesTLSCertFile, key: d.DeliveriesTLSKeyFile, askClients: true}
 	var err error
 	if s.server, err = d.listen(ctx, d.DeliveriesListen, s, bounds, files); err != nil {

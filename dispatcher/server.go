@@ -49,7 +49,7 @@ const (
 
 // listenAPI begins to serve the API.
 func (d *dispatcher) listenAPI(ctx context.Context) (*server, error) {
-	bounds := listener.Options{Name: "api", Connections: d.limits.Connections, Registerer: d.registry}
+	bounds := listener.Options{Name: "api", Connections: d.limits.Connections, Judged: true, Registerer: d.registry}
 	return d.listen(ctx, d.Listen, d.api, bounds, certificateFiles{cert: d.TLSCertFile, key: d.TLSKeyFile, askClients: d.IngestClientCAFile != "", plain: d.PlainListen})
 }
 

@@ -8,6 +8,6 @@
 // its share is smaller: a flood from many addresses makes all shares small. A connection with an
 // authorized request under way is never closed for another. What finds no place is closed at once, and counted.
 //
-// An address whose requests are not authorized is answered at once, and then at a pace: its connections wait before they
-// are read again.
+// An address whose requests are not authorized, or whose connections send something that is no request, is answered at once, and
+// then at a pace: its connections wait before they are read.
 package listener

@@ -28,6 +28,9 @@ type Options struct {
 	Connections int
 	// SpareDescriptors are held back for this listener, for when the process has no other left.
 	SpareDescriptors int
+	// Judged is set if the handler calls Trust for each request. A connection that sent something and ends without a request
+	// then counts as a refusal: such as one whose header is too long, which net/http answers by itself.
+	Judged bool
 	// Registerer gets the metrics; it may be nil.
 	Registerer prometheus.Registerer
 }
@@ -35,6 +38,7 @@ type Options struct {
 // Listener is a net.Listener with bounds. It is safe for concurrent use.
 type Listener struct {
 	net.Listener
+	judged  bool
 	limit   int64
 	metrics *metrics
 	spare   spare
@@ -61,9 +65,11 @@ type conn struct {
 	source   string
 	pause    atomic.Int64  // a time.Duration that the next Read waits
 	gone     chan struct{} // closed with the connection
+	heard    atomic.Bool   // something was read
 
 	// All of this is guarded by the listener's mu.
 	trusted, active, closed bool
+	judged                  bool       // a request came that was authorized or not
 	refused                 bool       // the last request was not authorized
 	in                      *list.List // of its holder; nil for one that must not be closed for another
 	element                 *list.Element
@@ -75,7 +81,7 @@ func New(inner net.Listener, options Options) (*Listener, error) {
 	if options.Connections <= 0 {
 		options.Connections = DefaultConnections
 	}
-	l := &Listener{Listener: inner, limit: int64(options.Connections), holders: make(map[string]*holder)}
+	l := &Listener{Listener: inner, judged: options.Judged, limit: int64(options.Connections), holders: make(map[string]*holder)}
 	l.spare.fill(options.SpareDescriptors)
 	var err error
 	l.metrics, err = newMetrics(options, l.open)
@@ -116,7 +122,7 @@ func Trust(ctx context.Context, trusted bool) {
 	}
 	c.listener.mu.Lock()
 	defer c.listener.mu.Unlock()
-	c.refused = !trusted
+	c.judged, c.refused = true, !trusted
 	if c.trusted != trusted {
 		c.trusted = trusted
 		c.listener.place(c)
@@ -313,6 +319,9 @@ func (l *Listener) forget(c *conn) {
 	c.closed = true
 	close(c.gone)
 	h := l.holders[c.source]
+	if c.refused || l.judged && !c.judged && c.heard.Load() {
+		h.bill(time.Now())
+	}
 	if c.in != nil {
 		c.in.Remove(c.element)
 		c.in, c.element = nil, nil

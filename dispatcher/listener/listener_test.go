@@ -70,7 +70,7 @@ type fixture struct {
 // newFixture serves: a request with "Authorization: good" is authorized.
 func newFixture(t *testing.T, connections int) *fixture {
 	f := &fixture{t: t, pipes: newPipes(), registry: prometheus.NewRegistry(), release: make(chan struct{})}
-	l, err := listener.New(f.pipes, listener.Options{Name: "api", Connections: connections, Registerer: f.registry})
+	l, err := listener.New(f.pipes, listener.Options{Name: "api", Connections: connections, Judged: true, Registerer: f.registry})
 	if err != nil {
 		t.Fatal(err)
 	}

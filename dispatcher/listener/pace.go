@@ -62,5 +62,9 @@ func (c *conn) Read(b []byte) (int, error) {
 			return 0, net.ErrClosed
 		}
 	}
-	return c.Conn.Read(b)
+	n, err := c.Conn.Read(b)
+	if n > 0 && !c.heard.Load() {
+		c.heard.Store(true)
+	}
+	return n, err
 }

@@ -3,6 +3,7 @@ package listener_test
 import (
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,6 +81,48 @@ func TestNewConnectionsArePaced(t *testing.T) {
 			t.Errorf("a new connection waited for %v, want up to a second", took)
 		}
 	})
+}
+
+// TestHalfRequestsArePaced: connections that end without a request that the handler sees count like refusals, and so do those
+// that close with their refusal; those that send nothing, such as TCP probes, do not.
+func TestHalfRequestsArePaced(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		sent string
+		want bool
+	}{
+		"no HTTP":       {"nonsense\r\n\r\n", true},
+		"long header":   {"GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 20<<10), true},
+		"closed at end": {"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", true},
+		"authorized":    {"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: good\r\nConnection: close\r\n\r\n", false},
+		"probe":         {"", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t, 1000)
+				f.server.MaxHeaderBytes = 4 << 10
+				f.dial(1) // so that the address is known throughout
+				for range 100 {
+					c := f.dial(1)
+					if tc.sent == "" {
+						_ = c.Close()
+						continue
+					}
+					go func() { _, _ = io.WriteString(c, tc.sent) }()
+					go func() { _, _ = io.Copy(io.Discard, c) }()
+				}
+				<-time.After(time.Second) // net/http closes half a second after it answered
+				before := time.Now()
+				if got := f.request(f.dial(1), "/", "bad"); got != unauthorized {
+					t.Errorf("a new connection got %q", got)
+				}
+				if took := time.Since(before); (took > 0) != tc.want || took > time.Second {
+					t.Errorf("a new connection waited for %v", took)
+				}
+			})
+		})
+	}
 }
 
 // TestPausedConnectionCloses: a pause keeps neither a place nor a goroutine beyond the connection.
