@@ -21,8 +21,15 @@ import (
 // leaves out.
 const FieldOwner = "eventflow-dispatcher"
 
-// callTimeout bounds one request.
+// callTimeout bounds one request, with its wait for the limit.
 const callTimeout = 30 * time.Second
+
+// callsPerSecond and callBurst bound what the replays of all tenants ask of the API server. A tenant has one replay under way, and
+// that one request: the more run, the longer each waits.
+const (
+	callsPerSecond = 10
+	callBurst      = 20
+)
 
 // Client is what a Runner needs of the API server. Errors are apimachinery's if it answered.
 type Client interface {
@@ -55,6 +62,7 @@ const resource = "webhookreplays"
 // NewClient returns the Client of a dispatcher, namespace/name, that speaks to the API server.
 func NewClient(config *rest.Config, dispatcher string) (Client, error) {
 	config = rest.CopyConfig(config)
+	config.QPS, config.Burst, config.RateLimiter = callsPerSecond, callBurst, nil
 	config.GroupVersion, config.APIPath = &v1alpha1.GroupVersion, "/apis"
 	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	plain, err := rest.RESTClientFor(config)
