@@ -155,7 +155,7 @@ func TestStatesAreDocumented(t *testing.T) {
 	outcomes, available, accepted := make([][]string, len(rows)), make([][]string, len(rows)), make([][]string, len(rows))
 	all(func(s state) {
 		d := settle(s)
-		i := slices.IndexFunc(rows, func(row state) bool { return row.fits(s) })
+		i := rowOf(s)
 		if i < 0 {
 			t.Fatalf("%+v is in no row", s)
 		}
@@ -226,6 +226,9 @@ func reasons(before, after *v1alpha1.WebhookDispatcher) string {
 	return strings.Join(found, ", ")
 }
 
+// rowOf is the index of the state's row; -1 if it has none.
+func rowOf(s state) int { return slices.IndexFunc(rows, func(row state) bool { return row.fits(s) }) }
+
 // TestExamplesAreDocumented keeps an object of each row, of each report of a store, and of one that was not seen, for what
 // judges them elsewhere.
 func TestExamplesAreDocumented(t *testing.T) {
@@ -233,15 +236,7 @@ func TestExamplesAreDocumented(t *testing.T) {
 	unseen := &v1alpha1.WebhookDispatcher{ObjectMeta: metav1.ObjectMeta{Generation: 1}}
 	unseen.Status.ObservedGeneration = -1
 	const kind = "WebhookDispatcher"
-	examples := []states.Example{states.NewExample(t, "not seen by the manager", kind, "unseen", unseen)}
-	found := make([]bool, len(rows))
-	all(func(s state) {
-		i := slices.IndexFunc(rows, func(row state) bool { return row.fits(s) })
-		if i >= 0 && !found[i] {
-			found[i] = true
-			examples = append(examples, states.NewExample(t, fmt.Sprintf("%+v", s), kind, fmt.Sprintf("state-%d", i+1), settle(s)))
-		}
-	})
+	examples := states.ExamplesOf(t, kind, unseen, all, rowOf, func(s state) any { return settle(s) })
 	for _, reason := range slices.Sorted(maps.Keys(storeMessages)) {
 		s := state{"valid", "found", "nothing", "up", reason, "the manager's"}
 		examples = append(examples, states.NewExample(t, fmt.Sprintf("%+v", s), kind, "store-"+strings.ToLower(reason), settle(s)))

@@ -127,7 +127,7 @@ func settle(s state) *v1alpha1.WebhookReplay {
 func TestStatesAreDocumented(t *testing.T) {
 	outcomes := make([][]string, len(rows))
 	all(func(s state) {
-		i := slices.IndexFunc(rows, func(row state) bool { return row.fits(s) })
+		i := rowOf(s)
 		if i < 0 {
 			t.Errorf("%+v is in no row", s)
 			return
@@ -159,21 +159,16 @@ func TestStatesAreDocumented(t *testing.T) {
 	states.Documented(t, document, "replays", states.Table(header, table), *update)
 }
 
+// rowOf is the index of the state's row; -1 if it has none.
+func rowOf(s state) int { return slices.IndexFunc(rows, func(row state) bool { return row.fits(s) }) }
+
 // TestExamplesAreDocumented keeps an object of each row, and of one that was not seen, for what judges them elsewhere.
 func TestExamplesAreDocumented(t *testing.T) {
 	t.Parallel()
 	unseen := &v1alpha1.WebhookReplay{ObjectMeta: metav1.ObjectMeta{Generation: 1}}
 	unseen.Status.ObservedGeneration = -1
 	const kind = "WebhookReplay"
-	examples := []states.Example{states.NewExample(t, "not seen by the manager", kind, "unseen", unseen)}
-	found := make([]bool, len(rows))
-	all(func(s state) {
-		i := slices.IndexFunc(rows, func(row state) bool { return row.fits(s) })
-		if i >= 0 && !found[i] {
-			found[i] = true
-			examples = append(examples, states.NewExample(t, fmt.Sprintf("%+v", s), kind, fmt.Sprintf("state-%d", i+1), settle(s)))
-		}
-	})
+	examples := states.ExamplesOf(t, kind, unseen, all, rowOf, func(s state) any { return settle(s) })
 	states.Golden(t, "../..", states.Replays, examples, *update)
 }
 

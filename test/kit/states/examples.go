@@ -2,6 +2,7 @@ package states
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -25,6 +26,21 @@ type Example struct {
 	Kstatus string `json:"kstatus"`
 	// Object is what the API server has.
 	Object map[string]any `json:"object"`
+}
+
+// ExamplesOf returns unseen, an object that the manager has not seen, and what settle makes of the first state of each row. Row is the
+// index of a state's row, -1 for none; all passes each state on.
+func ExamplesOf[S any](t *testing.T, kind string, unseen any, all func(func(S)), row func(S) int, settle func(S) any) []Example {
+	t.Helper()
+	examples := []Example{NewExample(t, "not seen by the manager", kind, "unseen", unseen)}
+	found := map[int]bool{-1: true}
+	all(func(s S) {
+		if i := row(s); !found[i] {
+			found[i] = true
+			examples = append(examples, NewExample(t, fmt.Sprintf("%+v", s), kind, fmt.Sprintf("state-%d", i+1), settle(s)))
+		}
+	})
+	return examples
 }
 
 // NewExample returns the object as an example, with a name and times that do not change.
