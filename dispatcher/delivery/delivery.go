@@ -112,6 +112,8 @@ type PendingDelivery struct {
 	Size int
 	// Event is there if it happens to be in memory.
 	Event *Event
+	// Mark is the store's own note of when it read a planned delivery, for its Start; 0 if it has none.
+	Mark uint64
 }
 
 // Attempt is one attempt as it is recorded.
@@ -232,7 +234,7 @@ type Store interface {
 	// Start reports whether a planned delivery may be attempted now: it is pending. From then on a later event of its key
 	// does not replace it; one of cancelOn still cancels what follows the attempt. Start and Append are in one order: a
 	// delivery whose cancellation Append has acknowledged does not start.
-	Start(ctx context.Context, id event.DeliveryID) (bool, error)
+	Start(ctx context.Context, d PendingDelivery) (bool, error)
 
 	// Record writes outcomes, all or none. They need not be durable when it returns: a lost outcome means a repeated
 	// attempt. An outcome of a delivery that is not pending any more is dropped, and so is one whose Epoch is not that of

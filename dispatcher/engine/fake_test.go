@@ -450,7 +450,7 @@ type started struct {
 var errStore = errors.New("the store failed")
 
 // Start answers as starts says; without, it lets every planned delivery go. One that does not start has ended.
-func (s *memoryStore) Start(_ context.Context, id event.DeliveryID) (bool, error) {
+func (s *memoryStore) Start(_ context.Context, d delivery.PendingDelivery) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked++
@@ -460,7 +460,7 @@ func (s *memoryStore) Start(_ context.Context, id event.DeliveryID) (bool, error
 	answer := s.starts[0]
 	s.starts = s.starts[1:]
 	if !answer.ok && answer.err == nil {
-		delete(s.pending, id)
+		delete(s.pending, d.ID)
 	}
 	return answer.ok, answer.err
 }

@@ -156,7 +156,7 @@ const maxRepeats = 2
 // that is reasonDropped if it is not pending any more.
 func (e *Engine) send(f *flight) (result egress.Result, err error) {
 	if !f.delivery.Planned.IsZero() {
-		started, err := e.Store.Start(e.attempts, f.delivery.ID)
+		started, err := e.Store.Start(e.attempts, f.delivery)
 		if err != nil {
 			return result, fmt.Errorf("start a planned delivery: %w", err)
 		}

@@ -39,14 +39,14 @@ type watched struct {
 }
 
 // Start is the moment at which an attempt begins: what the store refuses to start is not sent.
-func (s watched) Start(ctx context.Context, id event.DeliveryID) (bool, error) {
+func (s watched) Start(ctx context.Context, d delivery.PendingDelivery) (bool, error) {
 	s.witness.mu.Lock()
 	asked := s.witness.tick()
 	s.witness.mu.Unlock()
-	ok, err := s.Store.Start(ctx, id)
+	ok, err := s.Store.Start(ctx, d)
 	if ok {
 		s.witness.mu.Lock()
-		s.witness.begun[id] = max(s.witness.begun[id], asked) // the last attempt counts
+		s.witness.begun[d.ID] = max(s.witness.begun[d.ID], asked) // the last attempt counts
 		s.witness.mu.Unlock()
 	}
 	return ok, err

@@ -85,6 +85,7 @@ func (s *Store) Due(ctx context.Context, sub event.SubscriptionKey, from deliver
 		return into, next, false, err
 	}
 	defer s.leave()
+	mark := s.starts.mark(sub) // before the iterator sees what is committed
 	bounds := make([]byte, 0, 2*pendingKeyLength)
 	bounds = appendPendingKey(bounds, sub, nanos(from.Due), from.Event)
 	bounds = appendPendingKey(bounds, sub, math.MaxUint64, event.Key{})
@@ -106,6 +107,9 @@ func (s *Store) Due(ctx context.Context, sub event.SubscriptionKey, from deliver
 		var p pending
 		if p, err = decodePending(key, it.Value()); err == nil {
 			into = append(into, p.delivery(sub, key, due))
+			if p.planned != 0 {
+				into[len(into)-1].Mark = mark
+			}
 			limit--
 		}
 	}

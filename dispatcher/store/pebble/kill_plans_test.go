@@ -82,7 +82,7 @@ func planKeyUntilKilled(s *pebble.Store, key, round int) error {
 		if n%3 != 0 || cancels {
 			continue
 		}
-		if started, err := s.Start(ctx, id); err != nil || !started {
+		if started, err := s.Start(ctx, delivery.PendingDelivery{ID: id}); err != nil || !started {
 			return errors.Join(err, fmt.Errorf("start %s: %t", id, started))
 		}
 		d := delivery.PendingDelivery{ID: id}

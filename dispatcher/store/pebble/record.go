@@ -25,6 +25,8 @@ type ledger struct {
 	// changed are the counts that the current batch writes, keys the schedules' keys that it reads and writes.
 	changed map[event.SubscriptionKey]*tally
 	keys    map[planKey]*keyed
+	// cancelled are the subscriptions of planned deliveries that the current batch ends without an attempt.
+	cancelled []event.SubscriptionKey
 	// cached are counts as they were written last.
 	cached     map[event.SubscriptionKey]tally
 	key, value []byte
@@ -52,6 +54,7 @@ func (l *ledger) begin() {
 	clear(l.standings)
 	clear(l.changed)
 	clear(l.keys)
+	l.cancelled = l.cancelled[:0]
 }
 
 // Record writes outcomes without waiting for the log to be synced.
@@ -91,6 +94,7 @@ func (s *Store) commitLedger(b *pebble.Batch) error {
 	if err := s.commit(b, pebble.NoSync); err != nil {
 		return fmt.Errorf("record outcomes: %w", err)
 	}
+	s.starts.cancelled(l.cancelled)
 	s.outcomes.wrote()
 	for sub, counts := range l.changed {
 		if _, ok := l.cached[sub]; !ok && len(l.cached) >= maxCached {
@@ -129,6 +133,8 @@ func (s *Store) apply(b *pebble.Batch, o *delivery.Outcome, before *standing, ow
 	if o.Attempt != nil {
 		after.attempts = max(before.attempts+1, o.Attempt.Number)
 		after.list = appendNewest(before.list, *o.Attempt)
+	} else if before.planned != 0 {
+		s.ledger.cancelled = append(s.ledger.cancelled, id.Subscription)
 	}
 	if err := s.remove(b, id, before); err != nil {
 		return err

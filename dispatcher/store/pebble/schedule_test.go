@@ -50,7 +50,7 @@ func TestScheduleInAnOldStore(t *testing.T) {
 		o.pass(24 * time.Hour)
 	}
 	o.stands("pending-moved", delivery.Pending)
-	if started, err := o.Start(t.Context(), id); err != nil || !started {
+	if started, err := o.Start(t.Context(), delivery.PendingDelivery{ID: id}); err != nil || !started {
 		t.Errorf("Start gave %t, %v", started, err)
 	}
 	if _, err := o.Event(t.Context(), id.Event); err != nil {
@@ -79,7 +79,7 @@ func TestStartDoesNotWait(t *testing.T) {
 	answered := make(chan error, 1)
 	pebble.WhileRecording(s, func() {
 		go func() {
-			started, err := s.Start(ctx, event.DeliveryID{Event: events[0].Event.Key, Subscription: benchSub.Key})
+			started, err := s.Start(ctx, delivery.PendingDelivery{ID: event.DeliveryID{Event: events[0].Event.Key, Subscription: benchSub.Key}})
 			if err == nil && !started {
 				err = errors.New("it did not start")
 			}
@@ -115,7 +115,7 @@ func TestStartsAreForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	for id, want := range map[event.DeliveryID]bool{d.ID: true, cancelled: false, {}: false} {
-		if started, err := s.Start(t.Context(), id); err != nil || started != want {
+		if started, err := s.Start(t.Context(), delivery.PendingDelivery{ID: id}); err != nil || started != want {
 			t.Errorf("Start gave %t, %v; want %t", started, err, want)
 		}
 	}
@@ -123,7 +123,7 @@ func TestStartsAreForgotten(t *testing.T) {
 		t.Errorf("%d are being attempted, want one", n)
 	}
 	for n, state := range []delivery.State{delivery.Pending, delivery.Delivered} {
-		if started, err := s.Start(t.Context(), d.ID); err != nil || !started {
+		if started, err := s.Start(t.Context(), d); err != nil || !started {
 			t.Errorf("Start gave %t, %v", started, err)
 		}
 		outcome := delivery.Outcome{Delivery: d, State: state, Due: time.Now(), Attempt: &delivery.Attempt{Number: n + 1}}

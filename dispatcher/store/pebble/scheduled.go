@@ -25,18 +25,40 @@ type starts struct {
 	under map[event.DeliveryID]struct{}
 	// claimed by the holder of the ledger, who found that they had not started.
 	claimed map[event.DeliveryID]struct{}
+	// ends count the planned deliveries that ended without an attempt, each those of some of the subscriptions.
+	ends [256]uint64
 }
 
-// begin notes that a delivery starts. It returns false if that is for the holder of the ledger to decide.
-func (s *starts) begin(id event.DeliveryID) bool {
+// begin notes that a delivery starts. It returns false if that is for the holder of the ledger to decide. unchanged reports
+// whether no delivery of its subscription was cancelled since the mark was taken.
+func (s *starts) begin(id event.DeliveryID, mark uint64) (begun, unchanged bool) {
 	s.Lock()
 	defer s.Unlock()
 	if _, claimed := s.claimed[id]; claimed {
-		return false
+		return false, false
 	}
 	s.under[id] = struct{}{}
-	return true
+	return true, mark == *s.endsOf(id.Subscription)+1
 }
+
+// mark is taken before a subscription's planned deliveries are read; 0 is none.
+func (s *starts) mark(sub event.SubscriptionKey) uint64 {
+	s.Lock()
+	defer s.Unlock()
+	return *s.endsOf(sub) + 1
+}
+
+// cancelled is called when it is committed that deliveries of the subscriptions ended without an attempt, and before that is
+// acknowledged.
+func (s *starts) cancelled(subs []event.SubscriptionKey) {
+	s.Lock()
+	defer s.Unlock()
+	for _, sub := range subs {
+		*s.endsOf(sub)++
+	}
+}
+
+func (s *starts) endsOf(sub event.SubscriptionKey) *uint64 { return &s.ends[sub[0]] }
 
 // claim reports whether a delivery has started. If not, it does not start before release. The ledger is held.
 func (s *starts) claim(id event.DeliveryID) (started bool) {
@@ -65,13 +87,18 @@ func (s *starts) ended(id event.DeliveryID) {
 // replace it. After a restart it has not started.
 //
 // Who plans at the same time either finds the note or has claimed the delivery first. Without a claim, one that waits for its
-// first attempt starts without the ledger: what cancels it and is not committed yet comes after.
-func (s *Store) Start(ctx context.Context, id event.DeliveryID) (bool, error) {
+// first attempt starts without the ledger: what cancels it and is not committed yet comes after. It is not even read, unless
+// one of the subscription's was cancelled since Due found it.
+func (s *Store) Start(ctx context.Context, d delivery.PendingDelivery) (bool, error) {
 	if err := s.enter(ctx); err != nil {
 		return false, err
 	}
 	defer s.leave()
-	if s.starts.begin(id) {
+	id := d.ID
+	if begun, unchanged := s.starts.begin(id, d.Mark); begun {
+		if unchanged && d.Attempts == 0 {
+			return true, nil
+		}
 		waits, err := s.isWaiting(id)
 		if err == nil && waits {
 			return true, nil
@@ -103,7 +130,7 @@ func (s *Store) startInOrder(id event.DeliveryID) (bool, error) {
 		return false, err
 	}
 	if st.planned != 0 {
-		s.starts.begin(id)
+		s.starts.begin(id, 0)
 	}
 	return true, nil
 }

@@ -170,7 +170,7 @@ func TestStaleOwnerDoesNotStart(t *testing.T) {
 	}
 	start := func(s *planStore, want bool) {
 		t.Helper()
-		if got, err := s.Start(t.Context(), id); err != nil || got != want {
+		if got, err := s.Start(t.Context(), delivery.PendingDelivery{ID: id}); err != nil || got != want {
 			t.Errorf("Start gave %t, %v; want %t", got, err, want)
 		}
 	}
@@ -307,7 +307,7 @@ func (r *planRace) startOne(id event.DeliveryID, key string) {
 	_, cancelled := r.cancelled[key]
 	r.mu.Unlock()
 	for _, owner := range r.owners {
-		started, err := owner.Start(r.Context(), id)
+		started, err := owner.Start(r.Context(), delivery.PendingDelivery{ID: id})
 		if err != nil {
 			r.Error(err)
 		}

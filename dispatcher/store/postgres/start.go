@@ -31,16 +31,16 @@ type startCall struct {
 
 // Start marks a planned delivery as attempted, if it is pending and this process has the lease of its shard. It shares a
 // statement with the Starts that come at the same time. The row lock puts it in one order with Append.
-func (s *Store) Start(ctx context.Context, id event.DeliveryID) (bool, error) {
+func (s *Store) Start(ctx context.Context, d delivery.PendingDelivery) (bool, error) {
 	if err := s.enter(ctx); err != nil {
 		return false, err
 	}
 	defer s.leave()
-	epoch, owned := s.ownership.epoch(delivery.ShardOf(id.Subscription))
+	epoch, owned := s.ownership.epoch(delivery.ShardOf(d.ID.Subscription))
 	if !owned {
 		return false, nil // its next owner starts it
 	}
-	c := &startCall{ctx: ctx, id: id, epoch: epoch, done: make(chan struct{})}
+	c := &startCall{ctx: ctx, id: d.ID, epoch: epoch, done: make(chan struct{})}
 	select {
 	case s.starts <- c:
 	case <-ctx.Done():

@@ -28,6 +28,7 @@ var scheduleTests = map[string]func(*fixture){
 	"CancelAndOutcome":  testCancelAndOutcome,
 	"CancelledByUser":   testCancelByUser,
 	"SendNow":           testSendNow,
+	"StartAsRead":       testStartAsRead,
 	"ReplayOfPlanned":   testReplayPlanned,
 	"ReasonOfOutcome":   testReasonOfOutcome,
 	"Scheduled":         testScheduled,
@@ -118,7 +119,7 @@ func (f *fixture) planned(sub delivery.Subscription, key plan.Key, minute int, a
 // starts expects Start to answer so.
 func (f *fixture) starts(id event.DeliveryID, want bool) {
 	f.Helper()
-	got, err := f.Start(f.ctx, id)
+	got, err := f.Start(f.ctx, delivery.PendingDelivery{ID: id})
 	if err != nil || got != want {
 		f.Errorf("Start(%s) gave %t, %v; want %t", id, got, err, want)
 	}

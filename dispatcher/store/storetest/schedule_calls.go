@@ -287,3 +287,31 @@ func testPlanFull(f *fixture) {
 	f.place.Fill(f.Store, false)
 	f.planned(sub, key, 2, start.Add(2*time.Hour))
 }
+
+// testStartAsRead: a delivery that was read before it ended does not start after that.
+func testStartAsRead(f *fixture) {
+	sub := subscription(clinicA, "sms")
+	read := map[event.DeliveryID]delivery.PendingDelivery{}
+	ids := make([]event.DeliveryID, 5)
+	for i := range ids {
+		ids[i] = f.planned(sub, keyOf(f, fmt.Sprint("key-", i)), i+1, start).ID
+	}
+	for _, d := range f.pending(sub) {
+		read[d.ID] = d
+	}
+	ends := []func(){
+		nil,
+		func() { f.accept(sub, cancelEvent(sub, "cancel", keyOf(f, "key-1"), 20)) },
+		func() { f.accept(sub, planEvent(sub, "replace", planFor(keyOf(f, "key-2"), 20, start))) },
+		func() { f.cancel(ids[3], clinicA, nil) },
+		func() { f.record(f.cancelled(read[ids[4]])) },
+	}
+	for i, end := range ends {
+		if end != nil {
+			end()
+		}
+		if got, err := f.Start(f.ctx, read[ids[i]]); err != nil || got != (end == nil) {
+			f.Errorf("Start of delivery %d, as it was read before, gave %t, %v; want %t", i, got, err, end == nil)
+		}
+	}
+}

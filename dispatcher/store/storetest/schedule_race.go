@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/clinikapi/eventflow/api/event"
@@ -97,7 +98,7 @@ func (r *race) starts(f *fixture) {
 	for !f.Failed() {
 		planned, cancelled := r.known()
 		for _, id := range planned {
-			started, err := f.Start(f.ctx, id)
+			started, err := f.Start(f.ctx, delivery.PendingDelivery{ID: id})
 			if err != nil {
 				f.Errorf("Start: %v", err)
 			}
@@ -105,8 +106,26 @@ func (r *race) starts(f *fixture) {
 				f.Errorf("%s started after its cancel was acknowledged", id)
 			}
 		}
+		r.startsRead(f)
 		if cancelled {
 			return
+		}
+	}
+}
+
+// startsRead starts what it read before, when the cancel has been acknowledged.
+func (r *race) startsRead(f *fixture) {
+	read := f.pending(subscription(clinicA, "sms"))
+	planned, cancelled := r.known()
+	if !cancelled {
+		return
+	}
+	for _, d := range read {
+		if !slices.Contains(planned, d.ID) {
+			continue
+		}
+		if started, err := f.Start(f.ctx, d); err != nil || started {
+			f.Errorf("Start gave %t, %v, for a delivery that was read before its cancel was acknowledged", started, err)
 		}
 	}
 }
@@ -124,7 +143,7 @@ func testReplaceRace(f *fixture) {
 		parallel(2, func(i int) {
 			var err error
 			if i == 0 {
-				started, err = f.Start(f.ctx, before.ID)
+				started, err = f.Start(f.ctx, before)
 			} else {
 				_, _, err = f.Append(f.ctx, []store.NewEvent{e})
 			}
