@@ -93,8 +93,9 @@ func keyOf(tenant string, target *preparedTarget) tokenKey {
 func (c *Client) tokenFor(ctx context.Context, r *Request, target *preparedTarget, deadline time.Time) (string, delivery.Reason) {
 	within, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	value, err := c.tokens.get(within, keyOf(r.Tenant, target), func(ctx context.Context) (*oauth2.Token, error) {
-		return c.fetchToken(ctx, r.Tenant, target)
+	tenant := r.Tenant // the closure must not hold r, which would then be allocated for every attempt
+	value, err := c.tokens.get(within, keyOf(tenant, target), func(ctx context.Context) (*oauth2.Token, error) {
+		return c.fetchToken(ctx, tenant, target)
 	})
 	switch {
 	case err == nil:

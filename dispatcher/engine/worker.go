@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
@@ -11,11 +12,16 @@ import (
 
 // deliver makes attempts until the engine stops or has enough idle workers.
 func (e *Engine) deliver() {
-	var f flight
-	for called := true; e.next(&f, called); called = false {
-		e.attempt(&f)
+	f := spareFlights.Get().(*flight)
+	for called := true; e.next(f, called); called = false {
+		e.attempt(f)
 	}
+	*f = flight{}
+	spareFlights.Put(f)
 }
+
+// spareFlights are those of workers that have ended: under load, workers come and go.
+var spareFlights = sync.Pool{New: func() any { return new(flight) }}
 
 // next waits for a delivery to attempt, and takes it into flight. It returns false if the worker is to end. called is set
 // if the worker was made to look.

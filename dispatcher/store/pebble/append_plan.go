@@ -151,7 +151,7 @@ func (s *Store) resolve(b *pebble.Batch, p *store.Plan, owner tenant, now uint64
 // fileAtOnce stores a delivery that has ended before it began.
 func (s *Store) fileAtOnce(b *pebble.Batch, o *delivery.Outcome, st *standing, owner tenant, now uint64) error {
 	s.finish(b, o, st, owner, now)
-	s.ledger.standings[o.Delivery.ID] = *st
+	s.ledger.stands(o.Delivery.ID, st)
 	return s.count(o, &standing{}, st, now)
 }
 
@@ -169,7 +169,7 @@ func (s *Store) setWaiting(b *pebble.Batch, id event.DeliveryID, st *standing) e
 	l.key = appendComingKey(l.key[:0], id.Subscription, st.due, id.Event)
 	_ = b.Set(l.key, nil, nil)
 	s.enterKey(b, id, &st.pending)
-	l.standings[id] = *st
+	l.stands(id, st)
 	c, err := l.counts(s, id.Subscription)
 	if err == nil {
 		c.scheduled++

@@ -95,10 +95,11 @@ func (s *Store) latestOf(k planKey, of *keyed) (*plan.Latest, error) {
 
 // standingOf returns where a delivery stands, with the current batch, and with its history.
 func (s *Store) standingOf(id event.DeliveryID) (standing, error) {
-	st, known := s.ledger.standings[id]
-	if !known {
+	known, ok := s.ledger.changes(id)
+	if !ok {
 		return s.pendingOf(s.db, id)
 	}
+	st := *known
 	if !st.is {
 		return st, nil
 	}

@@ -20,8 +20,9 @@ const maxCached = 16 << 10
 // ledger is what changes the standing of deliveries. One goroutine at a time holds it.
 type ledger struct {
 	sync.Mutex
-	// standings are those that the current batch changes.
-	standings map[event.DeliveryID]standing
+	// standings are those that the current batch changes, and stood where in it the newest of each delivery is.
+	standings []standing
+	stood     map[event.DeliveryID]int
 	// changed are the counts that the current batch writes, keys the schedules' keys that it reads and writes.
 	changed map[event.SubscriptionKey]*tally
 	keys    map[planKey]*keyed
@@ -46,15 +47,31 @@ type standing struct {
 
 // begin starts a batch.
 func (l *ledger) begin() {
-	if l.standings == nil {
-		l.standings = map[event.DeliveryID]standing{}
+	if l.stood == nil {
+		l.stood = map[event.DeliveryID]int{}
 		l.changed = map[event.SubscriptionKey]*tally{}
 		l.keys = map[planKey]*keyed{}
 	}
+	clear(l.stood)
 	clear(l.standings)
+	l.standings = l.standings[:0]
 	clear(l.changed)
 	clear(l.keys)
 	l.cancelled = l.cancelled[:0]
+}
+
+// stands notes where a delivery stands with the current batch.
+func (l *ledger) stands(id event.DeliveryID, st *standing) {
+	l.stood[id] = len(l.standings)
+	l.standings = append(l.standings, *st)
+}
+
+// changes returns where a delivery stands if the current batch changes it.
+func (l *ledger) changes(id event.DeliveryID) (*standing, bool) {
+	if i, ok := l.stood[id]; ok {
+		return &l.standings[i], true
+	}
+	return nil, false
 }
 
 // Record writes outcomes without waiting for the log to be synced.
@@ -155,15 +172,15 @@ func (s *Store) apply(b *pebble.Batch, o *delivery.Outcome, before *standing, ow
 	default:
 		return fmt.Errorf("state %d does not follow an attempt", o.State)
 	}
-	s.ledger.standings[id] = after
+	s.ledger.stands(id, &after)
 	return s.count(o, before, &after, now)
 }
 
 // standing finds out whether a delivery is pending. It is looked for where it is expected, due at the given time; then
 // where its history says that it is, or where it was put when its event was accepted.
 func (s *Store) standing(id event.DeliveryID, expected uint64) (standing, error) {
-	if known, ok := s.ledger.standings[id]; ok {
-		return known, nil
+	if known, ok := s.ledger.changes(id); ok {
+		return *known, nil
 	}
 	found, err := s.pendingAt(s.db, id, expected)
 	if err != nil || found.is {

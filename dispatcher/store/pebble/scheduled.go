@@ -141,7 +141,7 @@ var overruled = []delivery.Reason{delivery.ReasonCancelledByEvent, delivery.Reas
 // overrule makes a delivery that was cancelled Delivered if that is what came of the attempt that was on its way.
 func (s *Store) overrule(b *pebble.Batch, o *delivery.Outcome, before *standing, now uint64) error {
 	id := o.Delivery.ID
-	if _, changed := s.ledger.standings[id]; changed || o.State != delivery.Delivered || o.Attempt == nil {
+	if _, changed := s.ledger.changes(id); changed || o.State != delivery.Delivered || o.Attempt == nil {
 		return nil
 	}
 	sub, err := s.subscription(id.Subscription)
@@ -164,7 +164,7 @@ func (s *Store) overrule(b *pebble.Batch, o *delivery.Outcome, before *standing,
 		list:    appendNewest(f.list, *o.Attempt), replayOf: f.replayOf,
 	}
 	s.finish(b, o, &after, sub.tenant, now)
-	s.ledger.standings[id] = after
+	s.ledger.stands(id, &after)
 	return s.count(o, before, &after, now)
 }
 
