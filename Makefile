@@ -77,7 +77,7 @@ verify: generate ## Check that what is generated, and every go.mod, is committed
 ##@ Test
 
 # With the race detector, what has goroutines of its own; without, what drives processes, and what tests long and alone
-# there (testing.Short). A database's suite is whole with it.
+# there (testing.Short). Of the database's suite, those are the tests that are called TestUnraced.
 raced = ./api/... ./cli/... ./console/... ./controllers/... ./dispatcher/...
 plain = $$(go list ./... | grep -vE '^github.com/clinikapi/eventflow/(api|cli|console|controllers|dispatcher)(/|$$)') \
   ./dispatcher/expression ./dispatcher/store/pebble
@@ -88,6 +88,7 @@ test: ## Run the unit tests, and the envtest suites against a real API server
 	export KUBEBUILDER_ASSETS=$$assets; \
 	go test $(TESTFLAGS) -race -short -covermode=atomic -coverprofile=cover.out $(raced); \
 	go test $(TESTFLAGS) -covermode=atomic -coverprofile=bin/cover.out $(plain); \
+	go test $(TESTFLAGS) -run=^TestUnraced ./dispatcher/store/postgres; \
 	tail -n +2 bin/cover.out >>cover.out
 	@go tool cover -func=cover.out | awk '$$1 == "total:" { print "coverage of all packages: " $$3 }'
 	@$(MAKE) receivers

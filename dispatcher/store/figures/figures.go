@@ -39,7 +39,7 @@ type Source struct {
 	Ready func() error
 	// Shards is how many shards the process works on.
 	Shards func() int
-	// Measure looks at the backlog. It is called from one goroutine.
+	// Measure looks at the backlog. There is one call at a time.
 	Measure func(ctx context.Context) (Backlog, error)
 	// Now is the store's clock.
 	Now    func() time.Time
@@ -51,6 +51,9 @@ type Set struct {
 	source     Source
 	registerer prometheus.Registerer
 	all        []prometheus.Collector
+
+	// measuring is held by the measurement under way, so that an older one never replaces a newer one.
+	measuring sync.Mutex
 
 	mu  sync.Mutex
 	due float64
@@ -121,6 +124,8 @@ func (s *Set) Measure(ctx context.Context) error {
 	if err := s.source.Ready(); err != nil && !errors.Is(err, store.ErrFull) {
 		return nil //nolint:nilerr // eventflow_store_ready says so
 	}
+	s.measuring.Lock()
+	defer s.measuring.Unlock()
 	b, err := s.source.Measure(ctx)
 	if err != nil {
 		return err

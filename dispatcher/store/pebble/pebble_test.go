@@ -42,7 +42,8 @@ func memory(t testing.TB, settings storetest.Settings) storetest.Place {
 	return storetest.Place{
 		Open: func() (store.Store, error) {
 			s, err := pebble.Open("data", pebble.Options{
-				FS: fs, Now: settings.Now, Retention: pebble.Retention{Delivered: settings.Delivered, Failed: settings.Failed},
+				FreeReserve: 8 << 20, // the least: each test writes a ballast that goes with it
+				FS:          fs, Now: settings.Now, Retention: pebble.Retention{Delivered: settings.Delivered, Failed: settings.Failed},
 				Registerer: settings.Registerer,
 			})
 			if err != nil {

@@ -8,6 +8,7 @@ import (
 
 // TestConformanceSealed: the same promises with encryption on.
 func TestConformanceSealed(t *testing.T) {
+	unraced(t)
 	t.Parallel()
 	storetest.Run(t, storetest.Sealed(memory))
 }

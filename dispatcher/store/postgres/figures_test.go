@@ -19,10 +19,11 @@ import (
 
 var latencies = flag.Bool("latencies", false, "measure latencies, on a machine that does nothing else")
 
-var finishedRows = flag.Int("finished", 200_000, "finished deliveries that TestCostDoesNotGrow stores before it measures; the promise is for 5,000,000")
+var finishedRows = flag.Int("finished", 200_000, "finished deliveries that TestUnracedCostDoesNotGrow stores before it measures; the promise is for 5,000,000")
 
-// TestStatementsPerDelivery counts what the server executes at full load.
-func TestStatementsPerDelivery(t *testing.T) {
+// TestUnracedStatementsPerDelivery counts what the server executes at full load.
+func TestUnracedStatementsPerDelivery(t *testing.T) {
+	unraced(t)
 	own := ownServer(t, map[string]string{"shared_preload_libraries": "'pg_stat_statements'", "pg_stat_statements.track_utility": "on"})
 	c := newCluster(t, own.URL("postgres"), 4)
 	r := c.start("a")
@@ -115,8 +116,9 @@ func (r *replica) delivered() (n int64) {
 	return n
 }
 
-// TestCostDoesNotGrow compares the rate with very many finished deliveries stored to that with none.
-func TestCostDoesNotGrow(t *testing.T) {
+// TestUnracedCostDoesNotGrow compares the rate with very many finished deliveries stored to that with none.
+func TestUnracedCostDoesNotGrow(t *testing.T) {
+	unraced(t)
 	own, err := postgrestest.Start(postgrestest.Options{Durable: true, Settings: map[string]string{"shared_buffers": "'1GB'", "max_wal_size": "'8GB'", "checkpoint_timeout": "'30min'"}})
 	if err != nil {
 		t.Fatal(err)

@@ -18,8 +18,9 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/store/storetest"
 )
 
-// TestConformanceSealed: the same promises with encryption on.
-func TestConformanceSealed(t *testing.T) {
+// TestUnracedConformanceSealed: the same promises with encryption on.
+func TestUnracedConformanceSealed(t *testing.T) {
+	unraced(t)
 	t.Parallel()
 	storetest.Run(t, storetest.Sealed(shared))
 }
