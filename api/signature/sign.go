@@ -13,7 +13,7 @@ import (
 // The names of the headers, as they are written on the wire. HTTP compares names without regard to case, but a map
 // lookup in http.Header does not: only the first is in the canonical form that http.Header.Get looks up as it stands.
 const (
-	// HeaderBody and HeaderBodyAlias carry the lower-case hex HMAC-SHA256 of the raw body by the current key.
+	// HeaderBody and HeaderBodyAlias carry the lower-case hex HMAC-SHA256 of the raw body by the first shared key.
 	HeaderBody      = "X-Clinik-Signature"
 	HeaderBodyAlias = "X-ClinikAPI-Signature"
 	// HeaderID, HeaderTimestamp and HeaderStandard are those of Standard Webhooks 1.0.
@@ -22,8 +22,12 @@ const (
 	HeaderStandard  = "webhook-signature"
 )
 
-// version precedes each signature of Standard Webhooks made with a shared key.
-const version = "v1,"
+// version precedes each signature of Standard Webhooks made with a shared key, and asymmetricVersion each that is made with a
+// private one.
+const (
+	version           = "v1,"
+	asymmetricVersion = "v1a,"
+)
 
 // scratch is what signing needs and does not return.
 type scratch struct {
@@ -34,23 +38,22 @@ type scratch struct {
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
-// Header sets the five signature headers of a delivery: both schemes, by the names that product receivers read, with
+// Header sets the signature headers of a delivery: both schemes, by the names that product receivers read, with
 // the keys spelled exactly so. at is when this attempt is sent. There must be at least one key; every key adds a
-// signature to webhook-signature, the current one alone signs X-Clinik-Signature.
+// signature to webhook-signature, and the first shared one alone signs X-Clinik-Signature. Without a shared key, that header
+// and its alias are not set.
 func (k Keys) Header(h http.Header, deliveryID string, at time.Time, body []byte) {
 	s := scratches.Get().(*scratch)
 	s.text = strconv.AppendInt(s.text[:0], at.Unix(), 10)
 	timeEnd := len(s.text)
 	s.prefix = appendPrefix(s.prefix[:0], deliveryID, s.text)
 
-	s.text = k[0].appendBody(s.text, s, body)
-	bodyEnd := len(s.text)
-	for i, key := range k {
-		if i > 0 {
-			s.text = append(s.text, ' ')
-		}
-		s.text = key.appendStandard(s.text, s, body)
+	shared := k.shared()
+	if shared != nil {
+		s.text = shared.appendBody(s.text, s, body)
 	}
+	bodyEnd := len(s.text)
+	s.text = k.appendAll(s.text, s, body)
 
 	// One string and one array hold all the values, at the price of two allocations.
 	text := string(s.text)
@@ -58,12 +61,14 @@ func (k Keys) Header(h http.Header, deliveryID string, at time.Time, body []byte
 	scratches.Put(s)
 	h[HeaderID] = values[0:1:1]
 	h[HeaderTimestamp] = values[1:2:2]
-	h[HeaderBody] = values[2:3:3]
-	h[HeaderBodyAlias] = values[2:3:3]
+	if shared != nil {
+		h[HeaderBody] = values[2:3:3]
+		h[HeaderBodyAlias] = values[2:3:3]
+	}
 	h[HeaderStandard] = values[3:4:4]
 }
 
-// AppendHeader appends the same five headers as they stand on the wire, each a line (RFC 9112, section 5).
+// AppendHeader appends the same headers as they stand on the wire, each a line (RFC 9112, section 5).
 func (k Keys) AppendHeader(b []byte, deliveryID string, at time.Time, body []byte) []byte {
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
@@ -71,17 +76,34 @@ func (k Keys) AppendHeader(b []byte, deliveryID string, at time.Time, body []byt
 	s.prefix = appendPrefix(s.prefix[:0], deliveryID, s.text)
 	b = appendLine(b, HeaderID, deliveryID)
 	b = appendLine(b, HeaderTimestamp, s.text)
-	s.text = k[0].appendBody(s.text[:0], s, body)
-	b = appendLine(b, HeaderBody, s.text)
-	b = appendLine(b, HeaderBodyAlias, s.text)
-	s.text = s.text[:0]
+	if shared := k.shared(); shared != nil {
+		s.text = shared.appendBody(s.text[:0], s, body)
+		b = appendLine(b, HeaderBody, s.text)
+		b = appendLine(b, HeaderBodyAlias, s.text)
+	}
+	s.text = k.appendAll(s.text[:0], s, body)
+	return appendLine(b, HeaderStandard, s.text)
+}
+
+// appendAll appends the signatures of all keys, separated by spaces.
+func (k Keys) appendAll(b []byte, s *scratch, body []byte) []byte {
 	for i, key := range k {
 		if i > 0 {
-			s.text = append(s.text, ' ')
+			b = append(b, ' ')
 		}
-		s.text = key.appendStandard(s.text, s, body)
+		b = key.appendStandard(b, s, body)
 	}
-	return appendLine(b, HeaderStandard, s.text)
+	return b
+}
+
+// shared is the first key that is not one of a pair; nil if there is none.
+func (k Keys) shared() *Key {
+	for _, key := range k {
+		if key.public == nil {
+			return key
+		}
+	}
+	return nil
 }
 
 func appendLine[T string | []byte](b []byte, name string, value T) []byte {
@@ -101,8 +123,11 @@ func (k *Key) appendBody(b []byte, s *scratch, body []byte) []byte {
 	return hex.AppendEncode(b, s.sum)
 }
 
-// appendStandard appends "v1," and the base64 HMAC of s.prefix and body.
+// appendStandard appends "v1," and the base64 HMAC of s.prefix and body, or "v1a," and their ed25519 signature.
 func (k *Key) appendStandard(b []byte, s *scratch, body []byte) []byte {
+	if k.private != nil {
+		return k.appendAsymmetric(b, s, body)
+	}
 	s.sum = k.sum(s.sum[:0], s.prefix, body)
 	return base64.StdEncoding.AppendEncode(append(b, version...), s.sum)
 }

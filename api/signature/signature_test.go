@@ -351,7 +351,10 @@ func FuzzVerify(f *testing.F) {
 func BenchmarkHeader(b *testing.B) {
 	body := bytes.Repeat([]byte("x"), 1024)
 	at := time.Unix(knownTime, 0)
-	for name, keys := range map[string]Keys{"1 key": mustParse(b, knownKey), "2 keys": mustParse(b, knownKey, oldKey)} {
+	for name, keys := range map[string]Keys{
+		"1 key": mustParse(b, knownKey), "2 keys": mustParse(b, knownKey, oldKey),
+		"1 pair": mustParse(b, pairPrivate), "a key and a pair": mustParse(b, knownKey, pairPrivate),
+	} {
 		b.Run(name, func(b *testing.B) {
 			h := http.Header{}
 			b.ReportAllocs()
@@ -364,14 +367,19 @@ func BenchmarkHeader(b *testing.B) {
 
 func BenchmarkVerifyStandard(b *testing.B) {
 	body := strings.Repeat("x", 1024)
-	keys := mustParse(b, knownKey)
 	at := time.Unix(knownTime, 0)
-	h := signed(keys, "dlv_1", at, body)
 	raw := []byte(body)
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := keys.VerifyStandard(h, raw, at, Tolerance); err != nil {
-			b.Fatal(err)
-		}
+	for name, keys := range map[string][2]Keys{
+		"a key": {mustParse(b, knownKey), mustParse(b, knownKey)}, "a pair": {mustParse(b, pairPrivate), mustVerify(b, pairPublic)},
+	} {
+		b.Run(name, func(b *testing.B) {
+			h := signed(keys[0], "dlv_1", at, body)
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := keys[1].VerifyStandard(h, raw, at, Tolerance); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -22,8 +22,8 @@ var (
 )
 
 // VerifyStandard checks the Standard Webhooks signature of body against h, as net/http hands it to a handler: it
-// succeeds if any of the keys made any of the signatures and the timestamp is within tolerance of now. Signatures are
-// compared in constant time. It is the scheme to prefer: it covers the delivery's id and the time, so that a recorded
+// succeeds if any of the keys made any of the signatures and the timestamp is within tolerance of now. Signatures of shared
+// keys are compared in constant time. Of those of pairs, MaxAsymmetric are looked at. It is the scheme to prefer: it covers the delivery's id and the time, so that a recorded
 // delivery cannot be played again later or under another id.
 func (k Keys) VerifyStandard(h http.Header, body []byte, now time.Time, tolerance time.Duration) error {
 	id, timestamp, signatures := h.Get(HeaderID), h.Get(HeaderTimestamp), h.Get(HeaderStandard)
@@ -43,6 +43,12 @@ func (k Keys) VerifyStandard(h http.Header, body []byte, now time.Time, toleranc
 	defer scratches.Put(s)
 	s.prefix = appendPrefix(s.prefix[:0], id, []byte(timestamp))
 	for _, key := range k {
+		if key.public != nil {
+			if key.verifyAsymmetric(s.prefix, body, signatures) {
+				return nil
+			}
+			continue
+		}
 		s.text = key.appendStandard(s.text[:0], s, body)
 		for signature := range strings.FieldsSeq(signatures) {
 			if len(signature) == standardLength && subtle.ConstantTimeCompare([]byte(signature), s.text) == 1 {
@@ -70,6 +76,9 @@ func (k Keys) VerifyBody(h http.Header, body []byte) error {
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
 	for _, key := range k {
+		if key.public != nil {
+			continue // it makes no such signature
+		}
 		s.text = key.appendBody(s.text[:0], s, body)
 		if subtle.ConstantTimeCompare([]byte(signature), s.text) == 1 {
 			return nil
