@@ -39,6 +39,7 @@ func testSecretPolicy(t *testing.T) {
 		"one Secret for all headers": {spec: "signing: {secretRef: {name: own, key: k}}, headers: [" + strings.Join(same, ", ") + "]"},
 		"a foreign key":              {spec: "signing: {secretRef: {name: foreign, key: k}}", want: "you may not get Secret foreign"},
 		"a foreign earlier key":      {spec: "signing: {secretRef: {name: own, key: k}, previousSecretRef: {name: foreign, key: k}}", want: "you may not get Secret foreign"},
+		"a foreign next key":         {spec: "signing: {secretRef: {name: own, key: k}, nextSecretRef: {name: foreign, key: k}}", want: "you may not get Secret foreign"},
 		"a foreign header":           {spec: "signing: {secretRef: {name: own, key: k}}, headers: [" + from("foreign") + "]", want: "you may not get Secret foreign"},
 		"a foreign CA":               {spec: "signing: {secretRef: {name: own, key: k}}, tls: {caSecretRef: {name: foreign, key: k}}", want: "you may not get Secret foreign"},
 		"a foreign password":         {spec: "signing: {secretRef: {name: own, key: k}}, auth: {basic: {secretRef: {name: foreign}}}", want: "you may not get Secret foreign"},

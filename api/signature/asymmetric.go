@@ -44,7 +44,7 @@ func withMessage(prefix, body []byte, f func(message []byte)) {
 // appendAsymmetric appends "v1a," and the base64 ed25519 signature (RFC 8032) of s.prefix and body.
 func (k *Key) appendAsymmetric(b []byte, s *scratch, body []byte) []byte {
 	withMessage(s.prefix, body, func(message []byte) {
-		b = base64.StdEncoding.AppendEncode(append(b, asymmetricVersion...), ed25519.Sign(k.private, message))
+		b = base64.StdEncoding.AppendEncode(append(b, asymmetricVersion...), ed25519.Sign(k.pair.private, message))
 	})
 	return b
 }
@@ -65,7 +65,7 @@ func (k *Key) verifyAsymmetric(prefix, body []byte, signatures string) (made boo
 			if looked++; looked > MaxAsymmetric {
 				return
 			}
-			if ed25519.Verify(k.public, message, raw) {
+			if ed25519.Verify(k.pair.public, message, raw) {
 				made = true
 				return
 			}

@@ -165,7 +165,7 @@ func TestLargeMessages(t *testing.T) {
 		h := signed(mustParse(t, pairPrivate), "dlv_1", now, body)
 		message := fmt.Appendf(nil, "dlv_1.%d.%s", knownTime, body)
 		raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(h.Get(HeaderStandard), asymmetricVersion))
-		if err != nil || !ed25519.Verify(mustVerify(t, pairPublic)[0].public, message, raw) {
+		if err != nil || !ed25519.Verify(mustVerify(t, pairPublic)[0].pair.public, message, raw) {
 			t.Errorf("%d bytes: another message was signed (%v)", size, err)
 		}
 	}

@@ -33,9 +33,14 @@ const whiteSpace = " \t\r\n\v\f"
 
 // Key is a signing key, or the public half of one. It is immutable and safe for concurrent use, and never prints its bytes.
 type Key struct {
-	hashes  sync.Pool          // of hash.Hash, keyed: a reset costs less than a new one; of a shared key
-	private ed25519.PrivateKey // of a pair that signs
-	public  ed25519.PublicKey  // of a pair
+	hashes sync.Pool // of hash.Hash, keyed: a reset costs less than a new one; of a shared key
+	pair   *pair     // nil of a shared key
+}
+
+// pair is an ed25519 pair, or its public half alone.
+type pair struct {
+	private ed25519.PrivateKey
+	public  ed25519.PublicKey
 }
 
 // Keys are the keys that sign a delivery, the current one first.
@@ -80,7 +85,7 @@ func ParseVerificationKey(text []byte) (*Key, error) {
 	if len(public) != ed25519.PublicKeySize {
 		return nil, fmt.Errorf("the public key has %d bytes, want %d", len(public), ed25519.PublicKeySize)
 	}
-	return &Key{public: public}, nil
+	return &Key{pair: &pair{public: public}}, nil
 }
 
 func parseShared(text []byte) (*Key, error) {
@@ -114,16 +119,16 @@ func parsePrivate(encoded []byte) (*Key, error) {
 	if len(raw) == ed25519.PrivateKeySize && !bytes.Equal(raw, private) {
 		return nil, errors.New("the public key behind the seed is not the seed's: make a new pair")
 	}
-	return &Key{private: private, public: private.Public().(ed25519.PublicKey)}, nil
+	return &Key{pair: &pair{private, private.Public().(ed25519.PublicKey)}}, nil
 }
 
 // Public returns the public half of an ed25519 pair as receivers get it, in base64 behind "whpk_"; "" of a shared key, which
 // has none.
 func (k *Key) Public() string {
-	if k.public == nil {
+	if k.pair == nil {
 		return ""
 	}
-	return publicPrefix + base64.StdEncoding.EncodeToString(k.public)
+	return publicPrefix + base64.StdEncoding.EncodeToString(k.pair.public)
 }
 
 // checkSpelling refuses what would be taken for another key than its author meant.

@@ -99,7 +99,7 @@ func (k Keys) appendAll(b []byte, s *scratch, body []byte) []byte {
 // shared is the first key that is not one of a pair; nil if there is none.
 func (k Keys) shared() *Key {
 	for _, key := range k {
-		if key.public == nil {
+		if key.pair == nil {
 			return key
 		}
 	}
@@ -125,7 +125,7 @@ func (k *Key) appendBody(b []byte, s *scratch, body []byte) []byte {
 
 // appendStandard appends "v1," and the base64 HMAC of s.prefix and body, or "v1a," and their ed25519 signature.
 func (k *Key) appendStandard(b []byte, s *scratch, body []byte) []byte {
-	if k.private != nil {
+	if k.pair != nil {
 		return k.appendAsymmetric(b, s, body)
 	}
 	s.sum = k.sum(s.sum[:0], s.prefix, body)

@@ -43,7 +43,7 @@ func (k Keys) VerifyStandard(h http.Header, body []byte, now time.Time, toleranc
 	defer scratches.Put(s)
 	s.prefix = appendPrefix(s.prefix[:0], id, []byte(timestamp))
 	for _, key := range k {
-		if key.public != nil {
+		if key.pair != nil {
 			if key.verifyAsymmetric(s.prefix, body, signatures) {
 				return nil
 			}
@@ -76,7 +76,7 @@ func (k Keys) VerifyBody(h http.Header, body []byte) error {
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
 	for _, key := range k {
-		if key.public != nil {
+		if key.pair != nil {
 			continue // it makes no such signature
 		}
 		s.text = key.appendBody(s.text[:0], s, body)

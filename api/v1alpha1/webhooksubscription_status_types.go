@@ -32,6 +32,10 @@ type WebhookSubscriptionStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
+	// signing says which keys sign deliveries now. It is not there while they wait because the subscription is not accepted.
+	// +optional
+	Signing SigningStatus `json:"signing,omitzero"`
+
 	// deliveries counts what became of this subscription's deliveries since it was created.
 	// +optional
 	Deliveries *DeliveryCounts `json:"deliveries,omitempty"`
@@ -42,6 +46,54 @@ type WebhookSubscriptionStatus struct {
 	// +listMapKey=deliveryID
 	// +kubebuilder:validation:MaxItems=10
 	Retrying []RetryingDelivery `json:"retrying,omitempty"`
+}
+
+// SigningStatus is which keys sign deliveries.
+type SigningStatus struct {
+	// keys that sign, in the order of their signatures: the current one, the previous one, the next one.
+	// +optional
+	// +listType=map
+	// +listMapKey=id
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=3
+	Keys []SigningKey `json:"keys,omitempty"`
+}
+
+// SignatureScheme is the version of a signature of Standard Webhooks.
+// +kubebuilder:validation:Enum=v1;v1a
+type SignatureScheme string
+
+// The schemes.
+const (
+	// SchemeShared is HMAC-SHA256 by a key that the receiver has as well.
+	SchemeShared SignatureScheme = "v1"
+	// SchemePair is ed25519 by a private key, which the receiver verifies by the public one.
+	SchemePair SignatureScheme = "v1a"
+)
+
+// SigningKey is a key that signs, without anything secret.
+type SigningKey struct {
+	// id names the key within this subscription. That of a pair is a hash of its public key. That of a shared key is a hash of
+	// the key under a random salt that stands in the routing table alone: whoever reads statuses can try no guesses by it. It
+	// stays the same while the key does, wherever the spec names it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=32
+	ID string `json:"id,omitempty"`
+
+	// scheme is v1 of a shared key, and v1a of a pair.
+	// +required
+	Scheme SignatureScheme `json:"scheme,omitempty"`
+
+	// publicKey of a pair, as receivers are given it: whpk_ and base64.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	PublicKey string `json:"publicKey,omitempty"`
+
+	// sinceTime is when every pod of the dispatcher was first known to sign with it.
+	// +required
+	SinceTime metav1.Time `json:"sinceTime,omitzero"`
 }
 
 // DeliveryCounts sums up a subscription's deliveries.

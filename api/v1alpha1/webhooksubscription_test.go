@@ -144,6 +144,7 @@ var subscriptionRules = map[string]rule{
 		"spec: {signing: null}":              "spec.signing: Required value",
 		"spec: {signing: {secretRef: null}}": "spec.signing.secretRef: Required value",
 	}),
+	"next key":     secretKeyRules("spec.signing.nextSecretRef", "spec: {signing: {nextSecretRef: %s}}", nil),
 	"previous key": secretKeyRules("spec.signing.previousSecretRef", "spec: {signing: {previousSecretRef: %s}}", nil),
 	"dispatcherRef": {
 		good: []string{

@@ -260,11 +260,18 @@ type ConfigMapKeyReference struct {
 }
 
 // Signing names the keys that sign a delivery. A key that starts with "whsec_" is base64 behind the prefix, padded or not
-// (Standard Webhooks 1.0); any other key is its raw bytes. It has 24 to 512 bytes.
+// (Standard Webhooks 1.0); one that starts with "whsk_" is the private half of an ed25519 pair, in base64; any other key is its
+// raw bytes. A key that is not one of a pair has 24 to 512 bytes. Every key signs webhook-signature. The first that is not one of
+// a pair, in the order current, previous, next, makes X-Clinik-Signature.
 type Signing struct {
-	// secretRef names the current key: it alone makes X-Clinik-Signature.
+	// secretRef names the current key: its signature comes first.
 	// +required
 	SecretRef SecretKeyReference `json:"secretRef,omitzero"`
+
+	// nextSecretRef names the key that is to become the current one: it signs webhook-signature already, so that receivers can
+	// be given it before anything depends on it.
+	// +optional
+	NextSecretRef *SecretKeyReference `json:"nextSecretRef,omitempty"`
 
 	// previousSecretRef names the key that signed before: it goes on signing webhook-signature, so that receivers can
 	// change over in their own time.

@@ -11,6 +11,9 @@ type Takeover struct {
 	// Awaited is set until the dispatcher reports a revision that has the entry in its present generation, with its deliveries
 	// waiting or not as they do now.
 	Awaited bool
+	// Values is set until the dispatcher reports a revision that has what the entry took from Secrets, too, such as its keys. It is
+	// set of all that is awaited.
+	Values bool
 	// Written is set of one that is awaited once an index names it.
 	Written bool
 	// Inherited is set if an earlier manager wrote the entry: then the dispatcher may have taken it over with an earlier revision
@@ -21,26 +24,34 @@ type Takeover struct {
 // noted is an entry that the dispatcher has not taken over, as far as it reports.
 type noted struct {
 	subscription client.ObjectKey
-	version
-	revision  int64 // of the first index that names it; 0 while none does
+	whole
+	revision  int64 // of the first index that names it in this generation; 0 while none does
+	complete  int64 // of the first index that names it with these values as well; 0 while none does
+	settled   bool  // the generation is taken over, and the values are not
 	inherited bool
 }
 
-// version is what of an entry a dispatcher must know for its subscription to count as programmed. The values that come from
-// Secrets are no part of that.
+// version is what of an entry a dispatcher must know for its subscription to count as programmed.
 type version struct {
 	generation int64
 	waiting    bool
 }
 
-func versionOf(entry *routing.Entry) version {
-	return version{generation: entry.Generation, waiting: entry.Waiting != ""}
+// whole is an entry's version with a stand-in for the values that come from Secrets. Whether a subscription counts as programmed
+// does not depend on them; which keys sign does.
+type whole struct {
+	version
+	values int64
+}
+
+func versionOf(entry *routing.Entry) whole {
+	return whole{version{generation: entry.Generation, waiting: entry.Waiting != ""}, entry.Revision}
 }
 
 // placed is an entry that is in the Secret of its shard, and that no index may name yet.
 type placed struct {
 	identity string
-	version
+	whole
 }
 
 // Takeover says how far the dispatcher is with the entry of an identity. What the table does not have is not awaited.
@@ -48,7 +59,7 @@ func (t *Table) Takeover(identity string) Takeover {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n, found := t.notes[identity]
-	return Takeover{Awaited: found, Written: n.revision > 0, Inherited: n.inherited}
+	return Takeover{Awaited: found && !n.settled, Values: found, Written: n.revision > 0, Inherited: n.inherited}
 }
 
 // report takes the revision that every pod of the dispatcher works by, 0 if they do not say. The subscriptions that waited for
@@ -65,11 +76,18 @@ func (t *Table) report(revision int64) {
 // conclude drops the notes of what the dispatcher has taken over.
 func (t *Table) conclude() {
 	var taken []client.ObjectKey
+	reached := func(revision int64) bool { return revision > 0 && revision <= t.reported }
 	for identity, n := range t.notes {
-		if n.revision > 0 && n.revision <= t.reported {
-			taken = append(taken, n.subscription)
+		switch {
+		case reached(n.complete):
 			delete(t.notes, identity)
+		case reached(n.revision) && !n.settled:
+			n.settled = true
+			t.notes[identity] = n
+		default:
+			continue
 		}
+		taken = append(taken, n.subscription)
 	}
 	if len(taken) > 0 {
 		t.review(taken...)
@@ -78,11 +96,17 @@ func (t *Table) conclude() {
 
 // note keeps that an entry was replaced, by none if it is nil, until the dispatcher has taken that over.
 func (t *Table) note(identity string, before, entry *routing.Entry) {
-	switch {
+	switch known, found := t.notes[identity]; {
 	case entry == nil:
 		delete(t.notes, identity)
-	case before == nil || versionOf(before) != versionOf(entry):
-		t.notes[identity] = noted{subscription: nameOf(entry), version: versionOf(entry)}
+	case before == nil || versionOf(before).version != versionOf(entry).version:
+		t.notes[identity] = noted{subscription: nameOf(entry), whole: versionOf(entry)}
+	case versionOf(before) == versionOf(entry):
+	case found: // how far the generation is, stands
+		known.whole, known.complete = versionOf(entry), 0
+		t.notes[identity] = known
+	default:
+		t.notes[identity] = noted{subscription: nameOf(entry), whole: versionOf(entry), settled: true}
 	}
 }
 
@@ -90,7 +114,7 @@ func (t *Table) note(identity string, before, entry *routing.Entry) {
 func (t *Table) takeBack(identity string, before *routing.Entry) {
 	delete(t.notes, identity)
 	if before != nil && t.index.Revision > t.reported {
-		t.notes[identity] = noted{subscription: nameOf(before), version: versionOf(before), revision: t.index.Revision}
+		t.notes[identity] = noted{subscription: nameOf(before), whole: versionOf(before), revision: t.index.Revision, complete: t.index.Revision}
 	}
 }
 
@@ -106,7 +130,7 @@ func (t *Table) inherit() {
 			continue
 		}
 		for identity, entry := range s.entries {
-			t.notes[identity] = noted{subscription: nameOf(entry), version: versionOf(entry), revision: revision, inherited: true}
+			t.notes[identity] = noted{subscription: nameOf(entry), whole: versionOf(entry), revision: revision, complete: revision, inherited: true}
 		}
 	}
 }
@@ -123,15 +147,22 @@ func (t *Table) place(changed map[string]*routing.Entry, written []*routing.Entr
 // indexed notes that the present index names what was written.
 func (t *Table) indexed() {
 	for _, p := range t.placed {
-		if n, found := t.notes[p.identity]; found && n.revision == 0 && n.version == p.version {
-			n.revision = t.index.Revision
-			t.notes[p.identity] = n
+		n, found := t.notes[p.identity]
+		if !found {
+			continue
 		}
+		if n.revision == 0 && n.version == p.version {
+			n.revision = t.index.Revision
+		}
+		if n.complete == 0 && n.whole == p.whole {
+			n.complete = t.index.Revision
+		}
+		t.notes[p.identity] = n
 	}
 	t.placed = nil
 	for identity, n := range t.notes {
 		if n.inherited && n.revision == 0 { // all that was loaded is in it
-			n.revision = t.index.Revision
+			n.revision, n.complete = t.index.Revision, t.index.Revision
 			t.notes[identity] = n
 		}
 	}

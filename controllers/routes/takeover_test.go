@@ -38,8 +38,9 @@ func (b *bench) wantReviewed(t *testing.T, want ...*routing.Entry) {
 
 var (
 	takenOver = Takeover{}
-	awaited   = Takeover{Awaited: true}
-	inherited = Takeover{Awaited: true, Inherited: true}
+	awaited   = Takeover{Awaited: true, Values: true}
+	settled   = Takeover{Values: true}
+	inherited = Takeover{Awaited: true, Values: true, Inherited: true}
 )
 
 // TestTakeover: an entry is taken over once the dispatcher reports a revision whose index named it as it is, and the subscription
@@ -72,11 +73,11 @@ func TestTakeover(t *testing.T) {
 	table.wantReviewed(t, b)
 	table.wantTakeover(t, b, takenOver)
 
-	// Values that change are no news; a generation is, and that deliveries wait, or do not any more.
+	// Values that change leave it programmed; a generation does not, nor that deliveries wait, or do not any more.
 	rotated := *a
-	rotated.Keys = [][]byte{[]byte("another signing key of plain text")}
+	rotated.Keys, rotated.Revision = [][]byte{[]byte("another signing key of plain text")}, 5
 	table.put(t, &rotated)
-	table.wantTakeover(t, a, takenOver)
+	table.wantTakeover(t, a, settled)
 	changed := rotated
 	changed.Generation = 2
 	table.put(t, &changed)
@@ -91,6 +92,46 @@ func TestTakeover(t *testing.T) {
 	table.Clear(keyOf(b), "")
 	table.wantTakeover(t, b, takenOver)
 	table.wantReviewed(t)
+}
+
+// TestValuesAreTakenOver: values from Secrets are noted until the dispatcher has them, and hold nothing else up.
+func TestValuesAreTakenOver(t *testing.T) {
+	t.Parallel()
+	entry := newEntry("a")
+	with := func(values int64) *routing.Entry {
+		changed := *entry
+		changed.Revision = values
+		return &changed
+	}
+	table := open(t, newFakeStorage())
+	table.put(t, entry)
+	table.mustFlush(t)
+	first := table.index.Revision
+	table.put(t, with(2)) // before the dispatcher says that it has the first
+	table.mustFlush(t)
+	second := table.index.Revision
+	table.report(first)
+	table.wantReviewed(t, entry)
+	table.wantTakeover(t, entry, settled)
+	table.report(second)
+	table.wantReviewed(t, entry)
+	table.wantTakeover(t, entry, takenOver)
+
+	table.put(t, with(3))
+	table.storage.onWrite = func(name string) {
+		if name == indexName {
+			table.storage.onWrite = nil
+			table.put(t, with(4)) // while the index of 3 is written
+		}
+	}
+	table.mustFlush(t)
+	table.report(table.index.Revision)
+	table.wantReviewed(t)
+	table.wantTakeover(t, entry, settled)
+	table.mustFlush(t)
+	table.report(table.index.Revision)
+	table.wantReviewed(t, entry)
+	table.wantTakeover(t, entry, takenOver)
 }
 
 // TestTakeoverIsOfWhatIsWritten: what changes while it is written, or cannot be written, is taken over with the index that has it.

@@ -17,6 +17,7 @@ type verdict struct {
 	rejection *routing.Rejection // nil if it is accepted
 	endpoint  string             // scheme, host and port; "" if it cannot be told
 	hint      string             // when its client certificate ends, and what it still lacks to be delivered, as far as known
+	keys      []v1alpha1.SigningKey
 }
 
 // service is what a subscription's dispatcher does for it.

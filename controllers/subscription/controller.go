@@ -93,7 +93,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		result.RequeueAfter = wait
 		return result, nil
 	}
-	return result, r.updateStatus(ctx, sub, observe(sub, v, d, awaited, time.Now()))
+	return result, r.updateStatus(ctx, sub, observe(sub, v, d, awaited, time.Now()), signing(sub, v, d, takeover, time.Now()))
 }
 
 // gone takes a deleted subscription out of its table. That cancels its deliveries for good, so the API server is asked:
@@ -163,7 +163,7 @@ func keep(sub *v1alpha1.WebhookSubscription, in circumstances) (verdict, bool) {
 	if entry == nil {
 		return verdict{}, false
 	}
-	return verdict{endpoint: entry.Origin(), hint: in.hint(entry)}, true
+	return verdict{endpoint: entry.Origin(), hint: in.hint(entry), keys: entry.SigningKeys()}, true
 }
 
 // place compiles a subscription and puts it into its table; if it is not accepted, its last valid entry stays there.
@@ -175,9 +175,10 @@ func (r *Reconciler) place(ctx context.Context, sub *v1alpha1.WebhookSubscriptio
 	if entry != nil {
 		in.granted.apply(entry)
 		entry.Sources = in.sources
+		entry.Salt(in.table.Get(entry.Identity))
 		err := in.table.Put(entry, in.granted.limits(sub))
 		if err == nil {
-			return verdict{endpoint: entry.Origin(), hint: in.hint(entry)}, nil
+			return verdict{endpoint: entry.Origin(), hint: in.hint(entry), keys: entry.SigningKeys()}, nil
 		}
 		refused, ok := errors.AsType[*routing.Rejection](err)
 		if !ok {
@@ -243,13 +244,14 @@ func hold(in circumstances, sub *v1alpha1.WebhookSubscription, reason string) er
 }
 
 // updateStatus writes the manager's part of the status, if it is not there already.
-func (r *Reconciler) updateStatus(ctx context.Context, sub *v1alpha1.WebhookSubscription, o observation) error {
+func (r *Reconciler) updateStatus(ctx context.Context, sub *v1alpha1.WebhookSubscription, o observation, keys v1alpha1.SigningStatus) error {
 	wanted := v1alpha1.WebhookSubscriptionStatus{
 		ObservedGeneration: sub.Generation,
 		Endpoint:           o.verdict.endpoint,
+		Signing:            keys,
 		Conditions:         status.Conditions(sub, sub.Status.Conditions, decide(o)...),
 	}
-	if sub.Status.ObservedGeneration == wanted.ObservedGeneration && sub.Status.Endpoint == wanted.Endpoint && status.Stands(sub.Status.Conditions, wanted.Conditions, decided...) {
+	if sub.Status.ObservedGeneration == wanted.ObservedGeneration && sub.Status.Endpoint == wanted.Endpoint && sameSigning(sub.Status.Signing, keys) && status.Stands(sub.Status.Conditions, wanted.Conditions, decided...) {
 		return nil
 	}
 	return status.Apply(ctx, r.Client, sub, names.FieldOwner, &wanted)

@@ -149,6 +149,11 @@ func checkReferences(spec v1alpha1.WebhookSubscriptionSpec) error {
 			return err
 		}
 	}
+	if ref := spec.Signing.NextSecretRef; ref != nil {
+		if err := checkReference("spec.signing.nextSecretRef", *ref); err != nil {
+			return err
+		}
+	}
 	if from := spec.URLFrom; from != nil {
 		return checkReference("spec.urlFrom.secretKeyRef", from.SecretKeyRef)
 	}

@@ -220,19 +220,16 @@ func (c *compiler) compileHeaders() error {
 	return nil
 }
 
+// compileKeys resolves the keys in the order in which they sign.
 func (c *compiler) compileKeys() error {
-	current, err := c.resolveKey("spec.signing.secretRef", c.spec.Signing.SecretRef)
-	if err != nil {
-		return err
-	}
-	c.entry.Keys = [][]byte{current}
-	if ref := c.spec.Signing.PreviousSecretRef; ref != nil {
-		previous, err := c.resolveKey("spec.signing.previousSecretRef", *ref)
+	for _, ref := range SecretReferences(&v1alpha1.WebhookSubscription{Spec: v1alpha1.WebhookSubscriptionSpec{Signing: c.spec.Signing}}) {
+		text, err := c.resolveKey(ref.Where, v1alpha1.SecretKeyReference{Name: ref.Name, Key: ref.Key})
 		if err != nil {
 			return err
 		}
-		if !bytes.Equal(previous, current) { // one key has one signature
-			c.entry.Keys = append(c.entry.Keys, previous)
+		same := func(other []byte) bool { return bytes.Equal(other, text) }
+		if !slices.ContainsFunc(c.entry.Keys, same) { // one key has one signature
+			c.entry.Keys = append(c.entry.Keys, text)
 		}
 	}
 	return nil

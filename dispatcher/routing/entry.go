@@ -49,6 +49,8 @@ type Entry struct {
 	Header http.Header `json:"header,omitempty"`
 	// Keys are the signing keys as the Secrets hold them, the current one first.
 	Keys [][]byte `json:"keys,omitempty"`
+	// KeySalt goes into the ids of shared keys (SigningKeys). It stands here and nowhere else; nil where nobody shows ids.
+	KeySalt []byte `json:"keySalt,omitempty"`
 	// CA holds the certificates, in PEM, that the endpoint's own may be signed by beside the system's; "" for the system's
 	// alone.
 	CA string `json:"ca,omitempty"`

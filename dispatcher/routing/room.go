@@ -39,5 +39,8 @@ func (e *Entry) Cost() int {
 	for _, key := range e.Keys {
 		cost += itemCost + base64.StdEncoding.EncodedLen(len(key))
 	}
+	if len(e.KeySalt) > 0 {
+		cost += itemCost + base64.StdEncoding.EncodedLen(len(e.KeySalt))
+	}
 	return max(cost, e.Room)
 }

@@ -40,6 +40,9 @@ func SecretReferences(sub *v1alpha1.WebhookSubscription) (all []SecretReference)
 	if ref := sub.Spec.Signing.PreviousSecretRef; ref != nil {
 		add("spec.signing.previousSecretRef", SecretSigningKey, ref)
 	}
+	if ref := sub.Spec.Signing.NextSecretRef; ref != nil {
+		add("spec.signing.nextSecretRef", SecretSigningKey, ref)
+	}
 	if from := sub.Spec.URLFrom; from != nil {
 		add("spec.urlFrom.secretKeyRef", SecretURL, &from.SecretKeyRef)
 	}
@@ -59,6 +62,14 @@ func SecretReferences(sub *v1alpha1.WebhookSubscription) (all []SecretReference)
 	authReferences("spec.auth", sub.Spec.Auth, add)
 	if lookup := sub.Spec.Lookup; lookup != nil {
 		authReferences("spec.lookup.auth", lookup.Auth, add)
+	}
+	return all
+}
+
+// SigningReferences are those of SecretReferences that name signing keys, in the order in which these sign.
+func SigningReferences(spec *v1alpha1.WebhookSubscriptionSpec) (all []v1alpha1.SecretKeyReference) {
+	for _, ref := range SecretReferences(&v1alpha1.WebhookSubscription{Spec: v1alpha1.WebhookSubscriptionSpec{Signing: spec.Signing}}) {
+		all = append(all, v1alpha1.SecretKeyReference{Name: ref.Name, Key: ref.Key})
 	}
 	return all
 }

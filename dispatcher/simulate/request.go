@@ -11,6 +11,7 @@ import (
 	"github.com/clinikapi/eventflow/api/signature"
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/dispatcher/egress"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
 )
 
 // masked is what stands in place of a secret.
@@ -28,14 +29,7 @@ func (s *subscription) mask() {
 			s.masks[http.CanonicalHeaderKey(header.Name)] = hidden("", of(from.SecretKeyRef))
 		}
 	}
-	key := of(spec.Signing.SecretRef)
-	s.masks[http.CanonicalHeaderKey(signature.HeaderBody)] = hidden("", key)
-	s.masks[http.CanonicalHeaderKey(signature.HeaderBodyAlias)] = hidden("", key)
-	standard := hidden("v1,", key)
-	if previous := spec.Signing.PreviousSecretRef; previous != nil && len(s.entry.Keys) > 1 {
-		standard += " " + hidden("v1,", of(*previous))
-	}
-	s.masks[http.CanonicalHeaderKey(signature.HeaderStandard)] = standard
+	s.maskSignatures()
 	if from := spec.URLFrom; from != nil {
 		s.urlSecret = of(from.SecretKeyRef)
 	}
@@ -53,6 +47,27 @@ func (s *subscription) mask() {
 			s.masks[name] = hidden("", "spec.headers")
 		}
 	}
+}
+
+// maskSignatures names the keys of the signatures, in their order.
+func (s *subscription) maskSignatures() {
+	var standard []string
+	shared := ""
+	for i, ref := range routing.SigningReferences(&s.object.Spec) {
+		if i >= len(s.entry.Keys) { // one key that is named twice signs once
+			break
+		}
+		version := "v1,"
+		if key, err := signature.ParseKey(s.entry.Keys[i]); err == nil && key.Public() != "" {
+			version = "v1a,"
+		} else if shared == "" {
+			shared = of(ref)
+		}
+		standard = append(standard, hidden(version, of(ref)))
+	}
+	s.masks[http.CanonicalHeaderKey(signature.HeaderBody)] = hidden("", shared)
+	s.masks[http.CanonicalHeaderKey(signature.HeaderBodyAlias)] = hidden("", shared)
+	s.masks[http.CanonicalHeaderKey(signature.HeaderStandard)] = strings.Join(standard, " ")
 }
 
 func hidden(before, from string) string { return before + masked + " (" + from + ")" }

@@ -103,7 +103,7 @@ func schemaRefuses() []string {
 		"{name: k, key: ''}", "{name: k, key: a/b}", "{name: k, key: " + strings.Repeat("k", 254) + "}",
 	} {
 		for _, field := range []string{
-			"{signing: {secretRef: %s}}", "{signing: {previousSecretRef: %s}}", "{url: null, urlFrom: {secretKeyRef: %s}}", "{headers: [{name: X-Team, valueFrom: {secretKeyRef: %s}}]}",
+			"{signing: {secretRef: %s}}", "{signing: {previousSecretRef: %s}}", "{signing: {nextSecretRef: %s}}", "{url: null, urlFrom: {secretKeyRef: %s}}", "{headers: [{name: X-Team, valueFrom: {secretKeyRef: %s}}]}",
 		} {
 			refused = append(refused, fmt.Sprintf(field, ref))
 		}
