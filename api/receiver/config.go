@@ -34,8 +34,8 @@ const (
 
 // Config says how a Receiver works. Secrets and, unless only Middleware or Verify are used, On are required.
 type Config struct {
-	// Secrets are the signing keys: those of the subscription's spec.signing, in any order. During a rotation these
-	// are the new one and the old one.
+	// Secrets are the keys to verify by, in any order: the shared keys of the subscription's spec.signing, and the public keys
+	// (whpk_…) of its pairs, as status.signing has them. During a rotation these are the new one and the old one.
 	Secrets []string
 	// On maps patterns to handlers. The most specific pattern wins: "patient.created", then "patient.*", then "*".
 	// A delivery that no pattern matches is answered with 200.
@@ -145,11 +145,11 @@ func orDefault[T comparable](value, fallback T) T {
 }
 
 // SetSecrets replaces the keys while requests are answered, for a rotation without a restart. It fails, and the keys stay
-// as they are, if there is none or one is not a key (signature.ParseKey).
+// as they are, if there is none or one is not a key (signature.ParseVerificationKey).
 func (r *Receiver) SetSecrets(secrets ...string) error {
 	keys := make(signature.Keys, 0, len(secrets))
 	for i, secret := range secrets {
-		key, err := signature.ParseKey([]byte(secret))
+		key, err := signature.ParseVerificationKey([]byte(secret))
 		if err != nil {
 			return fmt.Errorf("secret %d of %d: %w", i+1, len(secrets), err)
 		}

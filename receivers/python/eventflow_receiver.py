@@ -1,4 +1,5 @@
-"""Receives deliveries of Event Flow: verifies, deduplicates and routes them. Python 3.9, standard library only.
+"""Receives deliveries of Event Flow: verifies, deduplicates and routes them. Python 3.9, standard library only,
+but for public keys (whpk_), which need the package cryptography.
 
     from eventflow_receiver import Receiver
 
@@ -74,21 +75,37 @@ def _parse_key(text):
     odd = any(c != " " and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zs", "Zl", "Zp") for c in text)
     if odd or _IGNORABLE.search(text) or text.strip() != text:
         raise ValueError("the key has white space around it, or a character that nobody sees")
-    if text.startswith("v1,whsec_") or (text[:6].lower() == "whsec_" and not text.startswith("whsec_")):
-        raise ValueError("the key's prefix is not whsec_")
+    prefix = next((p for p in ("whsec_", "whpk_", "whsk_") if text.lower().startswith(p)), "")
+    if text.startswith("v1,whsec_") or not text.startswith(prefix):
+        raise ValueError("the key's prefix is not whsec_ or whpk_")
+    if prefix == "whsk_":
+        raise ValueError("this is the private key, the sender's alone: the receiver needs the public one, whpk_")
     raw = text.encode()
-    if text.startswith("whsec_"):
-        encoded = text[6:]
+    if prefix:
+        encoded = text[len(prefix):]
         padded = encoded if encoded.endswith("=") else encoded + "=" * (-len(encoded) % 4)
         try:
             raw = base64.b64decode(padded, validate=True)
         except (binascii.Error, ValueError):
-            raise ValueError("the part behind whsec_ is not base64") from None
+            raise ValueError(f"the part behind {prefix} is not base64") from None
         if len(padded) % 4 or len(padded.rstrip("=")) != math.ceil(len(raw) * 4 / 3):
-            raise ValueError("the part behind whsec_ is not base64")
+            raise ValueError(f"the part behind {prefix} is not base64")
+    if prefix == "whpk_":
+        return _public_key(raw)
     if not 24 <= len(raw) <= 512:
         raise ValueError("the key has %d bytes, want 24 to 512" % len(raw))
     return raw
+
+
+def _public_key(raw):
+    """Returns a verifier of ed25519. The standard library has none, so this alone needs the package cryptography."""
+    if len(raw) != 32:
+        raise ValueError("the public key has %d bytes, want 32" % len(raw))
+    try:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    except ImportError:
+        raise ValueError("a public key (whpk_) needs the package cryptography: pip install cryptography") from None
+    return Ed25519PublicKey.from_public_bytes(raw)
 
 
 class Memory:
@@ -183,13 +200,34 @@ def _verify_standard(keys, headers, body, now, tolerance):
         raise Refused("malformed")
     if not math.floor(now) - tolerance <= int(timestamp) <= math.floor(now) + tolerance:
         raise Refused("expired")
+    signed = f"{id}.{timestamp}.".encode() + body
     for key in keys:
-        mac = hmac.new(key, f"{id}.{timestamp}.".encode() + body, hashlib.sha256).digest()
+        if not isinstance(key, bytes):
+            if _verify_pair(key, signatures, signed):
+                return id, id
+            continue
+        mac = hmac.new(key, signed, hashlib.sha256).digest()
         want = "v1," + base64.b64encode(mac).decode()
         for given in signatures.split():
             if hmac.compare_digest(want, given):
                 return id, id
     raise Refused("mismatch")
+
+
+_PAIR = re.compile(r"v1a,[A-Za-z0-9+/]{85}[AQgw]==")  # the one way to write 64 bytes
+_MAX_ASYMMETRIC = 8  # signatures for each key: each more would let anyone buy the time of a verification
+
+
+def _verify_pair(key, signatures, signed):
+    from cryptography.exceptions import InvalidSignature  # there is a key, so there is the package
+
+    for given in [g for g in signatures.split() if _PAIR.fullmatch(g)][:_MAX_ASYMMETRIC]:
+        try:
+            key.verify(base64.b64decode(given[4:]), signed)
+            return True
+        except InvalidSignature:
+            continue
+    return False
 
 
 def _verify_body(keys, headers, body):
@@ -198,7 +236,7 @@ def _verify_body(keys, headers, body):
     if len(given) != 64 or not given.isascii():
         raise Refused("malformed")
     # A list, so that every key is tried.
-    if not any([hmac.compare_digest(hmac.new(key, body, hashlib.sha256).hexdigest(), given) for key in keys]):
+    if not any([hmac.compare_digest(hmac.new(key, body, hashlib.sha256).hexdigest(), given) for key in keys if isinstance(key, bytes)]):
         raise Refused("mismatch")
     id = _single(headers, "x-clinik-delivery-id")
     if not _ID.fullmatch(id):
@@ -216,7 +254,7 @@ def _check_pattern(pattern, resources):
 
 
 class Receiver:
-    """Answers deliveries. secrets is a list, for rotations; on maps patterns to handlers, the most specific wins.
+    """Answers deliveries. secrets is a list, for rotations, of shared keys (whsec_) and public ones (whpk_); on maps patterns to handlers, the most specific wins.
 
     A handler gets an Event, and has failed if it raises. deduplicator is any object with the methods of Memory.
     scheme is standard (webhook-signature) or body (X-Clinik-Signature, which covers no time and no id).

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import unittest
+import unittest.mock
 
 from eventflow_receiver import Memory, Receiver, Refused, Retry, Stop, _decode, _parse_key
 
@@ -16,6 +17,10 @@ TESTDATA = pathlib.Path(__file__).parents[2] / "api" / "receiver" / "testdata"
 TABLE = json.loads((TESTDATA / "vectors.json").read_text())
 GOOD = next(v for v in TABLE["answers"] if v["name"] == "an event")
 logging.disable(logging.CRITICAL)
+try:
+    import cryptography  # for public keys alone
+except ImportError:
+    cryptography = None
 
 
 def body(v):
@@ -33,6 +38,9 @@ def send(r, headers=None):
 class Vectors(unittest.TestCase):
     def each(self, section):
         for v in TABLE[section]:
+            needs = any(secret.startswith("whpk_") for secret in v.get("secrets", [v.get("secret", "")]))
+            if needs and not cryptography and v.get("ok") is not False:
+                continue
             with self.subTest(v.get("name") or v):
                 yield v
 
@@ -47,6 +55,13 @@ class Vectors(unittest.TestCase):
             except ValueError:
                 got = False
             self.assertEqual(got, v["ok"])
+
+    def test_a_public_key_without_the_package(self):
+        public = next(v["secret"] for v in TABLE["keys"] if v["name"] == "a public key")
+        name = "cryptography.hazmat.primitives.asymmetric.ed25519"
+        with unittest.mock.patch.dict(sys.modules, {name: None}):
+            with self.assertRaisesRegex(ValueError, "pip install cryptography"):
+                Receiver([public])
 
     def test_signatures(self):
         for v in self.each("verify"):

@@ -1,6 +1,6 @@
 """Writes vectors.json, the one table that the receivers in Go, Node and Python are tested by.
 
-It signs with Python's own hmac, and shares no code with any of the three. With --check it writes nothing, and fails if
+It signs with Python's own hmac, and with the arithmetic of RFC 8032 written out, and shares no code with any of the three. With --check it writes nothing, and fails if
 the file is not what it would write.
 
 keys      secret, and whether it is a key
@@ -27,6 +27,7 @@ OLD = "the old key, with its raw bytes"
 OTHER = "another key, with its raw bytes"
 UNPADDED = "whsec_dGhlIGtleSBoYXMgMjUgYnl0ZXMgaGVyZQ"  # 25 bytes
 ID = "dlv_0d2p2v6n8k5q1m3j7h9s4t6w8y0z2b4d6f8g"
+SEED, OTHER_SEED = bytes(range(32)), b"another seed of exactly 32 bytes"
 EVENT = (
     '{"id":"evt_1","event":"appointment.created","type":"appointment.created","timestamp":"2026-01-15T09:15:00.000Z",'
     '"data":{"resourceType":"appointment","resourceId":"appt_1","action":"created","tenantId":"org_1","note":"\u00e9\U0001f600"}}'
@@ -40,6 +41,63 @@ def raw(secret):
 def v1(secret, id, timestamp, body):
     mac = hmac.new(raw(secret), f"{id}.{timestamp}.".encode() + body, hashlib.sha256)
     return "v1," + base64.b64encode(mac.digest()).decode()
+
+
+# Ed25519 as RFC 8032, section 5.1, has it. It is slow, and keeps no secret from anyone who measures it: it is for these vectors.
+P, L = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
+D = -121665 * pow(121666, -1, P) % P
+BASE_Y = 4 * pow(5, -1, P) % P
+
+
+def recover_x(y):
+    x2 = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+    x = pow(x2, (P + 3) // 8, P)
+    if (x * x - x2) % P:
+        x = x * pow(2, (P - 1) // 4, P) % P
+    return x if x % 2 == 0 else P - x
+
+
+def add(a, b):
+    t = D * a[0] * b[0] * a[1] * b[1] % P
+    return ((a[0] * b[1] + b[0] * a[1]) * pow(1 + t, -1, P) % P, (a[1] * b[1] + a[0] * b[0]) * pow(1 - t, -1, P) % P)
+
+
+def times(n, point):
+    result = (0, 1)
+    while n:
+        result, point, n = add(result, point) if n & 1 else result, add(point, point), n >> 1
+    return result
+
+
+def pack(point):
+    return (point[1] | (point[0] & 1) << 255).to_bytes(32, "little")
+
+
+def scalar(data):
+    return int.from_bytes(hashlib.sha512(data).digest(), "little")
+
+
+def expand(seed):
+    h = hashlib.sha512(seed).digest()
+    a = int.from_bytes(h[:32], "little") & (1 << 254) - 8 | 1 << 254
+    return a, h[32:], pack(times(a, (recover_x(BASE_Y), BASE_Y)))
+
+
+def ed25519(seed, message, beyond=0):
+    """Signs. beyond is added to S, which makes a signature that must be refused of one that is right."""
+    a, prefix, public = expand(seed)
+    r = scalar(prefix + message) % L
+    point = pack(times(r, (recover_x(BASE_Y), BASE_Y)))
+    s = (r + scalar(point + public + message) * a) % L
+    return point + (s + beyond).to_bytes(32, "little")
+
+
+def whpk(seed):
+    return "whpk_" + base64.b64encode(expand(seed)[2]).decode()
+
+
+def v1a(seed, id, timestamp, body, beyond=0):
+    return "v1a," + base64.b64encode(ed25519(seed, f"{id}.{timestamp}.".encode() + body, beyond)).decode()
 
 
 def hexa(secret, body):
@@ -93,6 +151,16 @@ def keys():
         key("replacement character inside", RAW[:9] + "\ufffd" + RAW[9:], False),
         key("a signature's version before", "v1," + STANDARD, False),
         key("prefix in upper case", "WHSEC_" + STANDARD[6:], False),
+        key("a public key", whpk(SEED), True),
+        key("a public key, padding left out", whpk(SEED).rstrip("="), True),
+        key("a public key of 31 bytes", "whpk_" + b64(b"k" * 31).decode(), False),
+        key("a public key of 33 bytes", "whpk_" + b64(b"k" * 33).decode(), False),
+        key("a public key, empty", "whpk_", False),
+        key("a public key, URL alphabet", whpk(SEED).replace("/", "_"), False),
+        key("a public key, newline behind", whpk(SEED) + "\n", False),
+        key("a public key, prefix in upper case", "WHPK_" + whpk(SEED)[5:], False),
+        key("a private key, which is the sender's", "whsk_" + b64(SEED).decode(), False),
+        key("a private key, prefix in upper case", "WHSK_" + b64(SEED).decode(), False),
     ]
 
 
@@ -203,6 +271,54 @@ def verify():
     ]
 
 
+def verify_pairs():
+    def vector(name, want, *, id=ID, timestamp=str(NOW), signatures=None, body=EVENT.encode(), sent=None, secrets=(whpk(SEED),), now=NOW):
+        if signatures is None:
+            signatures = v1a(SEED, id, timestamp, body)
+        headers = [["webhook-id", id], ["webhook-timestamp", timestamp], ["webhook-signature", signatures]]
+        return put({"name": "pair: " + name, "scheme": "standard", "secrets": list(secrets), "toleranceSeconds": 300, "now": now,
+                    "headers": headers, "want": want}, body if sent is None else sent)
+
+    body = EVENT.encode()
+    good, shared = v1a(SEED, ID, NOW, body), v1(STANDARD, ID, NOW, body)
+    wrong = "v1a," + "A" * 86 + "=="
+    return [
+        vector("the known answer's message", "ok", id="msg_p5jXN8AQM9LWM0D4loKWxJek", body=b'{"test": 2432232314}'),
+        vector("an event", "ok"),
+        vector("empty body", "ok", body=b""),
+        vector("not UTF-8", "ok", body=b"\x00\xff\xfe"),
+        vector("padding of the key left out", "ok", secrets=[whpk(SEED).rstrip("=")]),
+        vector("five minutes late", "ok", now=NOW + 300),
+        vector("too late", "expired", now=NOW + 301),
+        vector("another pair", "mismatch", secrets=[whpk(OTHER_SEED)]),
+        vector("one of two pairs", "ok", secrets=[whpk(OTHER_SEED), whpk(SEED)]),
+        vector("changed body", "mismatch", sent=body + b" "),
+        vector("other id", "mismatch", id="dlv_2", signatures=good),
+        vector("other time", "mismatch", timestamp=str(NOW + 1), signatures=good),
+        vector("both sign, the receiver has the public key", "ok", signatures=shared + " " + good),
+        vector("both sign, the pair first, the receiver has the shared key", "ok", signatures=good + " " + shared, secrets=[STANDARD]),
+        vector("both sign, the receiver has both", "ok", signatures=shared + " " + good, secrets=[STANDARD, whpk(SEED)]),
+        vector("the pair alone signs, the receiver has both", "ok", secrets=[STANDARD, whpk(SEED)]),
+        vector("the pair alone signs, the receiver has the shared key", "mismatch", secrets=[STANDARD]),
+        vector("the shared key alone signs, the receiver has the public key", "mismatch", signatures=shared),
+        vector("HMAC by the public key's text", "mismatch", signatures=v1(whpk(SEED), ID, NOW, body)),
+        vector("HMAC by the public key's bytes", "mismatch", signatures=v1("whsec_" + whpk(SEED)[5:], ID, NOW, body)),
+        vector("as v1", "mismatch", signatures="v1," + good[4:]),
+        vector("version in upper case", "mismatch", signatures="V1A," + good[4:]),
+        vector("without padding", "mismatch", signatures=good.rstrip("=")),
+        vector("cut by one", "mismatch", signatures=good[:-3]),
+        vector("one character more", "mismatch", signatures=good + "A"),
+        vector("spare bits of base64 set", "mismatch", signatures=good[:-3] + chr(ord(good[-3]) + 1) + "=="),
+        vector("URL alphabet", "mismatch", signatures="v1a," + good[4:].replace("+", "-").replace("/", "_")),
+        vector("not base64", "mismatch", signatures="v1a," + "!" * 86 + "=="),
+        vector("S beyond the order", "mismatch", signatures=v1a(SEED, ID, NOW, body, L)),
+        vector("zeros", "mismatch", signatures=wrong),
+        vector("seven wrong ones before", "ok", signatures=" ".join([wrong] * 7 + [good])),
+        vector("eight wrong ones before", "mismatch", signatures=" ".join([wrong] * 8 + [good])),
+        vector("many of another length before", "ok", signatures=" ".join(["v1a,xyz"] * 50 + [good])),
+    ]
+
+
 def verify_body():
     body = EVENT.encode()
     good = hexa(STANDARD, body)
@@ -231,6 +347,8 @@ def verify_body():
         vector("beyond ASCII", "malformed", signature="\u00e9" * 32 + "0" * 33),
         vector("empty", "missing", signature=""),
         vector("no signature", "missing", headers=[id]),
+        vector("a public key makes none", "mismatch", secrets=[whpk(SEED)]),
+        vector("a shared key beside a public one", "ok", secrets=[whpk(SEED), STANDARD]),
         vector("no id", "missing", headers=[["X-Clinik-Signature", good]]),
         vector("id with a dot", "malformed", headers=[["X-Clinik-Signature", good], ["X-Clinik-Delivery-Id", "a.b"]]),
         vector("repeated", "malformed", headers=[["X-Clinik-Signature", good], ["X-Clinik-Signature", good], id]),
@@ -343,7 +461,7 @@ def answers():
 
 
 def main():
-    table = {"about": "Written by vectors.py beside it.", "keys": keys(), "verify": verify() + verify_body(), "patterns": patterns(),
+    table = {"about": "Written by vectors.py beside it.", "keys": keys(), "verify": verify() + verify_pairs() + verify_body(), "patterns": patterns(),
              "routes": routes(), "events": events(), "answers": answers()}
     lines = ["{"]
     for name, rows in table.items():

@@ -2,7 +2,7 @@ import { checkPattern, decode, Event, Matching, Pattern, Reason, Refused, route 
 import { Deduplicator, MemoryDeduplicator } from "./dedupe.js";
 import { bytesOf, checkOptions, HeadersLike, headerMap, keyBytes, parseKey, VerifyOptions, verifySignature } from "./verify.js";
 
-/** One secret, or several during a rotation. */
+/** One secret, or several during a rotation: shared ones (whsec_), and public keys of pairs (whpk_). */
 export type Secrets = string | readonly string[] | undefined;
 
 /** Maps patterns to handlers; the most specific wins. A handler that throws has failed, and the delivery is retried. */

@@ -34,26 +34,34 @@ export const bytesOf = (body: string | Uint8Array): Uint8Array<ArrayBuffer> =>
 
 const odd = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\ufffd]|(?! )\p{Zs}/u;
 
-/** Returns a key for HMAC. The error says what is wrong with the text, and does not show it. */
+/** The prefixes of keys in base64: shared ones, and the public and the private half of an ed25519 pair. */
+const prefixes = ["whsec_", "whpk_", "whsk_"];
+
+/** Returns a key for HMAC, or a pair's public key (whpk_). The error says what is wrong with the text, and does not show it. */
 export async function parseKey(text: unknown): Promise<CryptoKey> {
-  return crypto.subtle.importKey("raw", keyBytes(text), { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
+  const bytes = keyBytes(text);
+  if (!(text as string).startsWith("whpk_")) return crypto.subtle.importKey("raw", bytes, { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
+  return crypto.subtle.importKey("raw", bytes, { name: "Ed25519" }, false, ["verify"]);
 }
 
 /** Returns a key's bytes; throws TypeError. */
 export function keyBytes(text: unknown): Uint8Array<ArrayBuffer> {
   if (typeof text !== "string") throw new TypeError("the secret is no string: is its environment variable set?");
   if (odd.test(text) || text.trim() !== text) throw new TypeError("the secret has white space around it, or a character that nobody sees");
-  if (text.startsWith("v1,whsec_") || (/^whsec_/i.test(text) && !text.startsWith("whsec_"))) throw new TypeError("the secret's prefix is not whsec_");
+  const prefix = prefixes.find((p) => text.toLowerCase().startsWith(p)) ?? "";
+  if (text.startsWith("v1,whsec_") || !text.startsWith(prefix)) throw new TypeError("the secret's prefix is not whsec_ or whpk_");
+  if (prefix === "whsk_") throw new TypeError("this is the private key, the sender's alone: the receiver needs the public one, whpk_");
   let bytes = encoder.encode(text);
-  if (text.startsWith("whsec_")) {
-    const encoded = text.slice(6);
+  if (prefix !== "") {
+    const encoded = text.slice(prefix.length);
     const bare = encoded.replace(/=+$/, "");
     const padding = encoded.length - bare.length;
     if (!/^[A-Za-z0-9+/]*$/.test(bare) || bare.length % 4 === 1 || (padding > 0 && padding !== (4 - (bare.length % 4)) % 4)) {
-      throw new TypeError("the part behind whsec_ is not base64");
+      throw new TypeError(`the part behind ${prefix} is not base64`);
     }
     bytes = Uint8Array.from(atob(bare), (c) => c.charCodeAt(0));
   }
+  if (prefix === "whpk_" && bytes.length !== 32) throw new TypeError(`the public key has ${bytes.length} bytes, want 32`);
   if (bytes.length < 24 || bytes.length > 512) throw new TypeError(`the secret has ${bytes.length} bytes, want 24 to 512`);
   return bytes;
 }
@@ -92,21 +100,41 @@ async function verifyStandard(keys: readonly CryptoKey[], map: Map<string, strin
   const signed = new Uint8Array(prefix.length + body.length);
   signed.set(prefix);
   signed.set(body, prefix.length);
+  const given = signatures.split(/[ \t]+/);
   for (const key of keys) {
+    if (isPublic(key)) {
+      if (await verifyPair(key, given, signed)) return { id, key: id };
+      continue;
+    }
     const mac = new Uint8Array(await crypto.subtle.sign("HMAC", key, signed));
     const want = "v1," + btoa(String.fromCharCode(...mac));
-    for (const given of signatures.split(/[ \t]+/)) {
-      if (equal(given, want)) return { id, key: id };
-    }
+    if (given.some((signature) => equal(signature, want))) return { id, key: id };
   }
   throw new Refused("mismatch");
+}
+
+const isPublic = (key: CryptoKey) => key.algorithm.name !== "HMAC";
+
+/** How many v1a signatures are looked at for each key: each more would let anyone buy the time of a verification. */
+const maxAsymmetric = 8;
+
+/** The one way to write 64 bytes: the last character before the padding has four bits that are 0. */
+const asymmetric = /^v1a,([A-Za-z0-9+/]{85}[AQgw])==$/;
+
+async function verifyPair(key: CryptoKey, given: readonly string[], signed: Uint8Array<ArrayBuffer>): Promise<boolean> {
+  const encoded = given.map((signature) => asymmetric.exec(signature)?.[1]).filter((text) => text !== undefined);
+  for (const text of encoded.slice(0, maxAsymmetric)) {
+    const signature = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+    if (await crypto.subtle.verify("Ed25519", key, signature, signed)) return true;
+  }
+  return false;
 }
 
 async function verifyBody(keys: readonly CryptoKey[], map: Map<string, string[]>, body: Uint8Array<ArrayBuffer>): Promise<Verified> {
   const given = single(map, map.has("x-clinik-signature") ? "x-clinik-signature" : "x-clinikapi-signature");
   if (!/^[\x00-\x7f]{64}$/.test(given)) throw new Refused("malformed");
   let found = false;
-  for (const key of keys) {
+  for (const key of keys.filter((key) => !isPublic(key))) {
     if (equal(given, hex(await crypto.subtle.sign("HMAC", key, body)))) found = true;
   }
   if (!found) throw new Refused("mismatch");

@@ -3,6 +3,7 @@ import { createServer, request as httpRequest } from "node:http";
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import { once } from "node:events";
+import { generateKeyPairSync, sign } from "node:crypto";
 import { test } from "node:test";
 import * as svix from "svix";
 import { Webhook } from "standardwebhooks";
@@ -35,6 +36,25 @@ const verdict = async (v, headers = v.headers) => {
 
 test("signatures of the table", async () => {
   for (const v of table.verify) assert.equal(await verdict(v), v.want, v.name);
+});
+
+test("a pair of node:crypto, and a move to it", async () => {
+  const { publicKey, privateKey } = generateKeyPairSync("ed25519");
+  const secret = "whpk_" + publicKey.export({ type: "spki", format: "der" }).subarray(-32).toString("base64");
+  const headers = Object.fromEntries(good.headers);
+  const content = Buffer.from(`${headers["webhook-id"]}.${headers["webhook-timestamp"]}.` + good.body);
+  const v1a = "v1a," + sign(null, content, privateKey).toString("base64");
+  const answers = async (secrets, signatures) => {
+    const receiver = new Receiver({ ...base, secret: secrets, on: { "*": () => {} } });
+    return send(receiver, { ...headers, "webhook-signature": signatures });
+  };
+  const v1 = headers["webhook-signature"];
+  assert.equal(await answers(good.secrets, `${v1} ${v1a}`), 200); // before it knows the pair
+  assert.equal(await answers([...good.secrets, secret], `${v1a} ${v1}`), 200);
+  assert.equal(await answers([secret], v1a), 200); // and after
+  assert.equal(await answers(good.secrets, v1a), 401);
+  assert.equal(await answers([secret], v1), 401);
+  assert.throws(() => keyBytes("whsk_" + Buffer.alloc(32).toString("base64")), /sender's alone/);
 });
 
 test("signatures of the table, headers as Node's objects of strings and arrays", async () => {
