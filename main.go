@@ -26,6 +26,7 @@ import (
 	"github.com/clinikapi/eventflow/cli/demo"
 	"github.com/clinikapi/eventflow/cli/doctor"
 	"github.com/clinikapi/eventflow/cli/exit"
+	"github.com/clinikapi/eventflow/cli/keys"
 	"github.com/clinikapi/eventflow/cli/profile"
 	"github.com/clinikapi/eventflow/cli/test"
 	"github.com/clinikapi/eventflow/cli/trigger"
@@ -70,7 +71,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.SetVersionTemplate("eventflow {{.Version}}\n")
 	root.AddCommand(dispatcherCommand(), managerCommand(), demo.Command(buildVersion()), describeCommand())
-	root.AddCommand(test.Command(buildVersion()), trigger.Command(buildVersion()), doctor.Command(buildVersion()), console.Command(), audit.Command())
+	root.AddCommand(test.Command(buildVersion()), trigger.Command(buildVersion()), doctor.Command(buildVersion()), keys.Command(), console.Command(), audit.Command())
 	addCompletion(root)
 	return root
 }

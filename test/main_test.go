@@ -189,7 +189,8 @@ func (e *environment) startDispatcher(ctx context.Context) error {
 		return err
 	}
 	args = append(args, "--kubeconfig="+config, "--store=pebble:"+filepath.Join(e.dir, "store"), "--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0", "--drain-delay=0s",
-		"--tls-cert-file=", "--tls-key-file=", "--plain-listen=") // nothing mounts a certificate here
+		"--tls-cert-file=", "--tls-key-file=", "--plain-listen=", // nothing mounts a certificate here
+		"--programmed-by-revision") // as the Deployment says in the environment
 	e.dispatcher, err = e.run("dispatcher", args...)
 	if err != nil {
 		return err

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 )
 
@@ -169,11 +171,12 @@ func StateOf(sub *v1alpha1.WebhookSubscription) (state, reason string) {
 }
 
 // Owner names the tool that keeps an object in step with Git, by the marks that it leaves, or returns "".
-func Owner(sub *v1alpha1.WebhookSubscription) string {
+func Owner(object metav1.Object) string {
+	labels := object.GetLabels()
 	switch {
-	case sub.Annotations["argocd.argoproj.io/tracking-id"] != "", sub.Labels["argocd.argoproj.io/instance"] != "":
+	case object.GetAnnotations()["argocd.argoproj.io/tracking-id"] != "", labels["argocd.argoproj.io/instance"] != "":
 		return "Argo CD"
-	case sub.Labels["kustomize.toolkit.fluxcd.io/name"] != "", sub.Labels["helm.toolkit.fluxcd.io/name"] != "":
+	case labels["kustomize.toolkit.fluxcd.io/name"] != "", labels["helm.toolkit.fluxcd.io/name"] != "":
 		return "Flux"
 	}
 	return ""

@@ -1,0 +1,123 @@
+package keys
+
+import (
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
+)
+
+// step is what a run does.
+type step int
+
+const (
+	stepAdd     step = iota // make a key, and let it sign beside the current one
+	stepTell                // the receivers are to be given the new key
+	stepPromote             // the new key becomes the current one
+	stepRemove              // the old key ends
+	stepWait                // for the dispatcher, or for someone to mend the subscription
+	stepDone                // the confirmed key is the only one
+)
+
+// decision is what is next, and why it is no more than that.
+type decision struct {
+	step step
+	// key is the new key, where it is known.
+	key v1alpha1.SigningKey
+	// ref is where it stands.
+	ref v1alpha1.SecretKeyReference
+	// ends reports whether telling the receivers lets the old key end, and not yet the new one become the current one.
+	ends bool
+	// why a step waits.
+	why string
+}
+
+// next decides by a subscription, and by the id of the key that the receivers are said to have, "" for none. The error is for
+// an id that is not the new key's.
+func next(sub *v1alpha1.WebhookSubscription, confirmed string) (decision, error) {
+	signing := sub.Spec.Signing
+	rotating := signing.PreviousSecretRef != nil || signing.NextSecretRef != nil
+	if !rotating && confirmed == "" {
+		return decision{step: stepAdd}, nil
+	}
+	keys, why := settled(sub)
+	if why != "" {
+		return decision{step: stepWait, why: why}, nil
+	}
+	d := decision{key: keys[0], ref: signing.SecretRef, ends: true}
+	if rotating && signing.PreviousSecretRef == nil {
+		d = decision{key: keys[1], ref: *signing.NextSecretRef}
+	}
+	switch {
+	case confirmed != "" && confirmed != d.key.ID:
+		return decision{}, fmt.Errorf("the receivers have to have key %s, not %s: see \"eventflow keys show %s -n %s\"", d.key.ID, confirmed, sub.Name, sub.Namespace)
+	case !rotating:
+		d.step = stepDone
+	case confirmed == "":
+		d.step = stepTell
+	case d.ends:
+		d.step = stepRemove
+	default:
+		d.step = stepPromote
+	}
+	return d, nil
+}
+
+// settled returns the keys that sign, in the order current, previous, next, or why that cannot be told: the status is not about
+// this spec, or not yet.
+func settled(sub *v1alpha1.WebhookSubscription) ([]v1alpha1.SigningKey, string) {
+	is := func(kind string) *metav1.Condition {
+		c := meta.FindStatusCondition(sub.Status.Conditions, kind)
+		if c == nil || c.ObservedGeneration != sub.Generation || sub.Status.ObservedGeneration != sub.Generation {
+			return nil
+		}
+		return c
+	}
+	keys, refs := sub.Status.Signing.Keys, routing.SigningReferences(&sub.Spec)
+	accepted, programmed := is(v1alpha1.ConditionAccepted), is(v1alpha1.ConditionProgrammed)
+	switch {
+	case accepted != nil && accepted.Status == metav1.ConditionFalse:
+		return nil, "the subscription is not accepted, and its deliveries wait: " + accepted.Message
+	case programmed == nil:
+		return nil, "the manager has not looked at this spec yet"
+	case programmed.Status != metav1.ConditionTrue:
+		return nil, "the dispatcher does not work by this spec yet: " + programmed.Message
+	case len(keys) == 0:
+		return nil, "status.signing does not say which keys sign: the manager or the dispatcher is of an earlier version, or did not look at this subscription since it is of this one; any change of spec.signing lets it"
+	case len(keys) < len(refs):
+		return nil, fmt.Sprintf("%d keys sign, and spec.signing names %d: the dispatcher has not taken all of them up yet, or two are the same", len(keys), len(refs))
+	case len(keys) > len(refs):
+		return nil, "a key that spec.signing does not name any more still signs: the dispatcher has not taken that up yet"
+	}
+	return keys, ""
+}
+
+// undone is spec.signing as it was before the last step, and whether there is one that can be taken back. The key that the
+// receivers had first signs in each of them.
+func undone(signing v1alpha1.Signing) (v1alpha1.Signing, bool) {
+	switch {
+	case signing.NextSecretRef != nil && signing.PreviousSecretRef == nil:
+		return v1alpha1.Signing{SecretRef: signing.SecretRef}, true
+	case signing.PreviousSecretRef != nil && signing.NextSecretRef == nil:
+		current := signing.SecretRef
+		return v1alpha1.Signing{SecretRef: *signing.PreviousSecretRef, NextSecretRef: &current}, true
+	}
+	return signing, false
+}
+
+// after is spec.signing after a step.
+func after(signing v1alpha1.Signing, s step, made v1alpha1.SecretKeyReference) v1alpha1.Signing {
+	switch s {
+	case stepAdd:
+		signing.NextSecretRef = &made
+	case stepPromote:
+		current := signing.SecretRef
+		signing = v1alpha1.Signing{SecretRef: *signing.NextSecretRef, PreviousSecretRef: &current}
+	case stepRemove:
+		signing.PreviousSecretRef = nil
+	}
+	return signing
+}
