@@ -167,6 +167,7 @@ const (
 	opReplayMany operation = "replay-many"
 	opCancel     operation = "cancel"
 	opSendNow    operation = "sendnow"
+	opPublicKeys operation = "public-keys"
 	opNone       operation = "none"
 )
 
@@ -188,6 +189,7 @@ type call struct {
 	tenant    string // that the namespace is
 	delivery  string // the id as text, where the operation is on one
 	user      string // that asks, "" if that is not known
+	identity  string // of the subscription whose public keys are asked for
 }
 
 // ServeHTTP answers one request.
@@ -198,10 +200,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c, err := route(r)
 	status := 0
-	if err == nil {
+	private := c.operation != opPublicKeys
+	if err == nil && private {
 		c.user, err = h.authorize(r, c)
 	}
-	if err == nil {
+	if err == nil && private {
 		c.tenant, err = h.tenantOf(r, c)
 	}
 	if err == nil {
@@ -228,7 +231,7 @@ var auditLevels = map[operation]audit.Level{
 // audit records a request of a user that is known, or of anyone where nobody is asked. Who could not say who they are did nothing,
 // and is counted by the metrics: a flood of bad tokens must not fill the trail.
 func (h *Handler) audit(r *http.Request, c *call, status int) {
-	if h.options.Audit == nil || c.operation == opNone || c.user == "" && !h.open() {
+	if h.options.Audit == nil || c.operation == opNone || c.operation == opPublicKeys || c.user == "" && !h.open() {
 		return
 	}
 	h.options.Audit.Add(auditLevels[c.operation], audit.Record{
@@ -252,6 +255,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c call) (status 
 		return h.cancel(w, r, c)
 	case opSendNow:
 		return h.sendNow(w, r, c)
+	case opPublicKeys:
+		return h.publicKeys(w, r, c)
 	default:
 		return h.replayMany(w, r, c)
 	}
@@ -263,6 +268,9 @@ const pathPrefix = "/v1/namespaces/"
 // route says what a request wants. It takes paths as they are: http.ServeMux would redirect those that are not clean,
 // which clients do not follow with a POST.
 func route(r *http.Request) (call, error) {
+	if identity, ok := strings.CutPrefix(r.URL.Path, publicKeysPrefix); ok {
+		return routePublicKeys(r, identity)
+	}
 	rest, ok := strings.CutPrefix(r.URL.Path, pathPrefix)
 	namespace, rest, found := strings.Cut(rest, "/")
 	if !ok || !found || r.URL.RawPath != "" {
