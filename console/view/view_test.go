@@ -47,6 +47,8 @@ func pages(text string) map[string]templ.Component {
 	sub.Spec.URL, sub.Spec.Events, sub.Spec.DispatcherRef.Name = text, []string{text}, text
 	sub.Spec.Signing.SecretRef = v1alpha1.SecretKeyReference{Name: text, Key: text}
 	sub.Spec.Signing.PreviousSecretRef = &sub.Spec.Signing.SecretRef
+	begun := sub.DeepCopy()
+	begun.Spec.Signing.PreviousSecretRef, begun.Spec.Signing.NextSecretRef = nil, &sub.Spec.Signing.SecretRef
 	sub.Status.Conditions = []metav1.Condition{{Type: "Ready", Status: "False", Reason: text, Message: text}}
 	sub.Status.Retrying = []v1alpha1.RetryingDelivery{{DeliveryID: text, EventType: text}}
 	dispatcher := v1alpha1.WebhookDispatcher{ObjectMeta: sub.ObjectMeta}
@@ -66,6 +68,7 @@ func pages(text string) map[string]templ.Component {
 		"replay":        ReplayPage(&Replay{Frame: f, Query: deliveries.Query{Subscription: text, State: text, Continue: text}, Since: text, Refused: []string{text}}),
 		"dispatchers":   DispatchersPage(&Dispatchers{Frame: f, Items: []v1alpha1.WebhookDispatcher{dispatcher}}),
 		"rotate":        RotatePage(&Rotate{Frame: f, Sub: sub}),
+		"rotate, begun": RotatePage(&Rotate{Frame: f, Sub: begun}),
 		"edit":          EditPage(&Edit{Frame: f, Form: form, Resources: []string{text}, Actions: []string{text}, Check: Check{Problems: []string{text}, YAML: text}, Owner: text, New: true}),
 		"check":         CheckPart(&Check{Checked: true, Notes: []string{text}, YAML: text}),
 		"try": TryPage(&Try{Frame: f, Namespaces: []string{text}, Types: []string{text}, Subscription: text, Type: text, Text: text, EventID: text, Lookup: text,

@@ -157,7 +157,7 @@ func TestGitOwnedKeysStay(t *testing.T) {
 	s.Labels = map[string]string{"kustomize.toolkit.fluxcd.io/name": "apps"}
 	c := &cluster{subs: all(s)}
 	handler, cookie := newServer(t, c, deliveries.None{})
-	for _, step := range []string{"begin", "end"} {
+	for _, step := range []string{"begin", "promote", "end"} {
 		answer := do(handler, cookie, request(http.MethodPost, "/namespaces/clinic-a/subscriptions/billing/rotate", url.Values{"step": {step}, "version": {"7"}}))
 		if answer.Code == http.StatusSeeOther || len(c.calls) > 0 {
 			t.Errorf("%s: %d, and %v was done", step, answer.Code, c.calls)

@@ -224,8 +224,8 @@ func withoutSecrets(sub *v1alpha1.WebhookSubscription) *v1alpha1.WebhookSubscrip
 func anySecret(sub *v1alpha1.WebhookSubscription) routing.Secrets {
 	return func(name string) (map[string][]byte, bool, error) {
 		values := map[string][]byte{}
-		for _, ref := range []*v1alpha1.SecretKeyReference{&sub.Spec.Signing.SecretRef, sub.Spec.Signing.PreviousSecretRef} {
-			if ref != nil && ref.Name == name {
+		for _, ref := range routing.SigningReferences(&sub.Spec) {
+			if ref.Name == name {
 				values[ref.Key] = []byte("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 			}
 		}
@@ -339,7 +339,7 @@ func (s *Server) rotate(c *call) error {
 	return s.show(c, http.StatusOK, view.RotatePage(&view.Rotate{Frame: s.frame(c, view.SectionSubscriptions, "Rotate the key"), Sub: sub}))
 }
 
-// rotateStep begins or ends a change of keys. The patch names the version that the page showed, so that no step happens twice.
+// rotateStep makes a step of a change of keys. The patch names the version that the page showed, so that no step happens twice.
 func (s *Server) rotateStep(c *call) error {
 	namespace, name := c.PathValue("namespace"), c.PathValue("name")
 	sub, err := c.Objects.Subscription(c.Context(), namespace, name)
@@ -349,26 +349,33 @@ func (s *Server) rotateStep(c *call) error {
 	if owner := kube.Owner(sub); owner != "" {
 		return fmt.Errorf("%s owns this subscription: change its keys in Git", owner)
 	}
-	if c.FormValue("step") == "begin" {
+	signing := sub.Spec.Signing
+	rotating := signing.PreviousSecretRef != nil || signing.NextSecretRef != nil
+	changed := errors.New("the subscription has changed since the page was shown: look at it again")
+	notice, change := "ended", map[string]any{"previousSecretRef": nil}
+	switch step := c.FormValue("step"); {
+	case sub.ResourceVersion != c.FormValue("version"):
+		return changed
+	case step == "begin" && !rotating:
 		return s.beginRotation(c, sub)
+	case step == "promote" && signing.NextSecretRef != nil && signing.PreviousSecretRef == nil:
+		notice, change = "promoted", map[string]any{"secretRef": signing.NextSecretRef, "previousSecretRef": signing.SecretRef, "nextSecretRef": nil}
+	case step == "end" && signing.PreviousSecretRef != nil:
+	default:
+		return changed
 	}
-	if err := c.Objects.Patch(c.Context(), namespace, name, signingPatch(c, map[string]any{"previousSecretRef": nil})); err != nil {
+	if err := c.Objects.Patch(c.Context(), namespace, name, signingPatch(c, change)); err != nil {
 		return err
 	}
-	s.audit(c, "ended", "subscription", name)
-	return c.done(view.SubscriptionLink(namespace, name, "rotate"), "ended")
+	s.audit(c, notice, "subscription", name)
+	return c.done(view.SubscriptionLink(namespace, name, "rotate"), notice)
 }
 
-// beginRotation makes a new key, and names the old one beside it. The key is made once the API server said that it would take
-// the change.
+// beginRotation makes a new key, and lets it sign beside the current one. The key is made once the API server said that it would
+// take the change.
 func (s *Server) beginRotation(c *call, sub *v1alpha1.WebhookSubscription) error {
-	if sub.Spec.Signing.PreviousSecretRef != nil || sub.ResourceVersion != c.FormValue("version") {
-		return errors.New("the subscription has changed since the page was shown: look at it again")
-	}
 	secret := sub.Name + "-key-" + strings.ToLower(rand.Text()[:6])
-	patch := signingPatch(c, map[string]any{
-		"secretRef": v1alpha1.SecretKeyReference{Name: secret, Key: defaultKey}, "previousSecretRef": sub.Spec.Signing.SecretRef,
-	})
+	patch := signingPatch(c, map[string]any{"nextSecretRef": v1alpha1.SecretKeyReference{Name: secret, Key: defaultKey}})
 	if err := c.Objects.CheckPatch(c.Context(), sub.Namespace, sub.Name, patch); err != nil {
 		return err
 	}

@@ -113,16 +113,18 @@ func TestFormsWorkWithoutScripts(t *testing.T) {
 		wantText   string
 		wantSaved  int
 	}{
-		"create":               {"/subscriptions", form(), 303, "", 1},
-		"a filter's error":     {"/subscriptions", form("filter", "event.data.status =! 1"), 422, "filter", 0},
-		"no events":            {"/subscriptions", form("event", "patient.exploded"), 422, "exploded", 0},
-		"check":                {"/subscriptions/check", form(), 200, "the cluster would take it", 0},
-		"check of a bad one":   {"/subscriptions/check", form("at", "timestamp("), 200, "problems", 0},
-		"download":             {"/subscriptions/yaml", form(), 200, "kind: WebhookSubscription", 0},
-		"suspend":              {"/namespaces/clinic-a/subscriptions/billing/suspend", url.Values{}, 303, "", 0},
-		"rotate":               {"/namespaces/clinic-a/subscriptions/billing/rotate", url.Values{"step": {"begin"}, "version": {"7"}}, 303, "", 0},
-		"rotate a changed one": {"/namespaces/clinic-a/subscriptions/billing/rotate", url.Values{"step": {"begin"}, "version": {"6"}}, 502, "has changed", 0},
-		"preferences":          {"/preferences", url.Values{"times": {"utc"}, "theme": {"dark"}, "back": {"/deliveries"}}, 303, "", 0},
+		"create":                 {"/subscriptions", form(), 303, "", 1},
+		"a filter's error":       {"/subscriptions", form("filter", "event.data.status =! 1"), 422, "filter", 0},
+		"no events":              {"/subscriptions", form("event", "patient.exploded"), 422, "exploded", 0},
+		"check":                  {"/subscriptions/check", form(), 200, "the cluster would take it", 0},
+		"check of a bad one":     {"/subscriptions/check", form("at", "timestamp("), 200, "problems", 0},
+		"download":               {"/subscriptions/yaml", form(), 200, "kind: WebhookSubscription", 0},
+		"suspend":                {"/namespaces/clinic-a/subscriptions/billing/suspend", url.Values{}, 303, "", 0},
+		"rotate":                 {"/namespaces/clinic-a/subscriptions/billing/rotate", url.Values{"step": {"begin"}, "version": {"7"}}, 303, "", 0},
+		"rotate a changed one":   {"/namespaces/clinic-a/subscriptions/billing/rotate", url.Values{"step": {"begin"}, "version": {"6"}}, 502, "has changed", 0},
+		"end before a beginning": {"/namespaces/clinic-a/subscriptions/billing/rotate", url.Values{"step": {"end"}, "version": {"7"}}, 502, "has changed", 0},
+		"promote nothing":        {"/namespaces/clinic-a/subscriptions/billing/rotate", url.Values{"step": {"promote"}, "version": {"7"}}, 502, "has changed", 0},
+		"preferences":            {"/preferences", url.Values{"times": {"utc"}, "theme": {"dark"}, "back": {"/deliveries"}}, 303, "", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -211,7 +211,8 @@ var notices = map[string]string{
 	"replayed":  "It is on its way again.",
 	"cancelled": "Cancelled. No attempt begins any more.",
 	"sendnow":   "It is due now.",
-	"rotated":   "The new key signs, and the old one as well.",
+	"rotated":   "The new key signs beside the old one. Give it to every receiver.",
+	"promoted":  "The new key is the current one. The old one signs beside it.",
 	"ended":     "Only the new key signs.",
 }
 
