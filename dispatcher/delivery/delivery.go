@@ -125,6 +125,9 @@ type Attempt struct {
 	Reason     Reason // empty if it succeeded
 }
 
+// Pulled reports whether the attempt is one that a consumer pulled and acknowledged. Its Duration is the time between.
+func (a *Attempt) Pulled() bool { return a.Reason == "" && a.StatusCode == 0 }
+
 // Outcome is a delivery's next state.
 type Outcome struct {
 	// Delivery as it was when it was taken up.

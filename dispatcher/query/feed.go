@@ -117,9 +117,22 @@ func (f *Feed) Append(ctx context.Context, events []store.NewEvent) ([]store.Acc
 // Record records, and notices what became of the deliveries.
 func (f *Feed) Record(ctx context.Context, outcomes []delivery.Outcome) error {
 	err := f.Store.Record(ctx, outcomes)
-	if err != nil || !f.watched() {
-		return err
+	if err == nil && f.watched() {
+		f.noticeOutcomes(outcomes)
 	}
+	return err
+}
+
+// Settle settles, and notices what became of the deliveries.
+func (f *Feed) Settle(ctx context.Context, outcomes []delivery.Outcome) ([]bool, error) {
+	settled, err := f.Store.Settle(ctx, outcomes)
+	if err == nil && f.watched() {
+		f.noticeOutcomes(outcomes)
+	}
+	return settled, err
+}
+
+func (f *Feed) noticeOutcomes(outcomes []delivery.Outcome) {
 	for i := range outcomes {
 		id := outcomes[i].Delivery.ID
 		tenant, known := f.tenantOf(id.Subscription)
@@ -132,7 +145,6 @@ func (f *Feed) Record(ctx context.Context, outcomes []delivery.Outcome) error {
 			f.noticeAll(notice{id: id, before: wasPending})
 		}
 	}
-	return nil
 }
 
 // Replay replays, and notices it.

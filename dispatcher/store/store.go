@@ -201,6 +201,11 @@ type Store interface {
 	// Start. ErrNotFound, ErrNotPending, ErrFull, ErrReadOnly.
 	Cancel(ctx context.Context, tenant string, id event.DeliveryID) error
 
+	// Settle records outcomes of pending deliveries that are attempted without a lease, as those that a consumer pulls. It
+	// is durable on return. settled reports, in each place, whether the outcome took effect. One does not whose delivery is
+	// not pending any more, or is due at another time than it says. Epoch and Gone are not read.
+	Settle(ctx context.Context, outcomes []delivery.Outcome) (settled []bool, err error)
+
 	// Scheduled returns how many planned deliveries of sub wait for their time, and when the first is due; zero if none does.
 	// It costs by those whose time has come.
 	Scheduled(ctx context.Context, sub event.SubscriptionKey) (count int64, next time.Time, err error)

@@ -96,6 +96,63 @@ func (s *Store) Record(ctx context.Context, outcomes []delivery.Outcome) error {
 	return s.commitLedger(b)
 }
 
+// Settle records outcomes, and waits until they are durable. They are in one order with those of Record.
+func (s *Store) Settle(ctx context.Context, outcomes []delivery.Outcome) ([]bool, error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	settled := make([]bool, len(outcomes))
+	if err := s.settle(outcomes, settled); err != nil {
+		return nil, err
+	}
+	if err := s.sync(); err != nil {
+		return nil, fmt.Errorf("settle deliveries: %w", err)
+	}
+	return settled, nil
+}
+
+func (s *Store) settle(outcomes []delivery.Outcome, settled []bool) error {
+	s.dropping.RLock()
+	defer s.dropping.RUnlock()
+	l := &s.ledger
+	l.Lock()
+	defer l.Unlock()
+	l.begin()
+	b := s.db.NewBatch()
+	now := s.latest(s.now())
+	for i := range outcomes {
+		var err error
+		if settled[i], err = s.settleOne(b, &outcomes[i], now); err != nil {
+			return errors.Join(fmt.Errorf("settle %s: %w", outcomes[i].Delivery.ID, err), b.Close())
+		}
+	}
+	return s.commitLedger(b)
+}
+
+// settleOne adds one outcome to the batch, if its delivery is pending where the outcome expects it.
+func (s *Store) settleOne(b *pebble.Batch, o *delivery.Outcome, now uint64) (bool, error) {
+	id, due := o.Delivery.ID, nanos(o.Delivery.Due)
+	before, known := s.ledger.standings[id]
+	if !known {
+		var err error
+		if before, err = s.pendingAt(s.db, id, due); err != nil {
+			return false, err
+		}
+	}
+	if !before.is || before.due != due {
+		return false, nil
+	}
+	if err := s.readHistory(id, &before); err != nil {
+		return false, err
+	}
+	sub, err := s.subscription(id.Subscription)
+	if err != nil {
+		return false, err
+	}
+	return true, s.apply(b, o, &before, sub.tenant, now)
+}
+
 // commitLedger writes the batch with the counts it changed.
 func (s *Store) commitLedger(b *pebble.Batch) error {
 	l := &s.ledger

@@ -39,6 +39,8 @@ type recording struct {
 	order     []event.DeliveryID
 	counts    changes
 	now       int64
+	// settles is set for the work of a Settle, which needs no lease and waits for the disk.
+	settles bool
 }
 
 // recordTries is how often a transaction of outcomes is tried before Record fails.
@@ -50,25 +52,31 @@ func (s *Store) Record(ctx context.Context, outcomes []delivery.Outcome) error {
 		return err
 	}
 	defer s.leave()
+	_, err := s.recordAll(ctx, outcomes, false)
+	return err
+}
+
+// recordAll tries the transaction of a Record or of a Settle, again where that may help. It returns what was taken.
+func (s *Store) recordAll(ctx context.Context, outcomes []delivery.Outcome, settles bool) (map[event.DeliveryID]*standing, error) {
 	if len(outcomes) == 0 {
-		return nil
+		return nil, nil
 	}
 	for try := 1; ; try++ {
-		r := &recording{store: s, outcomes: outcomes, now: s.latest()}
+		r := &recording{store: s, outcomes: outcomes, now: s.latest(), settles: settles}
 		err := r.try(ctx)
 		switch {
 		case err == nil:
-			return nil
+			return r.standings, nil
 		case ctx.Err() != nil || try == recordTries:
-			return fmt.Errorf("record outcomes: %w", explain(ctx, err))
+			return nil, fmt.Errorf("record outcomes: %w", explain(ctx, err))
 		case errors.Is(err, errHourTurned):
 		case code(err) == codeUndefinedTable:
 			if _, seeErr := s.seePeriods(ctx); seeErr != nil {
-				return fmt.Errorf("record outcomes: %w", explain(ctx, errors.Join(err, seeErr)))
+				return nil, fmt.Errorf("record outcomes: %w", explain(ctx, errors.Join(err, seeErr)))
 			}
 		case isContention(err), isLost(err) && !errors.Is(err, context.DeadlineExceeded):
 		default:
-			return fmt.Errorf("record outcomes: %w", explain(ctx, err))
+			return nil, fmt.Errorf("record outcomes: %w", explain(ctx, err))
 		}
 	}
 }
@@ -92,7 +100,11 @@ func (r *recording) try(ctx context.Context) error {
 		return err
 	}
 	defer conn.release()
-	if err := r.take(conn); err != nil {
+	take := r.take
+	if r.settles {
+		take = r.takePulled
+	}
+	if err := take(conn); err != nil {
 		return err
 	}
 	if err := r.apply(); err != nil {

@@ -58,7 +58,7 @@ func Run(t *testing.T, harness Harness) {
 		make  func(*testing.T, Harness) *fixture
 		tests map[string]func(*fixture)
 	}{
-		{"Append", newFixture, appendTests}, {"Record", newFixture, recordTests}, {"Due", newFixture, dueTests},
+		{"Append", newFixture, appendTests}, {"Record", newFixture, recordTests}, {"Settle", newFixture, settleTests}, {"Due", newFixture, dueTests},
 		{"Query", newFixture, queryTests}, {"Replay", newFixture, replayTests}, {"Retention", newFixture, retentionTests},
 		{"Totals", newFixture, totalsTests}, {"Lifecycle", newFixture, lifecycleTests}, {"Full", newFixture, fullTests},
 		{"Schedule", newFixture, scheduleTests}, {"Model", newFixture, modelTests}, {"Metrics", newMeasured, metricsTests},
