@@ -81,6 +81,7 @@ const (
 	ReasonProgrammed            = "Programmed"
 	ReasonPending               = "Pending" // the dispatcher has not said yet that it has this generation; its pods are starting
 	ReasonNoAttempts            = "NoAttempts"
+	ReasonPulled                = "Pulled"    // the consumer asks for its deliveries: there is no endpoint whose health could be known
 	ReasonEvaluated             = "Evaluated" // no evaluation of the filter, or the schedule, failed lately; one that did is its own reason
 	ReasonDelivering            = "Delivering"
 	ReasonLastFailed            = "LastAttemptFailed"

@@ -84,7 +84,7 @@ func TestSubscriptionDefaults(t *testing.T) {
 		MaxDelay:     metav1.Duration{Duration: 2 * time.Hour},
 		MaxAge:       metav1.Duration{Duration: 72 * time.Hour},
 	}
-	want.Delivery = v1alpha1.Delivery{MaxInFlight: 32, Ordering: v1alpha1.OrderingNone}
+	want.Delivery = v1alpha1.Delivery{Mode: v1alpha1.DeliveryPush, MaxInFlight: 32, Ordering: v1alpha1.OrderingNone}
 	want.FilterErrors = v1alpha1.FilterErrorsDeliver
 	want.Payload.Mode, want.Payload.Format = v1alpha1.PayloadFull, v1alpha1.FormatStandard
 	want.Suspend = ptr.To(false)

@@ -236,6 +236,29 @@ var subscriptionRules = map[string]rule{
 		good: []string{"spec: {delivery: {ordering: None}}", "spec: {delivery: {ordering: ByResource}}"},
 		bad:  map[string]string{"spec: {delivery: {ordering: fifo}}": `spec.delivery.ordering: Unsupported value: "fifo": supported values: "None", "ByResource"`},
 	},
+	"mode": {
+		good: []string{
+			"spec: {delivery: {mode: Push}}", "spec: {url: null, delivery: {mode: Pull}}",
+			"spec: {url: null, delivery: {mode: Pull, ordering: None, maxInFlight: 4}, headers: [{name: X-Team, value: billing}], suspend: true}",
+			"spec: {url: null, delivery: {mode: Pull}, filter: 'true', schedule: {at: event.data.start, recheck: 'true'}, retry: {maxAge: 24h}}",
+			"spec: {url: null, delivery: {mode: Pull}, transform: {body: event.data}, payload: {mode: Thin, format: CloudEvents}}",
+			"spec: {url: null, delivery: {mode: Pull}, transform: {method: POST, headers: [{name: X-Kind, value: event.type}]}}",
+		},
+		bad: map[string]string{
+			"spec: {delivery: {mode: Poll}}": `spec.delivery.mode: Unsupported value: "Poll": supported values: "Push", "Pull"`,
+			"spec: {delivery: {mode: Pull}}": "spec: Invalid value … url and urlFrom do not go with delivery.mode Pull: the consumer asks for its deliveries",
+			"spec: {url: null, urlFrom: {secretKeyRef: {name: urls, key: billing}}, delivery: {mode: Pull}}":       "spec: Invalid value … url and urlFrom do not go with delivery.mode Pull: the consumer asks for its deliveries",
+			"spec: {url: null, delivery: {mode: Pull}, auth: {bearer: {secretKeyRef: {name: token, key: token}}}}": "spec: Invalid value … auth, tls, handshake, outcome and lookup are about an endpoint: they do not go with delivery.mode Pull",
+			"spec: {url: null, delivery: {mode: Pull}, tls: {minVersion: VersionTLS13}}":                           "spec: Invalid value … auth, tls, handshake, outcome and lookup are about an endpoint: they do not go with delivery.mode Pull",
+			"spec: {url: null, delivery: {mode: Pull}, handshake: {origin: clinic.example}}":                       "spec: Invalid value … auth, tls, handshake, outcome and lookup are about an endpoint: they do not go with delivery.mode Pull",
+			"spec: {url: null, delivery: {mode: Pull}, outcome: {success: response.status == 200}}":                "spec: Invalid value … auth, tls, handshake, outcome and lookup are about an endpoint: they do not go with delivery.mode Pull",
+			"spec: {url: null, delivery: {mode: Pull}, lookup: {url: \"'https://a.example/'\"}}":                   "spec: Invalid value … auth, tls, handshake, outcome and lookup are about an endpoint: they do not go with delivery.mode Pull",
+			"spec: {url: null, delivery: {mode: Pull}, transform: {method: PUT}}":                                  "spec: Invalid value … transform.method and transform.urlSuffix are about an endpoint: they do not go with delivery.mode Pull",
+			"spec: {url: null, delivery: {mode: Pull}, transform: {urlSuffix: \"'/x'\"}}":                          "spec: Invalid value … transform.method and transform.urlSuffix are about an endpoint: they do not go with delivery.mode Pull",
+			"spec: {url: null, delivery: {mode: Pull, ordering: ByResource}}":                                      "spec.delivery: Invalid value … ordering ByResource and rateLimit do not go with mode Pull: the consumer gets all deliveries in order, at its own pace",
+			"spec: {url: null, delivery: {mode: Pull, rateLimit: {requestsPerSecond: 5}}}":                         "spec.delivery: Invalid value … ordering ByResource and rateLimit do not go with mode Pull: the consumer gets all deliveries in order, at its own pace",
+		},
+	},
 	"rateLimit": {
 		good: []string{"spec: {delivery: {rateLimit: {requestsPerSecond: 1}}}", "spec: {delivery: {rateLimit: {requestsPerSecond: 10000}}}"},
 		bad: map[string]string{

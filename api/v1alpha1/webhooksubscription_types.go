@@ -8,7 +8,10 @@ import (
 
 // WebhookSubscriptionSpec is the wanted state of a WebhookSubscription.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.url) != has(self.urlFrom)",message="exactly one of url and urlFrom must be set"
+// +kubebuilder:validation:XValidation:rule="has(self.delivery.mode) && self.delivery.mode == 'Pull' || has(self.url) != has(self.urlFrom)",message="exactly one of url and urlFrom must be set"
+// +kubebuilder:validation:XValidation:rule="!has(self.delivery.mode) || self.delivery.mode != 'Pull' || !has(self.url) && !has(self.urlFrom)",message="url and urlFrom do not go with delivery.mode Pull: the consumer asks for its deliveries"
+// +kubebuilder:validation:XValidation:rule="!has(self.delivery.mode) || self.delivery.mode != 'Pull' || !has(self.auth) && !has(self.tls) && !has(self.handshake) && !has(self.outcome) && !has(self.lookup)",message="auth, tls, handshake, outcome and lookup are about an endpoint: they do not go with delivery.mode Pull"
+// +kubebuilder:validation:XValidation:rule="!has(self.delivery.mode) || self.delivery.mode != 'Pull' || !has(self.transform) || !has(self.transform.urlSuffix) && (!has(self.transform.method) || self.transform.method == 'POST')",message="transform.method and transform.urlSuffix are about an endpoint: they do not go with delivery.mode Pull"
 // +kubebuilder:validation:XValidation:rule="!has(self.schedule) || !has(self.delivery.ordering) || self.delivery.ordering == 'None'",message="schedule and delivery.ordering ByResource exclude each other: a schedule decides when each delivery goes"
 // +kubebuilder:validation:XValidation:rule="!has(self.auth) || has(self.auth.apiKey) || !has(self.headers) || !self.headers.exists(h, h.name.lowerAscii() == 'authorization')",message="auth and a header Authorization exclude each other"
 // +kubebuilder:validation:XValidation:rule="self.dispatcherRef == oldSelf.dispatcherRef",message="dispatcherRef is immutable: deliveries wait at the dispatcher they were accepted by; create a new subscription instead"
@@ -118,7 +121,7 @@ type WebhookSubscriptionSpec struct {
 	// +kubebuilder:default={}
 	Retry Retry `json:"retry,omitzero"`
 
-	// delivery is how deliveries share the endpoint.
+	// delivery is how deliveries reach their consumer.
 	// +optional
 	// +kubebuilder:default={}
 	Delivery Delivery `json:"delivery,omitzero"`
@@ -346,8 +349,17 @@ type Retry struct {
 	MaxAttempts *int32 `json:"maxAttempts,omitempty"`
 }
 
-// Delivery is how a subscription's deliveries share its endpoint.
+// Delivery is how a subscription's deliveries reach their consumer.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode != 'Pull' || (!has(self.ordering) || self.ordering == 'None') && !has(self.rateLimit)",message="ordering ByResource and rateLimit do not go with mode Pull: the consumer gets all deliveries in order, at its own pace"
 type Delivery struct {
+	// mode is Push for deliveries that are posted to the endpoint, or Pull for a consumer without one: deliveries wait until
+	// it asks for them, and until it acknowledges them. A Pull subscription has no URL. It can be changed: what is pending
+	// then goes the other way. See docs/pull.md.
+	// +optional
+	// +kubebuilder:default=Push
+	Mode DeliveryMode `json:"mode,omitempty"`
+
 	// maxInFlight bounds the attempts that are under way at once.
 	// +optional
 	// +kubebuilder:default=32
@@ -366,6 +378,18 @@ type Delivery struct {
 	// +optional
 	RateLimit *RateLimit `json:"rateLimit,omitempty"`
 }
+
+// DeliveryMode is which side begins a delivery.
+// +kubebuilder:validation:Enum=Push;Pull
+type DeliveryMode string
+
+// The modes.
+const (
+	// DeliveryPush posts deliveries to the endpoint.
+	DeliveryPush DeliveryMode = "Push"
+	// DeliveryPull keeps them until the consumer asks for them.
+	DeliveryPull DeliveryMode = "Pull"
+)
 
 // Ordering is what deliveries are ordered by.
 // +kubebuilder:validation:Enum=None;ByResource

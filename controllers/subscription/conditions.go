@@ -63,6 +63,7 @@ type observation struct {
 	dispatcher v1alpha1.DispatcherReference
 	service    service
 	suspended  bool
+	pull       bool
 	generation int64
 	awaited    bool // the dispatcher has yet to take over what its table has of the subscription
 	gone       bool // the endpoint of this generation answered 410
@@ -75,6 +76,7 @@ func observe(sub *v1alpha1.WebhookSubscription, v verdict, d *v1alpha1.WebhookDi
 		verdict: v, dispatcher: sub.Spec.DispatcherRef, generation: sub.Generation,
 		awaited:   awaited,
 		suspended: sub.Spec.Suspend != nil && *sub.Spec.Suspend,
+		pull:      sub.Spec.Delivery.Mode == v1alpha1.DeliveryPull,
 		marked:    marked(sub),
 	}
 	o.service, _ = serviceOf(d, now)
@@ -167,10 +169,12 @@ func ready(o observation, programmed metav1.Condition) (metav1.Condition, string
 		return is(metav1.ConditionFalse, r.Reason, r.Message), v1alpha1.ConditionStalled
 	case programmed.Status != metav1.ConditionTrue:
 		return is(programmed.Status, programmed.Reason, programmed.Message), v1alpha1.ConditionReconciling
-	case o.gone:
+	case o.gone && !o.pull:
 		return is(metav1.ConditionFalse, v1alpha1.ReasonGone, "the endpoint answered 410 Gone: deliveries wait until the spec is changed, or a value that it takes from a Secret"), v1alpha1.ConditionStalled
 	case o.suspended:
 		return is(metav1.ConditionTrue, v1alpha1.ReasonSuspended, "events match, and their deliveries wait until spec.suspend is false"), ""
+	case o.pull:
+		return is(metav1.ConditionTrue, v1alpha1.ReasonReady, "events are kept until the consumer pulls and acknowledges them"), ""
 	default:
 		return is(metav1.ConditionTrue, v1alpha1.ReasonReady, "events are delivered"), ""
 	}

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"bytes"
 	"net/http"
 	"net/url"
 	"time"
@@ -76,4 +77,26 @@ func (t *Target) authorization(token string) (http.Header, error) {
 		header.Set(headerAuthorization, "Bearer "+token)
 	}
 	return header, nil
+}
+
+// Fields returns the header of a request as Send writes it at a time, without what is about its connection: for a consumer that
+// gets the delivery in the answer to its own request. The error is that of Compose.
+func Fields(r Request, at time.Time) ([]Field, error) {
+	composed, err := Compose(r, at, "", "")
+	if err != nil {
+		return nil, err
+	}
+	var fields []Field
+	lines := bytes.Split(composed.Head, []byte(crlf))
+	for _, line := range lines[1:] { // behind the request line
+		name, value, found := bytes.Cut(line, []byte(": "))
+		switch string(name) {
+		case "Host", "Content-Length", headerUserAgent:
+		default:
+			if found {
+				fields = append(fields, Field{Name: string(name), Value: string(value)})
+			}
+		}
+	}
+	return fields, nil
 }

@@ -21,6 +21,10 @@ import (
 // DefaultTimeout bounds an attempt whose Target sets no timeout.
 const DefaultTimeout = 30 * time.Second
 
+// Nowhere is the URL of a target to which nothing is sent, because its consumer pulls. Its host is one that never exists
+// (RFC 2606, section 2).
+const Nowhere = "https://pull.invalid/"
+
 // Target is where a subscription's deliveries go, and what they carry beside the event. It is immutable once made, and
 // is passed by pointer.
 type Target struct {

@@ -26,6 +26,9 @@ type Endpoint struct {
 	MaxInFlight int
 	// Ordered deliveries about one resource go one at a time, in the order in which their events were accepted.
 	Ordered bool
+	// Pull says that the consumer asks for its deliveries: they wait, age, and are never attempted here. Target then signs
+	// them, and leads nowhere.
+	Pull bool
 	// Suspended deliveries wait, and age.
 	Suspended bool
 	// RequestsPerSecond bounds the rate of attempts; 0 for no bound.

@@ -82,7 +82,7 @@ func newLane(key event.SubscriptionKey, of *tenant) *lane {
 
 // open reports whether deliveries may go out at all.
 func (l *lane) open() bool {
-	return l.opened && !l.closed && l.endpoint != nil && l.endpoint.Target != nil && !l.endpoint.Suspended && (l.gone == 0 || l.gone != l.endpoint.Generation)
+	return l.opened && !l.closed && l.endpoint != nil && l.endpoint.Target != nil && !l.endpoint.Pull && !l.endpoint.Suspended && (l.gone == 0 || l.gone != l.endpoint.Generation)
 }
 
 // ordered reports whether d may have to wait for another.

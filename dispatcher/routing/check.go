@@ -55,6 +55,7 @@ func withDefaults(spec v1alpha1.WebhookSubscriptionSpec) v1alpha1.WebhookSubscri
 	setDefault(&spec.Retry.Factor, 4)
 	setDefault(&spec.Delivery.MaxInFlight, 32)
 	setDefault(&spec.Delivery.Ordering, v1alpha1.OrderingNone)
+	setDefault(&spec.Delivery.Mode, v1alpha1.DeliveryPush)
 	setDefault(&spec.Payload.Mode, v1alpha1.PayloadFull)
 	setDefault(&spec.FilterErrors, v1alpha1.FilterErrorsDeliver)
 	setDefault(&spec.Payload.Format, v1alpha1.FormatStandard)
@@ -123,7 +124,7 @@ func checkMetadata(sub *v1alpha1.WebhookSubscription) error {
 // checkShape checks what needs no Secret and no policy.
 func (c *compiler) checkShape() error {
 	for _, check := range []func(v1alpha1.WebhookSubscriptionSpec) error{
-		checkReferences, checkEvents, checkURLChoice, checkTLS, checkHeaderNames, checkDurations, checkLimits,
+		checkReferences, checkEvents, checkPull, checkURLChoice, checkTLS, checkHeaderNames, checkDurations, checkLimits,
 		checkSchedule, checkLookup, checkPayload, checkTransform, checkAuth, checkHandshake, checkOutcome,
 	} {
 		if err := check(c.spec); err != nil {
@@ -182,8 +183,31 @@ func checkEvents(spec v1alpha1.WebhookSubscriptionSpec) error {
 	return nil
 }
 
+// checkPull checks what does not go with a consumer that asks for its deliveries.
+func checkPull(spec v1alpha1.WebhookSubscriptionSpec) error {
+	invalid := func(fields, why string) error {
+		return reject(v1alpha1.ReasonInvalidSpec, "%s: not with spec.delivery.mode Pull: %s; remove it", fields, why)
+	}
+	t := spec.Transform
+	switch {
+	case spec.Delivery.Mode == v1alpha1.DeliveryPush:
+		return nil
+	case spec.Delivery.Mode != v1alpha1.DeliveryPull:
+		return reject(v1alpha1.ReasonInvalidSpec, "spec.delivery.mode: must be Push or Pull")
+	case spec.URL != "" || spec.URLFrom != nil:
+		return invalid("spec.url and spec.urlFrom", "the consumer asks for its deliveries")
+	case spec.Auth != nil || spec.TLS != v1alpha1.SubscriptionTLS{} || spec.Handshake != nil || spec.Outcome != nil || spec.Lookup != nil:
+		return invalid("spec.auth, spec.tls, spec.handshake, spec.outcome and spec.lookup", "they are about an endpoint")
+	case t != nil && (t.URLSuffix != "" || t.Method != http.MethodPost):
+		return invalid("spec.transform.method and spec.transform.urlSuffix", "they are about an endpoint")
+	case spec.Delivery.Ordering == v1alpha1.OrderingByResource || spec.Delivery.RateLimit != nil:
+		return invalid("spec.delivery.ordering and spec.delivery.rateLimit", "the consumer gets all deliveries in order, at its own pace")
+	}
+	return nil
+}
+
 func checkURLChoice(spec v1alpha1.WebhookSubscriptionSpec) error {
-	if (spec.URL != "") == (spec.URLFrom != nil) {
+	if spec.Delivery.Mode != v1alpha1.DeliveryPull && (spec.URL != "") == (spec.URLFrom != nil) {
 		return reject(v1alpha1.ReasonInvalidURL, "set exactly one of spec.url and spec.urlFrom")
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/api/signature"
 	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
 // Policy is what a dispatcher allows its subscriptions.
@@ -160,6 +161,7 @@ func (c *compiler) compileLimits() error {
 	c.entry.Timeout = spec.Timeout.Duration
 	c.entry.Thin = spec.Payload.Mode == v1alpha1.PayloadThin
 	c.entry.Suspended = *spec.Suspend
+	c.entry.Pull = spec.Delivery.Mode == v1alpha1.DeliveryPull
 	c.entry.MaxInFlight = int(spec.Delivery.MaxInFlight)
 	c.entry.Ordered = spec.Delivery.Ordering == v1alpha1.OrderingByResource
 	if limit := spec.Delivery.RateLimit; limit != nil {
@@ -178,6 +180,10 @@ func (c *compiler) compileLimits() error {
 }
 
 func (c *compiler) compileURL() error {
+	if c.entry.Pull {
+		c.entry.URL = egress.Nowhere
+		return nil
+	}
 	text, where := c.spec.URL, "spec.url"
 	if from := c.spec.URLFrom; from != nil {
 		where = "spec.urlFrom"

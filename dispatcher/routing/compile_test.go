@@ -76,6 +76,29 @@ func clinicSecrets() map[string]map[string][]byte {
 	}
 }
 
+// pulled makes a change to the spec of a subscription that is pulled.
+func pulled(change func(*v1alpha1.WebhookSubscriptionSpec)) func(*v1alpha1.WebhookSubscriptionSpec) {
+	return func(s *v1alpha1.WebhookSubscriptionSpec) {
+		s.URL, s.URLFrom, s.Delivery.Mode = "", nil, v1alpha1.DeliveryPull
+		change(s)
+	}
+}
+
+// TestCompilePull: a subscription that is pulled needs no URL, leads nowhere, and shows no origin.
+func TestCompilePull(t *testing.T) {
+	t.Parallel()
+	sub := minimal()
+	pulled(func(*v1alpha1.WebhookSubscriptionSpec) {})(&sub.Spec)
+	entry, rejection, err := Compile(sub, secretsOf(clinicSecrets()), Policy{Catalog: catalog(t)})
+	if err != nil || rejection != nil {
+		t.Fatal(rejection, err)
+	}
+	route, err := entry.Route()
+	if err != nil || !route.Endpoint.Pull || route.Endpoint.Target.URL != egress.Nowhere || entry.Origin() != "" {
+		t.Errorf("route %+v, origin %q, %v", route, entry.Origin(), err)
+	}
+}
+
 func reference(name, key string) v1alpha1.SecretKeyReference {
 	return v1alpha1.SecretKeyReference{Name: name, Key: key}
 }
@@ -420,6 +443,17 @@ func TestCompileRejectsLimits(t *testing.T) {
 	t.Parallel()
 	count := func(n int32) *int32 { return &n }
 	for name, tc := range map[string]rejected{
+		"unknown mode":       {func(s *spec) { s.Delivery.Mode = "Poll" }, "InvalidSpec", "spec.delivery.mode: must be Push or Pull"},
+		"pull with a URL":    {func(s *spec) { s.Delivery.Mode = "Pull" }, "InvalidSpec", "spec.url and spec.urlFrom: not with spec.delivery.mode Pull"},
+		"pull with auth":     {pulled(func(s *spec) { s.Auth = &v1alpha1.Auth{} }), "InvalidSpec", "spec.auth"},
+		"pull with TLS":      {pulled(func(s *spec) { s.TLS.ServerName = "a.example" }), "InvalidSpec", "spec.tls"},
+		"pull, handshake":    {pulled(func(s *spec) { s.Handshake = &v1alpha1.Handshake{} }), "InvalidSpec", "spec.handshake"},
+		"pull, outcome":      {pulled(func(s *spec) { s.Outcome = &v1alpha1.Outcome{} }), "InvalidSpec", "spec.outcome"},
+		"pull with a lookup": {pulled(func(s *spec) { s.Lookup = &v1alpha1.Lookup{} }), "InvalidSpec", "spec.lookup"},
+		"pull with PUT":      {pulled(func(s *spec) { s.Transform = &v1alpha1.Transform{Method: "PUT"} }), "InvalidSpec", "spec.transform.method"},
+		"pull with a suffix": {pulled(func(s *spec) { s.Transform = &v1alpha1.Transform{URLSuffix: "'/x'"} }), "InvalidSpec", "spec.transform.urlSuffix"},
+		"pull by resource":   {pulled(func(s *spec) { s.Delivery.Ordering = "ByResource" }), "InvalidSpec", "spec.delivery.ordering"},
+		"pull with a rate":   {pulled(func(s *spec) { s.Delivery.RateLimit = &v1alpha1.RateLimit{RequestsPerSecond: 1} }), "InvalidSpec", "spec.delivery.rateLimit"},
 		"timeout short":      {func(s *spec) { s.Timeout = seconds(time.Second - 1) }, "InvalidSpec", "spec.timeout: must be from 1s to 60s"},
 		"timeout long":       {func(s *spec) { s.Timeout = seconds(time.Minute + 1) }, "InvalidSpec", "spec.timeout"},
 		"timeout negative":   {func(s *spec) { s.Timeout = seconds(-time.Second) }, "InvalidSpec", "spec.timeout"},

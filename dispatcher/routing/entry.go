@@ -81,6 +81,8 @@ type Entry struct {
 	// RequestsPerSecond is 0 without a limit.
 	RequestsPerSecond int  `json:"requestsPerSecond,omitzero"`
 	Suspended         bool `json:"suspended,omitzero"`
+	// Pull is set if the consumer asks for the deliveries. The URL is then egress.Nowhere.
+	Pull bool `json:"pull,omitzero"`
 	// Waiting is the reason of Accepted=False for which deliveries wait, "" while the subscription is accepted.
 	Waiting string `json:"waiting,omitempty"`
 	// Room is what the entry took of the table when it was accepted last, in bytes, if it waits: nobody else gets it.
@@ -137,6 +139,7 @@ func (e *Entry) Route() (*Route, error) {
 			MaxInFlight: e.MaxInFlight,
 			Ordered:     e.Ordered, RequestsPerSecond: e.RequestsPerSecond,
 			Suspended:  e.Suspended,
+			Pull:       e.Pull,
 			Generation: cmp.Or(e.Revision, e.Generation),
 		},
 	}
@@ -167,10 +170,10 @@ func (e *Entry) Route() (*Route, error) {
 	return route, nil
 }
 
-// Origin is the URL's scheme, host and port, all of it that may be shown; "" while the entry waits.
+// Origin is the URL's scheme, host and port, all of it that may be shown; "" while the entry waits, and of one that is pulled.
 func (e *Entry) Origin() string {
 	u, err := url.Parse(e.URL)
-	if err != nil || u.Host == "" {
+	if err != nil || u.Host == "" || e.Pull {
 		return ""
 	}
 	return u.Scheme + "://" + u.Host

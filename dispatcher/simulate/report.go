@@ -76,6 +76,7 @@ const (
 	ReasonRepeated     = "Repeated"     // the same event was published before, with the same id
 	ReasonOlderEvent   = "OlderEvent"   // a later event of the key has come
 	ReasonSuspended    = "Suspended"    // spec.suspend is set
+	ReasonPulled       = "Pulled"       // spec.delivery.mode is Pull
 	ReasonLookupNeeded = "LookupNeeded" // the request cannot be shown without the lookup's answer
 )
 

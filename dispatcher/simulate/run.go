@@ -239,6 +239,9 @@ func (r *run) deliver(ctx context.Context, d *planned) error {
 	if d.subscription.entry.Suspended {
 		d.result.Outcome, d.result.Reason = Waiting, ReasonSuspended
 		d.result.explain("The subscription is suspended: the delivery waits.")
+	} else if d.subscription.entry.Pull {
+		d.result.Outcome, d.result.Reason = Waiting, ReasonPulled
+		d.result.explain("The consumer pulls: the delivery waits for it, with the headers and the body that are shown.")
 	} else {
 		d.state = ended
 	}

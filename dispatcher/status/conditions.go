@@ -32,6 +32,11 @@ func programmed(route *routing.Route) int64 {
 
 func endpointHealthy(route *routing.Route, counts delivery.Counts) metav1.Condition {
 	switch {
+	case route.Endpoint.Pull:
+		return metav1.Condition{
+			Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonPulled,
+			Message: "The consumer pulls its deliveries: there is no endpoint to check; see status.deliveries for what waits",
+		}
 	case counts.Gone != 0 && counts.Gone == route.Endpoint.Generation:
 		return metav1.Condition{
 			Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonGone,
