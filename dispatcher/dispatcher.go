@@ -26,6 +26,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/limits"
 	"github.com/clinikapi/eventflow/dispatcher/operational"
 	"github.com/clinikapi/eventflow/dispatcher/payload"
+	"github.com/clinikapi/eventflow/dispatcher/pull"
 	"github.com/clinikapi/eventflow/dispatcher/query"
 	"github.com/clinikapi/eventflow/dispatcher/quota"
 	"github.com/clinikapi/eventflow/dispatcher/replay"
@@ -62,6 +63,8 @@ type dispatcher struct {
 	clients          *kube.Clients   // nil without Kubernetes
 	engine           *engine.Engine
 	api              *ingest.Handler
+	maker            *payload.Sender // of requests
+	pulls            *pull.Puller
 	authorizer       *ingest.Kubernetes // nil without Kubernetes
 	audit            *audit.Log         // nil if nothing is recorded
 	shown            *deliveriesServer
@@ -239,12 +242,12 @@ func (d *dispatcher) open(ctx context.Context) error {
 	if d.tracer, err = tracing.New(ctx, tracing.Options{Getenv: os.Getenv, Version: d.Version, Logger: d.Logger.WithName("tracing")}); err != nil {
 		return errors.Join(err, d.close())
 	}
-	sender, err := payload.New(payload.Options{Client: d.sender, Memory: d.memory, Registerer: d.registry, Now: d.store.Now, Failed: d.requestFailed})
+	d.maker, err = payload.New(payload.Options{Client: d.sender, Memory: d.memory, Registerer: d.registry, Now: d.store.Now, Failed: d.requestFailed})
 	if err != nil {
 		return errors.Join(fmt.Errorf("set the making of requests up: %w", err), d.close())
 	}
 	d.engine = engine.New(engine.Options{
-		Store: d.store, Sender: d.traced(sender), Logger: d.Logger.WithName("delivery"), Registerer: d.registry,
+		Store: d.store, Sender: d.traced(d.maker), Logger: d.Logger.WithName("delivery"), Registerer: d.registry,
 		Changed: d.changed, Taken: d.taken, Happened: func(h engine.Happening) { d.announcer.Note(h) }, MaxInFlight: d.limits.Places, Memory: d.memory, Now: d.store.Now,
 		TenantInFlight: d.start.Quota.AttemptsInFlight,
 		Finished:       func(tenant string, deliveries, bytes int64) { d.quotas.Add(tenant, -deliveries, -bytes) },
@@ -316,12 +319,15 @@ func (d *dispatcher) openAPI() error {
 		accepting = d.firstUse
 	}
 	accepting = newTimed(accepting, d.registry)
-	d.deliveries, err = query.New(query.Options{Store: accepting, Resume: d.engine.Resume, Quota: d.quotas, Now: d.store.Now})
+	if err := d.openPulls(); err != nil {
+		return err
+	}
+	d.deliveries, err = query.New(query.Options{Store: accepting, Resume: d.resume, Quota: d.quotas, Now: d.store.Now})
 	if err != nil {
 		return err
 	}
 	d.api, err = ingest.New(ingest.Options{
-		Store: accepting, Routes: d.routes, Accept: d.engine.Accept, Deliveries: d.deliveries, Memory: d.memory, Catalog: d.start.catalog, Authorizer: authorizer,
+		Store: accepting, Routes: d.routes, Accept: d.accept, Deliveries: d.deliveries, Pulls: d.pulls, Memory: d.memory, Catalog: d.start.catalog, Authorizer: authorizer,
 		Tenant: d.tenant, Quota: d.quotas, Hosts: d.hosts(), Terms: d.terms, FilterFailed: d.filterFailed, ScheduleFailed: d.scheduleFailed, Now: d.store.Now,
 		GivenUp: d.givenUp, Unlock: d.unlock, Tracer: d.tracer, Audit: d.audit, CertificateUser: d.certificateUser(),
 		Logger: d.Logger.WithName("ingest"), Registerer: d.registry,

@@ -41,6 +41,8 @@ type Record struct {
 	User, Source string
 	// Namespace of the deliveries, and the id of the one that it is about; "" for several.
 	Namespace, Delivery string
+	// Subscription that was pulled, "" for others.
+	Subscription string
 	// Status of the HTTP answer.
 	Status int
 }
@@ -57,7 +59,9 @@ type line struct {
 	Source    string `json:"source,omitempty"`
 	Namespace string `json:"namespace,omitempty"`
 	Delivery  string `json:"delivery,omitempty"`
-	Status    int    `json:"status,omitempty"`
+	// Subscription is its name.
+	Subscription string `json:"subscription,omitempty"`
+	Status       int    `json:"status,omitempty"`
 	// Lost is how many records found no place before this one.
 	Lost uint64 `json:"lost,omitempty"`
 }
@@ -109,6 +113,6 @@ func cut(text string) string {
 func newLine(r *Record, at time.Time) line {
 	return line{
 		Audit: version, Time: at.UTC().Format(time.RFC3339Nano), Action: cut(r.Action), User: cut(r.User), Source: cut(r.Source),
-		Namespace: cut(r.Namespace), Delivery: cut(r.Delivery), Status: r.Status,
+		Namespace: cut(r.Namespace), Delivery: cut(r.Delivery), Subscription: cut(r.Subscription), Status: r.Status,
 	}
 }

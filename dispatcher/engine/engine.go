@@ -271,7 +271,7 @@ func (e *Engine) accept(d *delivery.PendingDelivery, now time.Time) {
 // hasRoom reports whether a new delivery may go straight into the lane's memory. It may not where others wait in the
 // store: they come first.
 func (e *Engine) hasRoom(l *lane, now time.Time) bool {
-	return !e.stopping && !l.due(now) && e.fits(l.tenant) && l.ready.len() < l.capacity(e.MaxHeld-e.held) && (!l.opened || l.open())
+	return !e.stopping && !l.pulled() && !l.due(now) && e.fits(l.tenant) && l.ready.len() < l.capacity(e.MaxHeld-e.held) && (!l.opened || l.open())
 }
 
 // fits reports whether the tenant may have another delivery in memory.

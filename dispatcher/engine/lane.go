@@ -85,6 +85,9 @@ func (l *lane) open() bool {
 	return l.opened && !l.closed && l.endpoint != nil && l.endpoint.Target != nil && !l.endpoint.Pull && !l.endpoint.Suspended && (l.gone == 0 || l.gone != l.endpoint.Generation)
 }
 
+// pulled reports whether the lane's consumer asks for its deliveries.
+func (l *lane) pulled() bool { return l.endpoint != nil && l.endpoint.Pull }
+
 // ordered reports whether d may have to wait for another.
 func (l *lane) ordered(d *delivery.PendingDelivery) bool {
 	return d.Order != 0 && l.endpoint != nil && l.endpoint.Ordered

@@ -99,6 +99,24 @@ func (e *Engine) sweepLanes() {
 	}
 }
 
+// lookAgain ends the searches of a lane whose consumer has pulled everything: the engine does not hear of that.
+func (e *Engine) lookAgain(l *lane) (err error) {
+	before := l.unloaded
+	l.backlogged = false // what comes meanwhile sets it again
+	var next delivery.Position
+	var more bool
+	e.unlocked(func() {
+		_, next, more, err = e.Store.Due(e.attempts, l.key, delivery.Position{}, time.Unix(0, 0), 1, nil)
+	})
+	switch {
+	case err != nil:
+		l.leave(before)
+	case more:
+		l.leave(next)
+	}
+	return err
+}
+
 // sweep finishes deliveries of a lane that does not deliver them: cancelled if the subscription is gone, failed if they
 // are past their age. It reports whether there are any: then the lane is being swept until they are recorded.
 func (e *Engine) sweep(l *lane, now time.Time) (sent bool, err error) {
@@ -130,6 +148,8 @@ func (e *Engine) sweep(l *lane, now time.Time) (sent bool, err error) {
 		return true, nil
 	}
 	switch {
+	case l.pulled():
+		return false, e.lookAgain(l)
 	case l.endpoint != nil:
 	case len(l.held) > 0 || l.loading: // what is in flight ends first
 		l.sweepAt = e.Now().Add(minSweepPause)

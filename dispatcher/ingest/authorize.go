@@ -16,6 +16,8 @@ const apiGroup = "webhooks.clinikapi.com"
 const (
 	ResourceEvents     = "webhookevents"     // create: publish
 	ResourceDeliveries = "webhookdeliveries" // get, list; update: replay
+
+	ResourcePull = "webhooksubscriptions/pull" // update: get deliveries with their payload, and acknowledge them
 )
 
 // Access is what a request wants to do.
@@ -28,6 +30,8 @@ type Access struct {
 	Resource string
 	// Namespace of the event or the deliveries.
 	Namespace string
+	// Name of the resource, where a rule may be about one alone; "" for all.
+	Name string
 }
 
 func (a Access) group() string { return cmp.Or(a.Group, apiGroup) }
@@ -64,6 +68,10 @@ type ForbiddenError struct {
 
 // Error says which rule is missing.
 func (e *ForbiddenError) Error() string {
+	if e.Access.Name != "" {
+		return fmt.Sprintf("user %q may not %s %s of %q in namespace %q: bind it there to a Role with apiGroups [%q], resources [%q], verbs [%q], and resourceNames [%q] or none",
+			e.User, e.Access.Verb, e.Access.Resource, e.Access.Name, e.Access.Namespace, e.Access.group(), e.Access.Resource, e.Access.Verb, e.Access.Name)
+	}
 	return fmt.Sprintf("user %q may not %s %s in namespace %q: bind it there to a Role with apiGroups [%q], resources [%q], verbs [%q]",
 		e.User, e.Access.Verb, e.Access.Resource, e.Access.Namespace, e.Access.group(), e.Access.Resource, e.Access.Verb)
 }

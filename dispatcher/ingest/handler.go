@@ -22,6 +22,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/expression"
 	"github.com/clinikapi/eventflow/dispatcher/listener"
 	"github.com/clinikapi/eventflow/dispatcher/places"
+	"github.com/clinikapi/eventflow/dispatcher/pull"
 	"github.com/clinikapi/eventflow/dispatcher/query"
 	"github.com/clinikapi/eventflow/dispatcher/quota"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
@@ -47,6 +48,8 @@ type Options struct {
 	Accept func([]delivery.Fanout)
 	// Deliveries are those of Store: ingest lists and changes them on request.
 	Deliveries *query.Deliveries
+	// Pulls answer the consumers that ask for their deliveries; nil for none.
+	Pulls *pull.Puller
 	// Catalog says which event types are known.
 	Catalog *event.Catalog
 	// Authorizer decides who may use the API.
@@ -154,7 +157,11 @@ func (h *Handler) scarce() bool { return h.memory.budget.Used() > h.memory.budge
 
 // Drain makes every answer from now on ask its client to close the connection, so that a stopping dispatcher is left by
 // its clients before it stops to listen.
-func (h *Handler) Drain() { h.draining.Store(true) }
+func (h *Handler) Drain() {
+	if h.draining.CompareAndSwap(false, true) && h.options.Pulls != nil {
+		h.options.Pulls.Drain()
+	}
+}
 
 // operation is what a request does, and a label of the metrics.
 type operation string
@@ -168,6 +175,7 @@ const (
 	opCancel     operation = "cancel"
 	opSendNow    operation = "sendnow"
 	opPublicKeys operation = "public-keys"
+	opPull       operation = "pull"
 	opNone       operation = "none"
 )
 
@@ -180,6 +188,7 @@ var access = map[operation]Access{
 	opReplayMany: {Verb: "update", Resource: ResourceDeliveries},
 	opCancel:     {Verb: "update", Resource: ResourceDeliveries},
 	opSendNow:    {Verb: "update", Resource: ResourceDeliveries},
+	opPull:       {Verb: "update", Resource: ResourcePull},
 }
 
 // call is a request that was understood: what to do, and where.
@@ -188,8 +197,12 @@ type call struct {
 	namespace string
 	tenant    string // that the namespace is
 	delivery  string // the id as text, where the operation is on one
-	user      string // that asks, "" if that is not known
 	identity  string // of the subscription whose public keys are asked for
+	// subscription is the name, where the operation is on one.
+	subscription string
+	user         string // that asks, "" if that is not known
+	// idle says that the operation found nothing to do.
+	idle bool
 }
 
 // ServeHTTP answers one request.
@@ -208,7 +221,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.tenant, err = h.tenantOf(r, c)
 	}
 	if err == nil {
-		status, err = h.serve(w, r, c)
+		status, err = h.serve(w, r, &c)
 	}
 	if err != nil {
 		p := asProblem(err)
@@ -225,7 +238,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // auditLevels are the levels from which on an operation is recorded.
 var auditLevels = map[operation]audit.Level{
 	opPublish: audit.All, opList: audit.Reads, opGet: audit.Reads,
-	opReplay: audit.Writes, opReplayMany: audit.Writes, opCancel: audit.Writes, opSendNow: audit.Writes,
+	opReplay: audit.Writes, opReplayMany: audit.Writes, opCancel: audit.Writes, opSendNow: audit.Writes, opPull: audit.Writes,
 }
 
 // audit records a request of a user that is known, or of anyone where nobody is asked. Who could not say who they are did nothing,
@@ -234,31 +247,37 @@ func (h *Handler) audit(r *http.Request, c *call, status int) {
 	if h.options.Audit == nil || c.operation == opNone || c.operation == opPublicKeys || c.user == "" && !h.open() {
 		return
 	}
-	h.options.Audit.Add(auditLevels[c.operation], audit.Record{
+	level := auditLevels[c.operation]
+	if c.idle {
+		level = audit.All
+	}
+	h.options.Audit.Add(level, audit.Record{
 		Action: string(c.operation), User: c.user, Source: listener.Source(r.RemoteAddr),
-		Namespace: strings.Clone(c.namespace), Delivery: strings.Clone(c.delivery), Status: status,
+		Namespace: strings.Clone(c.namespace), Delivery: strings.Clone(c.delivery), Subscription: strings.Clone(c.subscription), Status: status,
 	})
 }
 
 // serve does what c says. It has answered if it returns a status, and has not if it returns an error.
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c call) (status int, err error) {
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c *call) (status int, err error) {
 	switch c.operation {
 	case opPublish:
-		return h.publish(w, r, c)
+		return h.publish(w, r, *c)
 	case opList:
-		return h.list(w, r, c)
+		return h.list(w, r, *c)
 	case opGet:
-		return h.get(w, r, c)
+		return h.get(w, r, *c)
 	case opReplay:
-		return h.replay(w, r, c)
+		return h.replay(w, r, *c)
 	case opCancel:
-		return h.cancel(w, r, c)
+		return h.cancel(w, r, *c)
 	case opSendNow:
-		return h.sendNow(w, r, c)
+		return h.sendNow(w, r, *c)
 	case opPublicKeys:
-		return h.publicKeys(w, r, c)
+		return h.publicKeys(w, r, *c)
+	case opPull:
+		return h.pull(w, r, c)
 	default:
-		return h.replayMany(w, r, c)
+		return h.replayMany(w, r, *c)
 	}
 }
 
@@ -288,11 +307,15 @@ func route(r *http.Request) (call, error) {
 		c.operation = opReplayMany
 	case isDelivery && id != "":
 		c.operation, c.delivery, method = onDelivery(id)
+	default:
+		c.subscription, c.operation = onSubscription(rest)
+		method = http.MethodGet
 	}
 	if c.operation == opNone || strings.Contains(c.delivery, "/") {
 		return call{operation: opNone}, pathNotFound()
 	}
-	if r.Method != method && (method != http.MethodGet || r.Method != http.MethodHead) {
+	headed := method == http.MethodGet && c.operation != opPull // a pull without its answer would only seem to be one
+	if r.Method != method && (!headed || r.Method != http.MethodHead) {
 		return c, newProblem(methodNotAllowed, "send %s to this path", method).with("Allow", method)
 	}
 	if !isLabel(namespace) {
@@ -313,14 +336,17 @@ func onDelivery(rest string) (op operation, id, method string) {
 
 // isLabel reports whether s is a label as RFC 1123 has it, and Kubernetes for the names of namespaces. The check of
 // apimachinery's, a regular expression, costs more than the rest of the route.
-func isLabel(s string) bool {
+func isLabel(s string) bool { return isLabelText(s) && len(s) <= validation.DNS1123LabelMaxLength }
+
+// isLabelText is isLabel for a text of any length.
+func isLabelText(s string) bool {
 	for i := range len(s) {
 		c, inner := s[i], i > 0 && i < len(s)-1
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && (c != '-' || !inner) {
 			return false
 		}
 	}
-	return s != "" && len(s) <= validation.DNS1123LabelMaxLength
+	return s != ""
 }
 
 func pathNotFound() *problem {
@@ -346,7 +372,7 @@ func (h *Handler) authorize(r *http.Request, c call) (user string, err error) {
 		return "", nil
 	}
 	wanted := access[c.operation]
-	wanted.Namespace = c.namespace
+	wanted.Namespace, wanted.Name = c.namespace, strings.Clone(c.subscription)
 	user, err = h.identify(r, wanted)
 	listener.Trust(r.Context(), err == nil)
 	if err != nil {

@@ -326,7 +326,7 @@ func (k *Kubernetes) permit(ctx context.Context, g grant, user *authenticationv1
 	if verdict == ask {
 		q := question{
 			kind: "access", standing: standing, lane: k.lanes.known, source: tenantOf(user),
-			key:   strings.Join([]string{"access", string(g.token[:]), g.access.Verb, g.access.group(), g.access.Resource, g.access.Namespace}, " "),
+			key:   strings.Join([]string{"access", string(g.token[:]), g.access.Verb, g.access.group(), g.access.Resource, g.access.Namespace, g.access.Name}, " "),
 			ask:   func(ctx context.Context) (outcome, error) { return k.reviewAccess(ctx, g.access, user) },
 			learn: func(_ *outcome, e effect) { k.learnGrant(g, known, user, e) },
 		}
@@ -386,7 +386,7 @@ func (k *Kubernetes) reviewAccess(ctx context.Context, access Access, user *auth
 		Spec: authorizationv1.SubjectAccessReviewSpec{
 			User: user.Username, UID: user.UID, Groups: user.Groups, Extra: extra,
 			ResourceAttributes: &authorizationv1.ResourceAttributes{
-				Group: access.group(), Resource: resource, Subresource: subresource, Verb: access.Verb, Namespace: access.Namespace,
+				Group: access.group(), Resource: resource, Subresource: subresource, Verb: access.Verb, Namespace: access.Namespace, Name: access.Name,
 			},
 		},
 	}, metav1.CreateOptions{})

@@ -32,6 +32,9 @@ var (
 	idConflict        = &kind{"event-id-conflict", "The event id is taken by another event", http.StatusConflict}
 	stillPending      = &kind{"delivery-pending", "The delivery is still on its way", http.StatusConflict}
 	notPending        = &kind{"delivery-ended", "The delivery has ended, or was not planned", http.StatusConflict}
+	notPulled         = &kind{"subscription-not-pulled", "The subscription cannot be pulled now", http.StatusConflict}
+	cursorInvalid     = &kind{"cursor-invalid", "The cursor is not one of this subscription", http.StatusBadRequest}
+	cursorExpired     = &kind{"cursor-expired", "The cursor has expired", http.StatusGone}
 	tooLarge          = &kind{"too-large", "The request is too large", http.StatusRequestEntityTooLarge}
 	unsupportedMedia  = &kind{"unsupported-media-type", "The content type is not supported", http.StatusUnsupportedMediaType}
 	unknownType       = &kind{"unknown-event-type", "The event type is not known", http.StatusUnprocessableEntity}
@@ -43,7 +46,7 @@ var (
 // kinds lists them, for the documentation's test.
 var kinds = []*kind{
 	malformed, unauthenticated, forbidden, notFound, namespaceNotFound, methodNotAllowed, misdirected, requestTimeout,
-	idConflict, stillPending, notPending, tooLarge, unsupportedMedia, unknownType, overloaded, quotaExceeded, unavailable,
+	idConflict, stillPending, notPending, notPulled, cursorInvalid, cursorExpired, tooLarge, unsupportedMedia, unknownType, overloaded, quotaExceeded, unavailable,
 }
 
 // problem is an answer that is not a success. Its detail says what to do, and holds nothing of an event's data.

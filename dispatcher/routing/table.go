@@ -34,6 +34,8 @@ type Table struct {
 	rules []*Rules
 	// cancels holds the routes whose schedules an event may cancel, by the patterns of cancelOn.
 	cancels map[selector][]*Route
+	// pulled are the routes whose consumers pull, by tenant and name.
+	pulled map[named]*Route
 	// operational is set if a route matches an operational type.
 	operational bool
 }
@@ -53,6 +55,9 @@ type Problem struct {
 // selector is what a pattern selects of a tenant's: an exact type ("patient.created"), a family ("patient") or all
 // ("").
 type selector struct{ tenant, types string }
+
+// named is a subscription as those know it who ask for it.
+type named struct{ tenant, name string }
 
 // span is a part of Table.matches, and of Table.rules.
 type span struct{ from, to uint32 }
@@ -78,6 +83,12 @@ func NewTable(routes []*Route) (*Table, error) {
 			t.namespaces[route.Namespace] = ""
 		} else {
 			t.namespaces[route.Namespace] = route.Tenant()
+		}
+		if route.Endpoint.Pull {
+			if t.pulled == nil {
+				t.pulled = make(map[named]*Route)
+			}
+			t.pulled[named{route.Tenant(), route.Name}] = route
 		}
 		if route.Quota != nil {
 			t.quotas[route.Tenant()] = route.Quota
@@ -237,6 +248,20 @@ func (t *Table) Count(tenant string, typ event.Type) int {
 func (t *Table) Get(key event.SubscriptionKey) (*Route, bool) {
 	route, ok := t.byKey[key]
 	return route, ok
+}
+
+// Named returns the tenant's route with the given name, and false if there is none. It costs a look where the consumer pulls, else
+// it goes through all routes.
+func (t *Table) Named(tenant, name string) (*Route, bool) {
+	if route, ok := t.pulled[named{tenant, name}]; ok {
+		return route, true
+	}
+	for _, route := range t.routes {
+		if route.Name == name && route.Tenant() == tenant {
+			return route, true
+		}
+	}
+	return nil, false
 }
 
 // HasNamespace reports whether a namespace has a subscription: one that is routed, or one with a problem.

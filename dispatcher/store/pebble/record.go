@@ -133,8 +133,10 @@ func (s *Store) settle(outcomes []delivery.Outcome, settled []bool) error {
 // settleOne adds one outcome to the batch, if its delivery is pending where the outcome expects it.
 func (s *Store) settleOne(b *pebble.Batch, o *delivery.Outcome, now uint64) (bool, error) {
 	id, due := o.Delivery.ID, nanos(o.Delivery.Due)
-	before, known := s.ledger.standings[id]
-	if !known {
+	var before standing
+	if known, ok := s.ledger.changes(id); ok {
+		before = *known
+	} else {
 		var err error
 		if before, err = s.pendingAt(s.db, id, due); err != nil {
 			return false, err

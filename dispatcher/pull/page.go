@@ -1,0 +1,252 @@
+package pull
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/egress"
+	"github.com/clinikapi/eventflow/dispatcher/envelope"
+	"github.com/clinikapi/eventflow/dispatcher/payload"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
+	"github.com/clinikapi/eventflow/dispatcher/store"
+)
+
+// Page is the answer to a call.
+type Page struct {
+	// Body is the answer in JSON: {"deliveries": [{"id", "type", "attempt", "headers", "body"}], "cursor"}. The body of a
+	// delivery is in base64.
+	Body []byte
+	// Count is how many deliveries it has, Acknowledged how many the call acknowledged.
+	Count, Acknowledged int
+
+	held    int64 // of the tenant's memory
+	release func()
+}
+
+// Release gives back the memory of the page. It is called once, when Body is not read any more.
+func (p *Page) Release() { p.release() }
+
+// view is a delivery as answers have it.
+type view struct {
+	ID      string            `json:"id"`
+	Type    string            `json:"type"`
+	Attempt int               `json:"attempt"`
+	Headers map[string]string `json:"headers"`
+	Body    string            `json:"body"`
+}
+
+const (
+	// pageBytes and deliveryBytes are what a page, and each delivery in it, hold beside bodies: headers, up to what a
+	// subscription may add to them, its fingerprint, what was read from the store.
+	pageBytes     = 4 << 10
+	deliveryBytes = 4 << 10
+	// bodyCopies are the body, its base64 and the answer's, which grows by doubling.
+	bodyCopies = 6
+	// pageBatch is how many deliveries are read from the store at once.
+	pageBatch = 32
+)
+
+// assembling is the work on one page.
+type assembling struct {
+	*Puller
+	route    *routing.Route
+	limit    int
+	page     *Page
+	cursor   cursor
+	outcomes []delivery.Outcome // of what cannot be answered
+	looked   int
+	full     bool
+	err      error // why the page ends, if it is empty
+}
+
+// page makes a page of what is due. next is when the first delivery that is not due is, zero if there is none.
+func (p *Puller) page(ctx context.Context, route *routing.Route, limit int) (page *Page, next time.Time, err error) {
+	if err := p.turns.Acquire(ctx, route.Tenant(), 1); err != nil {
+		return nil, next, turnError(err)
+	}
+	defer p.turns.Release(route.Tenant(), 1)
+	a := &assembling{Puller: p, route: route, limit: limit, page: &Page{}}
+	a.cursor.subscription, a.cursor.given = route.Key, p.options.Now()
+	defer func() {
+		if err != nil || page.Count == 0 {
+			p.give(route.Tenant(), a.page)
+		}
+	}()
+	a.page.Body = append(a.page.Body, `{"deliveries":[`...)
+	if next, err = a.read(ctx); err == nil && a.page.Count == 0 {
+		err = a.err
+	}
+	if err == nil && len(a.outcomes) > 0 {
+		_, err = p.settle(ctx, route, a.outcomes)
+	}
+	if err != nil {
+		return nil, next, err
+	}
+	text := ""
+	if a.page.Count > 0 {
+		text = a.cursor.String()
+	}
+	a.page.Body = append(append(append(a.page.Body, `],"cursor":"`...), text...), "\"}\n"...)
+	p.metrics.deliveries.WithLabelValues(resultAnswered).Add(float64(a.page.Count))
+	return a.page, next, nil
+}
+
+// read goes through what is due until the page is full.
+func (a *assembling) read(ctx context.Context) (next time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, assembly)
+	defer cancel()
+	now := a.options.Now()
+	var from delivery.Position
+	for more := true; more; {
+		var found []delivery.PendingDelivery
+		found, from, more, err = a.options.Store.Due(ctx, a.route.Key, from, now, min(pageBatch, a.limit-a.page.Count), nil)
+		if err != nil {
+			return next, a.late(ctx, err)
+		}
+		for i := range found {
+			if a.add(ctx, &found[i], now); a.full {
+				return now, nil
+			}
+		}
+		switch {
+		case more && from.Due.After(now):
+			return from.Due, nil
+		case more && a.looked >= maxLooked:
+			return now.Add(pollPause), nil
+		}
+	}
+	return next, nil
+}
+
+// late is no error where the page has something, and its time is up.
+func (a *assembling) late(ctx context.Context, err error) error {
+	if a.page.Count > 0 && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return nil
+	}
+	return err
+}
+
+// stop ends the page, for a reason that is told if it is empty.
+func (a *assembling) stop(err error) { a.full, a.err = true, err }
+
+// add adds a delivery to the page. What cannot be answered is passed over: it has an outcome, or ages.
+func (a *assembling) add(ctx context.Context, d *delivery.PendingDelivery, now time.Time) {
+	endpoint := a.route.Endpoint
+	if a.looked++; !now.Before(endpoint.Retry.Expires(*d)) {
+		return // the engine is about to give it up
+	}
+	if a.page.Count > 0 && len(a.page.Body)+d.Size > maxPageBytes {
+		a.stop(nil)
+		return
+	}
+	if !a.charge(deliveryBytes + bodyCopies*int64(d.Size)) {
+		a.stop(ErrNoMemory)
+		return
+	}
+	ev, ok := a.event(ctx, d)
+	if !ok {
+		return
+	}
+	result, err := a.options.Maker.Make(ctx, payload.Request{
+		Target: endpoint.Target, Recipe: endpoint.Recipe, Event: ev, Delivery: d.ID, Number: d.Attempts + 1,
+		Planned: d.Planned, Tenant: endpoint.Tenant, Traceparent: ev.Traceparent,
+	}, func(r egress.Request) error { return a.write(r, d) })
+	switch {
+	case err != nil:
+		a.stop(err)
+	case result.Reason == delivery.ReasonInterrupted:
+		a.stop(ErrNoMemory)
+	case result.Reason == delivery.ReasonRecheck:
+		a.end(d, delivery.Outcome{State: delivery.Cancelled, Reason: delivery.ReasonRecheck})
+	case result.Reason != "":
+		a.metrics.deliveries.WithLabelValues(resultUnmade).Inc()
+		o := delivery.Outcome{Attempt: &delivery.Attempt{Number: d.Attempts + 1, Started: result.Started, Duration: result.Duration, Reason: result.Reason}}
+		o.State, o.Due = endpoint.Retry.After(*d, result, now, jitter())
+		a.end(d, o)
+	default:
+		if a.page.Count++; a.page.Count == a.limit || len(a.page.Body) >= maxPageBytes {
+			a.stop(nil)
+		}
+	}
+}
+
+// end notes an outcome of a delivery that is not answered.
+func (a *assembling) end(d *delivery.PendingDelivery, o delivery.Outcome) {
+	o.Delivery = *d
+	o.Delivery.Event = nil
+	a.outcomes = append(a.outcomes, o)
+}
+
+// charge takes memory for the page: the first delivery may go beyond the tenant's share, so that a tenant goes on.
+func (a *assembling) charge(n int64) bool {
+	tenant, memory := a.route.Tenant(), a.options.Memory
+	if a.page.held == 0 {
+		n += pageBytes
+	}
+	if !memory.Take(tenant, n) && (a.page.held > 0 || !memory.TakeOver(tenant, n)) {
+		a.metrics.refused.WithLabelValues(refusedMemory).Inc()
+		return false
+	}
+	a.page.held += n
+	return true
+}
+
+// event returns the delivery's event, if it can be answered.
+func (a *assembling) event(ctx context.Context, d *delivery.PendingDelivery) (*delivery.Event, bool) {
+	ev := d.Event
+	if ev == nil {
+		var err error
+		switch ev, err = a.options.Store.Event(ctx, d.ID.Event); {
+		case err == nil:
+		case errors.Is(err, store.ErrErased):
+			a.end(d, delivery.Outcome{State: delivery.Failed})
+			return nil, false
+		case errors.Is(err, store.ErrDamaged), errors.Is(err, envelope.ErrDamaged), errors.Is(err, store.ErrNotFound):
+			a.options.Logger.Error(err, "An event cannot be read; its delivery is not answered", "delivery", d.ID)
+			return nil, false
+		default: // the others behind it must not go before it
+			a.stop(err)
+			return nil, false
+		}
+	}
+	if ev.Tenant != a.route.Endpoint.Tenant && ev.Tenant != a.route.Endpoint.Namespace {
+		// Cannot happen; if it does, this line is what keeps one tenant's data from another.
+		a.options.Logger.Error(nil, "An event of another tenant was about to be answered; the delivery is given up", "delivery", d.ID, "tenant", ev.Tenant, "subscriptionTenant", a.route.Endpoint.Tenant)
+		a.end(d, delivery.Outcome{State: delivery.Failed})
+		return nil, false
+	}
+	return ev, true
+}
+
+// write writes a delivery into the page, signed now.
+func (a *assembling) write(r egress.Request, d *delivery.PendingDelivery) error {
+	if over := int64(len(r.Body) - d.Size); over > 0 && !a.charge(bodyCopies*over) {
+		return ErrNoMemory
+	}
+	fields, err := egress.Fields(r, time.Now())
+	if err != nil {
+		return fmt.Errorf("sign a delivery: %w", err)
+	}
+	v := view{ID: d.ID.String(), Type: string(r.Type), Attempt: r.Number, Headers: make(map[string]string, len(fields)), Body: base64.StdEncoding.EncodeToString(r.Body)}
+	for _, f := range fields {
+		if other, twice := v.Headers[f.Name]; twice {
+			f.Value = other + ", " + f.Value // RFC 9110, section 5.3
+		}
+		v.Headers[f.Name] = f.Value
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("write a delivery: %w", err)
+	}
+	if a.page.Count > 0 {
+		a.page.Body = append(a.page.Body, ',')
+	}
+	a.page.Body = append(a.page.Body, text...)
+	a.cursor.add(d.Position())
+	return nil
+}

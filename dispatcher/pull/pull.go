@@ -1,0 +1,335 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/clinikapi/eventflow/api/event"
+	"github.com/clinikapi/eventflow/dispatcher/budget"
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/egress"
+	"github.com/clinikapi/eventflow/dispatcher/payload"
+	"github.com/clinikapi/eventflow/dispatcher/places"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
+	"github.com/clinikapi/eventflow/dispatcher/store"
+)
+
+// The bounds of a call.
+const (
+	// DefaultLimit and MaxLimit are how many deliveries a page has.
+	DefaultLimit, MaxLimit = 100, 500
+	// MaxWait is how long a call waits for deliveries at most.
+	MaxWait = 60 * time.Second
+	// maxPageBytes is from where on a page ends; one delivery may be larger.
+	maxPageBytes = 1 << 20
+	// maxCalls are under way at once, over all tenants: each is a connection and a goroutine.
+	maxCalls = 512
+	// readers are the calls that read the store at once, maxReaders those that wait for that.
+	readers, maxReaders = 8, maxCalls
+	// assembly bounds the time that one page is worked on; what is not in it then comes with the next.
+	assembly = 5 * time.Second
+	// maxLooked is how many deliveries one page looks through for some that can be answered.
+	maxLooked = 2000
+	// pollPause is how often a call that waits looks by itself: for what another process stored, and what was planned meanwhile.
+	pollPause = time.Second
+)
+
+// The errors of a call, beside those of the store, of the context and of a cursor.
+var (
+	// ErrNotFound: the namespace has no such subscription, or it is not known here yet.
+	ErrNotFound = errors.New("no such subscription")
+	// ErrNotPulled: the subscription's deliveries go to an endpoint.
+	ErrNotPulled = errors.New("the subscription is not one that is pulled")
+	// ErrSuspended: its deliveries wait until spec.suspend is false.
+	ErrSuspended = errors.New("the subscription is suspended")
+	// ErrWaiting: it is not accepted, and its deliveries wait until it is.
+	ErrWaiting = errors.New("the subscription is not accepted")
+	// ErrTooMany: the tenant has its share of calls under way.
+	ErrTooMany = errors.New("too many pulls of the tenant are under way")
+	// ErrNoMemory: the tenant has its share of memory in use.
+	ErrNoMemory = errors.New("too much memory of the tenant is in use")
+)
+
+// Maker makes the request of a delivery; payload.Sender is one.
+type Maker interface {
+	Make(ctx context.Context, r payload.Request, use func(egress.Request) error) (egress.Result, error)
+}
+
+// Options are what a Puller needs.
+type Options struct {
+	Store store.Store
+	Maker Maker
+	// Routes returns the current routing table, nil while there is none.
+	Routes func() *routing.Table
+	// Memory is charged, by tenant, with pages.
+	Memory *budget.Budget
+	// Finished is told of deliveries of a tenant that are not pending any more, and the bytes of their bodies.
+	Finished func(tenant string, deliveries, bytes int64)
+	// Changed is told of subscriptions of which deliveries changed, GivenUp of deliveries that failed. Neither must block.
+	Changed func(event.SubscriptionKey)
+	GivenUp func(event.DeliveryID)
+	// Now is the time by the store's clock.
+	Now        func() time.Time
+	Logger     logr.Logger
+	Registerer prometheus.Registerer
+}
+
+// Puller answers pulls. It is safe for concurrent use.
+type Puller struct {
+	options Options
+	calls   *budget.Budget // by tenant
+	turns   *places.Pool   // of reading
+	waiters waiters
+	metrics *metrics
+	drained chan struct{}
+}
+
+// New returns a Puller. It fails if the metrics are registered already.
+func New(o Options) (*Puller, error) {
+	p := &Puller{options: o, calls: budget.New(maxCalls), turns: places.New(readers, maxReaders), drained: make(chan struct{})}
+	var err error
+	if p.metrics, err = newMetrics(o.Registerer, func() float64 { return float64(p.calls.Used()) }); err != nil {
+		return nil, fmt.Errorf("register the metrics of pulls: %w", err)
+	}
+	return p, nil
+}
+
+// Drain makes no call wait any more. It is called once.
+func (p *Puller) Drain() { close(p.drained) }
+
+// Stored wakes the calls that wait for what became durable and is due.
+func (p *Puller) Stored(fanouts []delivery.Fanout) {
+	p.waiters.wake(func(yield func(event.SubscriptionKey)) {
+		for i := range fanouts {
+			for _, sub := range fanouts[i].Subscriptions {
+				yield(sub.Key)
+			}
+		}
+	})
+}
+
+// Resumed wakes the calls that wait for what a replay made due.
+func (p *Puller) Resumed(deliveries []delivery.PendingDelivery) {
+	p.waiters.wake(func(yield func(event.SubscriptionKey)) {
+		for i := range deliveries {
+			yield(deliveries[i].ID.Subscription)
+		}
+	})
+}
+
+// Request is one call.
+type Request struct {
+	Tenant string
+	// Subscription's name.
+	Subscription string
+	// After is the cursor of a page whose deliveries were handled; "" for none.
+	After string
+	// Wait is how long to wait for deliveries if none is due; up to MaxWait.
+	Wait time.Duration
+	// Limit is how many deliveries to answer, 1 to MaxLimit.
+	Limit int
+}
+
+// Pull acknowledges what the request's cursor names, and returns what is due then, waiting for it. The page is to be released
+// once it was written. An empty page means that nothing was due for as long as the call waited.
+func (p *Puller) Pull(ctx context.Context, r Request) (*Page, error) {
+	if !p.calls.Take(r.Tenant, 1) {
+		p.metrics.refused.WithLabelValues(refusedPlaces).Inc()
+		return nil, ErrTooMany
+	}
+	page, err := p.pull(ctx, &r)
+	release := func() {
+		if page != nil {
+			p.give(r.Tenant, page)
+		}
+		p.calls.Give(r.Tenant, 1)
+	}
+	if err != nil {
+		release()
+		return nil, err
+	}
+	page.release = release
+	return page, nil
+}
+
+// give gives back the memory of a page.
+func (p *Puller) give(tenant string, page *Page) {
+	if page.held > 0 {
+		p.options.Memory.Give(tenant, page.held)
+		page.held = 0
+	}
+}
+
+func (p *Puller) pull(ctx context.Context, r *Request) (*Page, error) {
+	route, err := p.route(r)
+	if err != nil {
+		return nil, err
+	}
+	woken := p.waiters.enter(route.Key) // before the first look, so that nothing comes between
+	defer p.waiters.leave(route.Key, woken)
+	acknowledged := 0
+	if r.After != "" {
+		if acknowledged, err = p.acknowledge(ctx, route, r.After); err != nil {
+			return nil, err
+		}
+	}
+	until := time.Now().Add(min(r.Wait, MaxWait))
+	for {
+		if route, err = p.route(r); err == nil {
+			err = open(route)
+		}
+		if err != nil {
+			return nil, err
+		}
+		page, next, err := p.page(ctx, route, r.Limit)
+		if err != nil {
+			return nil, err
+		}
+		page.Acknowledged = acknowledged
+		if page.Count > 0 || !p.wait(ctx, woken, until, next) {
+			return page, ctx.Err()
+		}
+	}
+}
+
+// route finds the subscription. One that was made again meanwhile is another.
+func (p *Puller) route(r *Request) (*routing.Route, error) {
+	table := p.options.Routes()
+	if table == nil {
+		return nil, ErrNotFound
+	}
+	route, ok := table.Named(r.Tenant, r.Subscription)
+	switch {
+	case !ok:
+		return nil, ErrNotFound
+	case !route.Endpoint.Pull:
+		return nil, ErrNotPulled
+	}
+	return route, nil
+}
+
+// open returns why nothing of the subscription is answered now; nil if it is.
+func open(route *routing.Route) error {
+	switch {
+	case route.Endpoint.Target == nil:
+		return ErrWaiting
+	case route.Endpoint.Suspended:
+		return ErrSuspended
+	}
+	return nil
+}
+
+// wait waits for something to be due, and reports whether to look again. next is when the first delivery is due, zero if none is
+// known.
+func (p *Puller) wait(ctx context.Context, woken <-chan struct{}, until, next time.Time) bool {
+	pause := pollPause
+	if !next.IsZero() {
+		pause = min(pause, max(next.Sub(p.options.Now()), 0)+time.Millisecond)
+	}
+	left := time.Until(until)
+	if left <= 0 {
+		return false
+	}
+	timer := time.NewTimer(min(pause, left))
+	defer timer.Stop()
+	select {
+	case <-woken:
+	case <-timer.C:
+	case <-ctx.Done():
+		return false
+	case <-p.drained:
+		return false
+	}
+	return true
+}
+
+// acknowledge makes Delivered what the cursor names and is pending still, and returns how many deliveries that are. Once it was
+// read, it is done whether or not the client waits.
+func (p *Puller) acknowledge(ctx context.Context, route *routing.Route, after string) (int, error) {
+	c, err := parseCursor(after, route.Key, p.options.Now())
+	if err != nil {
+		return 0, err
+	}
+	if err := p.turns.Acquire(ctx, route.Tenant(), 1); err != nil {
+		return 0, turnError(err)
+	}
+	defer p.turns.Release(route.Tenant(), 1)
+	outcomes, err := p.named(ctx, &c)
+	if err != nil || len(outcomes) == 0 {
+		return 0, err
+	}
+	settled, err := p.settle(ctx, route, outcomes)
+	p.metrics.deliveries.WithLabelValues(resultAcknowledged).Add(float64(settled))
+	return settled, err
+}
+
+// turnError is that of a tenant whose calls wait for each other.
+func turnError(err error) error {
+	if errors.Is(err, places.ErrFull) {
+		return ErrTooMany
+	}
+	return err
+}
+
+// ackBatch is how many deliveries are looked at at once for an acknowledgement: the store may read their bodies along.
+const ackBatch = 64
+
+// named returns the outcomes of the deliveries that the cursor names and that are pending where they were.
+func (p *Puller) named(ctx context.Context, c *cursor) (outcomes []delivery.Outcome, err error) {
+	prints := make(map[fingerprint]struct{}, len(c.prints))
+	for _, f := range c.prints {
+		prints[f] = struct{}{}
+	}
+	now := p.options.Now()
+	for from, more := c.first, true; more; {
+		var found []delivery.PendingDelivery
+		if found, from, more, err = p.options.Store.Due(ctx, c.subscription, from, c.last.Due, ackBatch, nil); err != nil {
+			return nil, err
+		}
+		for _, d := range found {
+			if _, ok := prints[fingerprintOf(d.Position())]; ok {
+				d.Event = nil
+				outcomes = append(outcomes, delivery.Outcome{Delivery: d, State: delivery.Delivered, Attempt: &delivery.Attempt{
+					Number: d.Attempts + 1, Started: c.given, Duration: max(now.Sub(c.given), 0),
+				}})
+			}
+		}
+		more = more && !c.last.Before(from)
+	}
+	return outcomes, nil
+}
+
+// settle writes outcomes, and tells those who count deliveries. It returns how many took effect.
+func (p *Puller) settle(ctx context.Context, route *routing.Route, outcomes []delivery.Outcome) (int, error) {
+	settled, err := p.options.Store.Settle(context.WithoutCancel(ctx), outcomes)
+	if err != nil {
+		return 0, err
+	}
+	var count int
+	var ended, size int64
+	for i, did := range settled {
+		if !did {
+			continue
+		}
+		count++
+		if o := &outcomes[i]; o.State != delivery.Pending {
+			ended, size = ended+1, size+int64(o.Delivery.Size)
+			if o.State == delivery.Failed {
+				p.options.GivenUp(o.Delivery.ID)
+			}
+		}
+	}
+	if ended > 0 {
+		p.options.Finished(route.Tenant(), ended, size)
+	}
+	p.options.Changed(route.Key)
+	return count, nil
+}
+
+func jitter() float64 { return rand.Float64() } //nolint:gosec // it spreads retries, and keeps no secret
