@@ -68,7 +68,7 @@ func (h *Handler) pull(w http.ResponseWriter, r *http.Request, c *call) (status 
 }
 
 // pullParameters are what a pull takes.
-var pullParameters = []string{"after", "wait", "limit"}
+var pullParameters = []string{"after", "handled", "wait", "limit"}
 
 func parsePull(raw string) (r pull.Request, err error) {
 	values, err := url.ParseQuery(raw)
@@ -83,7 +83,12 @@ func parsePull(raw string) (r pull.Request, err error) {
 			return r, newProblem(malformed, "parameter %s stands more than once", name)
 		}
 	}
-	r = pull.Request{After: values.Get("after"), Limit: pull.DefaultLimit}
+	r = pull.Request{After: values.Get("after"), Handled: -1, Limit: pull.DefaultLimit}
+	if text := values.Get("handled"); text != "" {
+		if r.Handled, err = strconv.Atoi(text); err != nil || r.Handled < 0 || r.After == "" {
+			return r, newProblem(malformed, "handled must be how many deliveries of the page that after is of were handled, from its first on")
+		}
+	}
 	if text := values.Get("wait"); text != "" {
 		if r.Wait, err = time.ParseDuration(text); err != nil || r.Wait < 0 || r.Wait > pull.MaxWait {
 			return r, newProblem(malformed, "wait must be a duration from 0s to %s, such as 30s", pull.MaxWait)

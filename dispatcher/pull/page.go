@@ -182,19 +182,7 @@ func (a *assembling) end(d *delivery.PendingDelivery, o delivery.Outcome) {
 	a.outcomes = append(a.outcomes, o)
 }
 
-// charge takes memory for the page: the first delivery may go beyond the tenant's share, so that a tenant goes on.
-func (a *assembling) charge(n int64) bool {
-	tenant, memory := a.route.Tenant(), a.options.Memory
-	if a.page.held == 0 {
-		n += pageBytes
-	}
-	if !memory.Take(tenant, n) && (a.page.held > 0 || !memory.TakeOver(tenant, n)) {
-		a.metrics.refused.WithLabelValues(refusedMemory).Inc()
-		return false
-	}
-	a.page.held += n
-	return true
-}
+func (a *assembling) charge(n int64) bool { return a.Puller.charge(a.route.Tenant(), a.page, n) }
 
 // event returns the delivery's event, if it can be answered.
 func (a *assembling) event(ctx context.Context, d *delivery.PendingDelivery) (*delivery.Event, bool) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -88,11 +89,14 @@ type Puller struct {
 	waiters waiters
 	metrics *metrics
 	drained chan struct{}
+
+	mu    sync.Mutex
+	pages map[string]int // that hold memory, by tenant
 }
 
 // New returns a Puller. It fails if the metrics are registered already.
 func New(o Options) (*Puller, error) {
-	p := &Puller{options: o, calls: budget.New(maxCalls), turns: places.New(readers, maxReaders), drained: make(chan struct{})}
+	p := &Puller{options: o, calls: budget.New(maxCalls), turns: places.New(readers, maxReaders), drained: make(chan struct{}), pages: make(map[string]int)}
 	var err error
 	if p.metrics, err = newMetrics(o.Registerer, func() float64 { return float64(p.calls.Used()) }); err != nil {
 		return nil, fmt.Errorf("register the metrics of pulls: %w", err)
@@ -130,6 +134,8 @@ type Request struct {
 	Subscription string
 	// After is the cursor of a page whose deliveries were handled; "" for none.
 	After string
+	// Handled is how many of that page's deliveries are acknowledged, from its first on; all if it is negative.
+	Handled int
 	// Wait is how long to wait for deliveries if none is due; up to MaxWait.
 	Wait time.Duration
 	// Limit is how many deliveries to answer, 1 to MaxLimit.
@@ -158,11 +164,37 @@ func (p *Puller) Pull(ctx context.Context, r Request) (*Page, error) {
 	return page, nil
 }
 
+// charge takes memory for a page. The first delivery of a tenant's only page may go beyond its share, so that a tenant goes on
+// whatever the others hold.
+func (p *Puller) charge(tenant string, page *Page, n int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	first := page.held == 0
+	if first {
+		n += pageBytes
+	}
+	memory := p.options.Memory
+	if !memory.Take(tenant, n) && (!first || p.pages[tenant] > 0 || !memory.TakeOver(tenant, n)) {
+		p.metrics.refused.WithLabelValues(refusedMemory).Inc()
+		return false
+	}
+	if page.held += n; first {
+		p.pages[tenant]++
+	}
+	return true
+}
+
 // give gives back the memory of a page.
 func (p *Puller) give(tenant string, page *Page) {
-	if page.held > 0 {
-		p.options.Memory.Give(tenant, page.held)
-		page.held = 0
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if page.held == 0 {
+		return
+	}
+	p.options.Memory.Give(tenant, page.held)
+	page.held = 0
+	if p.pages[tenant]--; p.pages[tenant] == 0 {
+		delete(p.pages, tenant)
 	}
 }
 
@@ -175,7 +207,7 @@ func (p *Puller) pull(ctx context.Context, r *Request) (*Page, error) {
 	defer p.waiters.leave(route.Key, woken)
 	acknowledged := 0
 	if r.After != "" {
-		if acknowledged, err = p.acknowledge(ctx, route, r.After); err != nil {
+		if acknowledged, err = p.acknowledge(ctx, route, r); err != nil {
 			return nil, err
 		}
 	}
@@ -251,10 +283,13 @@ func (p *Puller) wait(ctx context.Context, woken <-chan struct{}, until, next ti
 
 // acknowledge makes Delivered what the cursor names and is pending still, and returns how many deliveries that are. Once it was
 // read, it is done whether or not the client waits.
-func (p *Puller) acknowledge(ctx context.Context, route *routing.Route, after string) (int, error) {
-	c, err := parseCursor(after, route.Key, p.options.Now())
+func (p *Puller) acknowledge(ctx context.Context, route *routing.Route, r *Request) (int, error) {
+	c, err := parseCursor(r.After, route.Key, p.options.Now())
 	if err != nil {
 		return 0, err
+	}
+	if r.Handled >= 0 {
+		c.prints = c.prints[:min(r.Handled, len(c.prints))]
 	}
 	if err := p.turns.Acquire(ctx, route.Tenant(), 1); err != nil {
 		return 0, turnError(err)
