@@ -65,6 +65,8 @@ type Attempt struct {
 	StatusCode int
 	// Error is one word of docs/operations.md; empty if the attempt succeeded.
 	Error string
+	// Pulled is set if the consumer asked for the delivery, and acknowledged it: Duration is the time between.
+	Pulled bool
 }
 
 // UnmarshalJSON implements json.Unmarshaler: a duration is a number of milliseconds.
@@ -75,11 +77,12 @@ func (a *Attempt) UnmarshalJSON(text []byte) error {
 		DurationMillis int64
 		StatusCode     int
 		Error          string
+		Pulled         bool
 	}
 	if err := json.Unmarshal(text, &on); err != nil {
 		return err
 	}
-	*a = Attempt{on.Number, on.StartedTime, time.Duration(on.DurationMillis) * time.Millisecond, on.StatusCode, on.Error}
+	*a = Attempt{on.Number, on.StartedTime, time.Duration(on.DurationMillis) * time.Millisecond, on.StatusCode, on.Error, on.Pulled}
 	return nil
 }
 

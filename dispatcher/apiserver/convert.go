@@ -56,11 +56,15 @@ func deliveryOf(r *store.Record, namespace, key string, revision uint64, now tim
 	if r.ReplayOf != (event.DeliveryID{}) {
 		d.Status.ReplayOf = r.ReplayOf.String()
 	}
-	for _, a := range r.Attempts {
+	for i := range r.Attempts {
+		a := &r.Attempts[i]
 		d.Status.Attempts = append(d.Status.Attempts, v1alpha1.DeliveryAttempt{
 			Number: int32(a.Number), Time: metav1.MicroTime{Time: a.Started.UTC()}, Duration: metav1.Duration{Duration: a.Duration},
 			Status: int32(a.StatusCode), Reason: string(a.Reason),
 		})
+		if a.Pulled() {
+			d.Status.Attempts[i].Pulled = new(true)
+		}
 	}
 	if n := len(r.Attempts); n > 0 {
 		d.Status.LastAttemptTime = timeOf(r.Attempts[n-1].Started)

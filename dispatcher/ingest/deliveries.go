@@ -54,6 +54,8 @@ type attemptView struct {
 	StatusCode int `json:"statusCode,omitempty"`
 	// Error is one CamelCase word, left out if the attempt succeeded.
 	Error string `json:"error,omitempty"`
+	// Pulled is set if the consumer asked for the delivery, and acknowledged it.
+	Pulled bool `json:"pulled,omitempty"`
 }
 
 func viewOf(r *store.Record, now time.Time) deliveryView {
@@ -89,6 +91,7 @@ func fullViewOf(r *store.Record, now time.Time) deliveryView {
 			DurationMillis: a.Duration.Milliseconds(),
 			StatusCode:     a.StatusCode,
 			Error:          string(a.Reason),
+			Pulled:         a.Pulled(),
 		})
 	}
 	return v

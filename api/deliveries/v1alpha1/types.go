@@ -105,6 +105,9 @@ type DeliveryAttempt struct {
 	// reason is one CamelCase word, left out if the attempt succeeded.
 	// +optional
 	Reason string `json:"reason,omitempty"`
+	// pulled is set if the consumer asked for the delivery, and acknowledged it.
+	// +optional
+	Pulled *bool `json:"pulled,omitempty"`
 }
 
 // WebhookDeliveryList is a list of deliveries, newest first by event.
