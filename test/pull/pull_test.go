@@ -48,7 +48,11 @@ func TestMain(m *testing.M) {
 	if url := os.Getenv("PULL_FROM"); url != "" {
 		os.Exit(consume(url, os.Getenv("PULL_INTO")))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if built, err := binary(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(built))
+	}
+	os.Exit(code)
 }
 
 // consume is the consumer's process: it writes a line into a file for each event that it handles, or for what it should never get.
@@ -160,14 +164,18 @@ func (d *dispatcher) publish(ctx context.Context, namespace, id string) error {
 	}
 }
 
-func build(t *testing.T) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "eventflow")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../..").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v: %s", err, out)
+// binary is the dispatcher, built once.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "eventflow-pull-")
+	if err != nil {
+		return "", err
 	}
-	return binary
-}
+	name := filepath.Join(dir, "eventflow")
+	if out, err := exec.Command("go", "build", "-o", name, "../..").CombinedOutput(); err != nil { //nolint:noctx // both tests wait for it
+		return "", fmt.Errorf("build: %w: %s", err, out)
+	}
+	return name, nil
+})
 
 func newDispatcher(t *testing.T) *dispatcher {
 	t.Helper()
@@ -175,7 +183,11 @@ func newDispatcher(t *testing.T) *dispatcher {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &dispatcher{t: t, binary: build(t), dir: t.TempDir(), at: reserved.Addr().String()}
+	built, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &dispatcher{t: t, binary: built, dir: t.TempDir(), at: reserved.Addr().String()}
 	_ = reserved.Close()
 	routes := filepath.Join(d.dir, "routes")
 	if err := os.Mkdir(routes, 0o700); err != nil {
@@ -322,6 +334,39 @@ func settle(t *testing.T, d *dispatcher, handled string) {
 	check(t, handled)
 	if n := d.count(t, clinicB, "Pending"); n != events/10 {
 		t.Errorf("%d deliveries of the other namespace are pending, want all %d: nobody pulls them", n, events/10)
+	}
+}
+
+// TestPythonConsumer: the example in Python takes what a real dispatcher signs.
+func TestPythonConsumer(t *testing.T) {
+	t.Parallel()
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("there is no python3")
+	}
+	d := newDispatcher(t)
+	const few = 5
+	for i := range few {
+		if err := d.publish(t.Context(), clinicA, id(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	command := exec.Command(python, "-c", `
+import sys
+from eventflow_pull import pull
+from eventflow_receiver import Receiver
+
+hooks = Receiver([sys.argv[2]], {"patient.*": lambda event: None})
+pull(hooks, sys.argv[1], "clinic-a", "billing", wait=1)
+`, "http://"+d.at, clinicA+"-signs-with-24-bytes-or-more") //nolint:noctx // it is killed
+	command.Dir = filepath.Join("..", "..", "receivers", "python")
+	command.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
+	start(t, command)
+	for deadline := time.Now().Add(patience); d.count(t, clinicA, "Delivered") < few; {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d are delivered", d.count(t, clinicA, "Delivered"))
+		}
+		<-time.After(50 * time.Millisecond)
 	}
 }
 

@@ -4,6 +4,7 @@ import { bytesOf, HeadersLike, parseKey, VerifyOptions, verifySignature } from "
 export * from "./event.js";
 export * from "./dedupe.js";
 export * from "./adapters.js";
+export * from "./pull.js";
 export { Receiver, Retry, Stop, type Answer, type Handlers, type Options, type Secrets } from "./handler.js";
 export type { HeadersLike, Scheme, VerifyOptions } from "./verify.js";
 
