@@ -90,7 +90,7 @@ func TestInstall(t *testing.T) {
 // testAccess asks the API server who may do what. Its own roles view, edit and admin are put together by a controller
 // that does not run here, so what they are made of is asked for.
 func testAccess(t *testing.T) {
-	for _, role := range []string{"viewer", "editor", "admin", "dispatcher-admin"} {
+	for _, role := range []string{"viewer", "editor", "admin", "dispatcher-admin", "puller"} {
 		kubectl(t, "create", "rolebinding", role, "--clusterrole=eventflow-"+role, "--user="+role, "--namespace=clinic-a")
 	}
 	const (
@@ -122,6 +122,12 @@ func testAccess(t *testing.T) {
 		"publisher makes replays":                {who: publisher, verb: "create", resource: "webhookreplays", namespace: "clinic-a"},
 		"manager makes replays":                  {who: manager, verb: "create", resource: "webhookreplays", namespace: "clinic-a"},
 		"manager replays":                        {who: manager, verb: "update", resource: "webhookdeliveries", namespace: "clinic-a"},
+		"puller pulls":                           {who: "puller", verb: "update", resource: "webhooksubscriptions/pull", namespace: "clinic-a", want: true},
+		"puller pulls elsewhere":                 {who: "puller", verb: "update", resource: "webhooksubscriptions/pull", namespace: "clinic-b"},
+		"puller writes subscriptions":            {who: "puller", verb: "update", resource: "webhooksubscriptions", namespace: "clinic-a"},
+		"admin pulls":                            {who: "admin", verb: "update", resource: "webhooksubscriptions/pull", namespace: "clinic-a"},
+		"editor pulls":                           {who: "editor", verb: "update", resource: "webhooksubscriptions/pull", namespace: "clinic-a"},
+		"viewer pulls":                           {who: "viewer", verb: "update", resource: "webhooksubscriptions/pull", namespace: "clinic-a"},
 		"editor publishes":                       {who: "editor", verb: "create", resource: "webhookevents", namespace: "clinic-a"},
 		"editor writes elsewhere":                {who: "editor", verb: "create", resource: "webhooksubscriptions", namespace: "clinic-b"},
 		"admin deletes all subscriptions":        {who: "admin", verb: "deletecollection", resource: "webhooksubscriptions", namespace: "clinic-a", want: true},

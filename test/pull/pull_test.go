@@ -48,11 +48,18 @@ func TestMain(m *testing.M) {
 	if url := os.Getenv("PULL_FROM"); url != "" {
 		os.Exit(consume(url, os.Getenv("PULL_INTO")))
 	}
-	code := m.Run()
-	if built, err := binary(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(built))
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "eventflow-pull-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
-	os.Exit(code)
+	defer func() { _ = os.RemoveAll(dir) }()
+	binary = filepath.Join(dir, "eventflow")
+	return m.Run()
 }
 
 // consume is the consumer's process: it writes a line into a file for each event that it handles, or for what it should never get.
@@ -114,14 +121,14 @@ func (p *process) kill() {
 
 // dispatcher is one without a cluster, always at the same address.
 type dispatcher struct {
-	t               *testing.T
-	binary, dir, at string
-	process         *process
+	t       *testing.T
+	dir, at string
+	process *process
 }
 
 func (d *dispatcher) start() {
 	d.t.Helper()
-	command := exec.Command(d.binary, "dispatcher", "--routes=routes", "--store=pebble:store", "--ingest-auth=none", "--listen="+d.at, "--ops-listen=127.0.0.1:0") //nolint:noctx // it is killed
+	command := exec.Command(binary, "dispatcher", "--routes=routes", "--store=pebble:store", "--ingest-auth=none", "--listen="+d.at, "--ops-listen=127.0.0.1:0") //nolint:noctx // it is killed
 	command.Dir = d.dir
 	d.process = start(d.t, command)
 	for deadline := time.Now().Add(patience); ; {
@@ -164,17 +171,14 @@ func (d *dispatcher) publish(ctx context.Context, namespace, id string) error {
 	}
 }
 
-// binary is the dispatcher, built once.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "eventflow-pull-")
-	if err != nil {
-		return "", err
+// binary is the dispatcher, which build makes once.
+var binary string
+
+var build = sync.OnceValue(func() error {
+	if out, err := exec.Command("go", "build", "-o", binary, "../..").CombinedOutput(); err != nil { //nolint:noctx // all tests wait for it
+		return fmt.Errorf("build: %w: %s", err, out)
 	}
-	name := filepath.Join(dir, "eventflow")
-	if out, err := exec.Command("go", "build", "-o", name, "../..").CombinedOutput(); err != nil { //nolint:noctx // both tests wait for it
-		return "", fmt.Errorf("build: %w: %s", err, out)
-	}
-	return name, nil
+	return nil
 })
 
 func newDispatcher(t *testing.T) *dispatcher {
@@ -183,11 +187,10 @@ func newDispatcher(t *testing.T) *dispatcher {
 	if err != nil {
 		t.Fatal(err)
 	}
-	built, err := binary()
-	if err != nil {
+	if err := build(); err != nil {
 		t.Fatal(err)
 	}
-	d := &dispatcher{t: t, binary: built, dir: t.TempDir(), at: reserved.Addr().String()}
+	d := &dispatcher{t: t, dir: t.TempDir(), at: reserved.Addr().String()}
 	_ = reserved.Close()
 	routes := filepath.Join(d.dir, "routes")
 	if err := os.Mkdir(routes, 0o700); err != nil {
