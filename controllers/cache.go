@@ -1,16 +1,19 @@
 package controllers
 
 import (
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
 	"github.com/clinikapi/eventflow/controllers/dispatcher"
+	"github.com/clinikapi/eventflow/dispatcher/routing"
 )
 
 // cacheOptions keep in memory what the controllers look at, and no more: of Secrets and Namespaces, whose metadata alone is
-// watched, no annotations (kubectl keeps whole Secrets in one); of subscriptions, no counts. What dispatchers become is
+// watched, no annotations (kubectl keeps whole Secrets in one); of subscriptions, no counts; of Services, what
+// decides where deliveries go. What dispatchers become is
 // watched apart, because the manager may list it in some namespaces only.
 func cacheOptions(home string) cache.Options { return cache.Options{DefaultTransform: transform(home)} }
 
@@ -28,6 +31,9 @@ func transform(home string) toolscache.TransformFunc {
 		}
 		object.SetManagedFields(nil)
 		object.SetAnnotations(nil)
+		if service, ok := in.(*corev1.Service); ok {
+			routing.KeepService(service)
+		}
 		if sub, ok := in.(*v1alpha1.WebhookSubscription); ok {
 			sub.Status.Deliveries, sub.Status.Retrying = nil, nil
 			shareTexts(sub)

@@ -151,6 +151,11 @@ func TestRolesAreEnough(t *testing.T) {
 	})
 	become(t, certified, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonConfigMapNotFound)
 
+	served := a.subscribe(t, first, pointed)
+	become(t, served, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonServiceNotFound)
+	leadsTo(t, a.home, served, create(t, receiver(first)))
+	remove(t, served)
+
 	a.grant(t, later)
 	entry(t, a.home, waiting.Name, func(*routing.Entry) error { return nil })
 	a.programAs(t, waiting)
@@ -175,7 +180,7 @@ func TestRolesAreEnough(t *testing.T) {
 func (a *alone) hasNothingElse(t *testing.T, namespace string) {
 	t.Helper()
 	for _, asked := range []authorizationv1.ResourceAttributes{
-		{Verb: "list", Resource: "secrets"}, {Verb: "watch", Resource: "namespaces"}, {Verb: "get", Resource: "secrets", Namespace: namespace},
+		{Verb: "list", Resource: "secrets"}, {Verb: "list", Resource: "services"}, {Verb: "watch", Resource: "namespaces"}, {Verb: "get", Resource: "secrets", Namespace: namespace},
 		{Verb: "list", Group: v1alpha1.GroupVersion.Group, Resource: "webhooksubscriptions"},
 		{Verb: "get", Group: rbacv1.GroupName, Resource: "clusterrolebindings", Name: statusRole},
 	} {

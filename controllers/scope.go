@@ -42,6 +42,7 @@ var scopeAsked = []authorizationv1.ResourceAttributes{
 	{Verb: "watch", Group: v1alpha1.GroupVersion.Group, Resource: "webhookdispatchers"},
 	{Verb: "watch", Group: v1alpha1.GroupVersion.Group, Resource: "webhookreplays"},
 	{Verb: "watch", Resource: "secrets"},
+	{Verb: "watch", Resource: "services"},
 }
 
 // findScope asks the API server which of the namespaces are granted. It returns nil if the manager works on all.

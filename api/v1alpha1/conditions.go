@@ -66,6 +66,10 @@ const (
 	ReasonCertificatesInvalid = "CertificatesInvalid" // what spec.tls names is not certificates in PEM
 	// ReasonClientCertificateInvalid is for one that cannot be parsed, does not belong to its key, or has no use with http.
 	ReasonClientCertificateInvalid = "ClientCertificateInvalid"
+	ReasonServiceNotFound          = "ServiceNotFound"       // spec.serviceRef
+	ReasonServicePortMissing       = "ServicePortMissing"    // the Service has no such port of TCP
+	ReasonServiceWithoutAddress    = "ServiceWithoutAddress" // it is headless
+	ReasonServiceNotAllowed        = "ServiceNotAllowed"     // it leads out of its namespace, or may
 	ReasonDispatcherNotFound       = "DispatcherNotFound"
 	ReasonNamespaceNotSelected     = "NamespaceNotSelected"
 	ReasonNamespaceNotGranted      = "NamespaceNotGranted" // the manager may not make dispatchers in this namespace

@@ -40,6 +40,34 @@ func secretKeyRules(path, patch string, bad map[string]string) rule {
 	return r
 }
 
+// serviceRules are those of spec.serviceRef.
+func serviceRules() rule {
+	set := func(fields string) string { return fmt.Sprintf("spec: {url: null, serviceRef: {%s}}", fields) }
+	return rule{
+		good: []string{
+			set("name: receiver, port: 8443"), set("name: receiver, port: 1, path: '/in/of%20mine?a=b&c=@', scheme: HTTP"),
+			set("name: receiver, port: 65535, path: /" + strings.Repeat("x", 1023) + ", scheme: HTTPS"), set("name: " + strings.Repeat("x", 63) + ", port: 443"),
+		},
+		bad: map[string]string{
+			set("port: 443"):                                                      "spec.serviceRef.name: Required value",
+			set("name: receiver"):                                                 "spec.serviceRef.port: Required value",
+			set("name: '', port: 443"):                                            "spec.serviceRef.name … should be at least 1 chars long",
+			set("name: a.b, port: 443"):                                           "spec.serviceRef.name … must be the name of a Service: lower-case letters, digits and dashes",
+			set("name: " + strings.Repeat("x", 64) + ", port: 443"):               "spec.serviceRef.name … may not be more than 63 bytes",
+			set("name: receiver, port: 0"):                                        "spec.serviceRef.port … should be greater than or equal to 1",
+			set("name: receiver, port: 65536"):                                    "spec.serviceRef.port … should be less than or equal to 65535",
+			set("name: receiver, port: 443, path: ''"):                            "spec.serviceRef.path … should be at least 1 chars long",
+			set("name: receiver, port: 443, path: in"):                            "spec.serviceRef.path … must begin with a slash, and have no character that a URL escapes",
+			set("name: receiver, port: 443, path: '@evil.example/'"):              "spec.serviceRef.path … must begin with a slash, and have no character that a URL escapes",
+			set("name: receiver, port: 443, path: '/a b'"):                        "spec.serviceRef.path … must begin with a slash, and have no character that a URL escapes",
+			set("name: receiver, port: 443, path: '/%zz'"):                        "spec.serviceRef.path … must begin with a slash, and have no character that a URL escapes",
+			set("name: receiver, port: 443, path: '/in#top'"):                     "spec.serviceRef.path … must begin with a slash, and have no character that a URL escapes",
+			set("name: receiver, port: 443, path: /" + strings.Repeat("x", 1024)): "spec.serviceRef.path … may not be more than 1024 bytes",
+			set("name: receiver, port: 443, scheme: https"):                       "spec.serviceRef.scheme: Unsupported value",
+		},
+	}
+}
+
 // ofConfigMap are the rules of a Secret's key for one of a ConfigMap.
 func ofConfigMap(r rule) rule {
 	for patch, message := range r.bad {

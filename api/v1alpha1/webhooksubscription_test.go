@@ -53,13 +53,16 @@ var subscriptionRules = map[string]rule{
 			"spec: {url: 'https://token@example.com'}":      "spec.url … must not hold a user name or password: put the URL into a Secret and name it in urlFrom",
 		},
 	},
-	"one of url and urlFrom": {
+	"one of url, urlFrom and serviceRef": {
 		good: []string{"spec: {url: null, urlFrom: {secretKeyRef: {name: urls, key: billing}}}"},
 		bad: map[string]string{
-			"spec: {url: null}": "spec: Invalid value … exactly one of url and urlFrom must be set",
-			"spec: {urlFrom: {secretKeyRef: {name: urls, key: billing}}}": "spec: Invalid value … exactly one of url and urlFrom must be set",
+			"spec: {url: null}": "spec: Invalid value … exactly one of url, urlFrom and serviceRef must be set",
+			"spec: {serviceRef: {name: receiver, port: 8443}}":                                                                 "spec: Invalid value … exactly one of url, urlFrom and serviceRef must be set",
+			"spec: {url: null, serviceRef: {name: receiver, port: 8443}, urlFrom: {secretKeyRef: {name: urls, key: billing}}}": "spec: Invalid value … exactly one of url, urlFrom and serviceRef must be set",
+			"spec: {urlFrom: {secretKeyRef: {name: urls, key: billing}}}":                                                      "spec: Invalid value … exactly one of url, urlFrom and serviceRef must be set",
 		},
 	},
+	"a Service": serviceRules(),
 	"urlFrom": secretKeyRules("spec.urlFrom.secretKeyRef", "spec: {url: null, urlFrom: {secretKeyRef: %s}}",
 		map[string]string{"spec: {url: null, urlFrom: {}}": "spec.urlFrom.secretKeyRef: Required value"}),
 	"one certificate authority": {

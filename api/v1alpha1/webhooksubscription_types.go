@@ -8,8 +8,8 @@ import (
 
 // WebhookSubscriptionSpec is the wanted state of a WebhookSubscription.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.delivery.mode) && self.delivery.mode == 'Pull' || has(self.url) != has(self.urlFrom)",message="exactly one of url and urlFrom must be set"
-// +kubebuilder:validation:XValidation:rule="!has(self.delivery.mode) || self.delivery.mode != 'Pull' || !has(self.url) && !has(self.urlFrom)",message="url and urlFrom do not go with delivery.mode Pull: the consumer asks for its deliveries"
+// +kubebuilder:validation:XValidation:rule="has(self.delivery.mode) && self.delivery.mode == 'Pull' || [has(self.url), has(self.urlFrom), has(self.serviceRef)].exists_one(set, set)",message="exactly one of url, urlFrom and serviceRef must be set"
+// +kubebuilder:validation:XValidation:rule="!has(self.delivery.mode) || self.delivery.mode != 'Pull' || !has(self.url) && !has(self.urlFrom) && !has(self.serviceRef)",message="url, urlFrom and serviceRef do not go with delivery.mode Pull: the consumer asks for its deliveries"
 // +kubebuilder:validation:XValidation:rule="!has(self.delivery.mode) || self.delivery.mode != 'Pull' || !has(self.auth) && !has(self.tls) && !has(self.handshake) && !has(self.outcome) && !has(self.lookup)",message="auth, tls, handshake, outcome and lookup are about an endpoint: they do not go with delivery.mode Pull"
 // +kubebuilder:validation:XValidation:rule="!has(self.delivery.mode) || self.delivery.mode != 'Pull' || !has(self.transform) || !has(self.transform.urlSuffix) && (!has(self.transform.method) || self.transform.method == 'POST')",message="transform.method and transform.urlSuffix are about an endpoint: they do not go with delivery.mode Pull"
 // +kubebuilder:validation:XValidation:rule="!has(self.schedule) || !has(self.delivery.ordering) || self.delivery.ordering == 'None'",message="schedule and delivery.ordering ByResource exclude each other: a schedule decides when each delivery goes"
@@ -35,6 +35,10 @@ type WebhookSubscriptionSpec struct {
 	// urlFrom takes the URL from a Secret.
 	// +optional
 	URLFrom *ValueSource `json:"urlFrom,omitempty"`
+
+	// serviceRef names a Service of the subscription's namespace in place of a URL. No rule has to open its addresses.
+	// +optional
+	ServiceRef ServiceReference `json:"serviceRef,omitzero"`
 
 	// events are the patterns of the event types to deliver: "*" for all that are published, "patient.*" for a family,
 	// "patient.created" for one. "eventflow.*" and its types say what happens to the namespace's other subscriptions.

@@ -124,6 +124,9 @@ func overlay(base *v1alpha1.WebhookSubscription, f view.Form) *v1alpha1.WebhookS
 	sub.Status, sub.ManagedFields = v1alpha1.WebhookSubscriptionStatus{}, nil
 	spec := &sub.Spec
 	spec.URL, spec.URLFrom = f.URL, nil
+	if f.URL != "" || f.URLSecret != "" { // the form has no field for a Service, and keeps the one that is there
+		spec.ServiceRef = v1alpha1.ServiceReference{}
+	}
 	if f.URLSecret != "" {
 		spec.URLFrom = &v1alpha1.ValueSource{SecretKeyRef: v1alpha1.SecretKeyReference{Name: f.URLSecret, Key: f.URLKey}}
 	}
@@ -189,7 +192,7 @@ func (s *Server) examine(c *call, f view.Form, sub *v1alpha1.WebhookSubscription
 		check.Problems = append(check.Problems, "At once: write a number such as 32")
 	}
 	// Secrets are the manager's to read: a key that is good in their place lets everything else be compiled.
-	sources := routing.Sources{Secrets: anySecret(sub)}
+	sources := routing.Sources{Secrets: anySecret(sub), Services: routing.PlaceholderServices(sub)}
 	policy, known := s.policies(c).of(sub)
 	if !known {
 		check.Notes = unknown(sub)

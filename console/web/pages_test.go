@@ -254,6 +254,15 @@ func TestEditKeepsOtherFields(t *testing.T) {
 	if got.Spec.Retry.MaxAttempts == nil || len(got.Spec.Headers) != 1 || got.ResourceVersion != "7" {
 		t.Errorf("the form dropped something: %+v", got.Spec)
 	}
+	s.Spec.URL, s.Spec.ServiceRef = "", v1alpha1.ServiceReference{Name: "receiver", Port: 8443}
+	if got := overlay(s, formOf(s)); got.Spec.ServiceRef != s.Spec.ServiceRef {
+		t.Errorf("the form dropped the Service: %+v", got.Spec)
+	}
+	f := formOf(s)
+	f.URL = "https://example.com/"
+	if got := overlay(s, f); got.Spec.ServiceRef.Name != "" {
+		t.Errorf("the form left a Service beside the URL: %+v", got.Spec)
+	}
 }
 
 // TestEditShowsEveryPattern: also one of a resource that neither the console nor a visible dispatcher knows. Apply would drop it.

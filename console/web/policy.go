@@ -99,6 +99,9 @@ func plain(sub *v1alpha1.WebhookSubscription) bool {
 			urls = append(urls, auth.OAuth2ClientCredentials.TokenURL)
 		}
 	}
+	if sub.Spec.ServiceRef.Scheme == v1alpha1.ServiceHTTP {
+		return true
+	}
 	for _, u := range urls {
 		if len(u) >= 5 && strings.EqualFold(u[:5], "http:") {
 			return true

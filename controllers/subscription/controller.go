@@ -23,6 +23,7 @@ import (
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=list;watch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get
+// +kubebuilder:rbac:groups="",resources=services,verbs=list;watch
 //
 // In each namespace that a manager with Roles alone works on, the same, and its one namespace in place of all:
 //
@@ -31,6 +32,7 @@ import (
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=get,roleName=eventflow-tenant-namespace
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch,roleName=eventflow-tenant-namespace
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get,roleName=eventflow-tenant-namespace
+// +kubebuilder:rbac:groups="",resources=services,verbs=list;watch,roleName=eventflow-tenant-namespace
 
 // Reconciler reconciles WebhookSubscriptions.
 type Reconciler struct {
@@ -192,8 +194,7 @@ func (r *Reconciler) place(ctx context.Context, sub *v1alpha1.WebhookSubscriptio
 			return verdict{}, err
 		}
 	}
-	shown := routing.Entry{URL: sub.Spec.URL}
-	return verdict{rejection: rejection, endpoint: shown.Origin()}, nil
+	return verdict{rejection: rejection, endpoint: routing.Origin(sub)}, nil
 }
 
 // compile returns an entry, or why there is none.

@@ -28,7 +28,7 @@ func (in *circumstances) hint(entry *routing.Entry) string {
 	if end, ok := entry.ClientCertificateEnd(); ok {
 		hints = append(hints, "its client certificate is valid until "+end.UTC().Format(time.RFC3339))
 	}
-	if lacking := in.lacking(entry.Namespace, entry.URL); lacking != "" {
+	if lacking := in.lacking(entry.Namespace, entry.URL); lacking != "" && len(entry.Service) == 0 {
 		hints = append(hints, lacking)
 	}
 	return strings.Join(hints, "; ")

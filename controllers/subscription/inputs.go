@@ -24,8 +24,8 @@ type inputs struct {
 	generation   int64
 	dispatcher   types.UID // "" if there is none
 	selected     bool
-	// sources stands for the spec, what the dispatcher allows, the namespace's terms, and the versions of all Secrets and
-	// ConfigMaps, as far as the cache knows: for what an entry is compiled from.
+	// sources stands for the spec, what the dispatcher allows, the namespace's terms, the versions of all Secrets and
+	// ConfigMaps, and what the Service is, as far as the cache knows: for what an entry is compiled from.
 	sources routing.SourcesDigest
 	table   *routes.Table
 	misfit  bool
@@ -111,7 +111,27 @@ func (r *Reconciler) secretVersions(ctx context.Context, sub *v1alpha1.WebhookSu
 		}
 		fmt.Fprintf(&versions, "ConfigMap %s=%s\n", ref.Name, version)
 	}
+	if ref := sub.Spec.ServiceRef; ref.Name != "" {
+		service, err := r.service(ctx, client.ObjectKey{Namespace: sub.Namespace, Name: ref.Name})
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&versions, "Service %s=%s\n", ref.Name, routing.ServiceVersion(service))
+	}
 	return versions.String(), nil
+}
+
+// service returns a Service from the cache, nil if there is none. It is not to be modified.
+func (r *Reconciler) service(ctx context.Context, key client.ObjectKey) (*corev1.Service, error) {
+	service := &corev1.Service{}
+	err := r.Client.Get(ctx, key, service)
+	if client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("get Service %s: %w", key.Name, err)
+	}
+	if err != nil {
+		return nil, nil
+	}
+	return service, nil
 }
 
 // secretVersion is what the cache knows of a Secret.
@@ -130,7 +150,7 @@ func metadata(kind string) *metav1.PartialObjectMetadata {
 }
 
 // sources read the Secrets and ConfigMaps of a namespace from the API server: beyond a few seconds, what they hold is kept
-// nowhere but in the table.
+// nowhere but in the table. Services come from the cache.
 func (r *Reconciler) sources(ctx context.Context, namespace string) routing.Sources {
 	return routing.Sources{
 		Secrets: func(name string) (map[string][]byte, bool, error) {
@@ -145,6 +165,9 @@ func (r *Reconciler) sources(ctx context.Context, namespace string) routing.Sour
 		ConfigMaps: func(name string) (map[string][]byte, bool, error) {
 			values, found, _, err := r.configMaps.get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, "")
 			return values, found, err
+		},
+		Services: func(name string) (*corev1.Service, error) {
+			return r.service(ctx, client.ObjectKey{Namespace: namespace, Name: name})
 		},
 	}
 }

@@ -29,6 +29,9 @@ import (
 // secretField indexes subscriptions by the names of the Secrets that they name.
 const secretField = "spec.secrets"
 
+// serviceField indexes those that have one by the name of their Service.
+const serviceField = "spec.serviceRef"
+
 // concurrency is how many subscriptions are reconciled at once: most of the time goes into waiting for the API server. What
 // they may ask of it is bounded by the requests of the whole manager.
 const concurrency = 32
@@ -40,6 +43,12 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		routes.DispatcherField: func(o client.Object) []string {
 			return []string{routes.Key(o.(*v1alpha1.WebhookSubscription).Spec.DispatcherRef)}
 		},
+		serviceField: func(o client.Object) []string {
+			if ref := o.(*v1alpha1.WebhookSubscription).Spec.ServiceRef; ref.Name != "" {
+				return []string{ref.Name}
+			}
+			return nil
+		},
 		secretField: func(o client.Object) []string { return routing.SecretNames(o.(*v1alpha1.WebhookSubscription)) },
 	} {
 		if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.WebhookSubscription{}, field, extract); err != nil {
@@ -50,6 +59,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		Named("subscription").
 		For(&v1alpha1.WebhookSubscription{}, builder.WithPredicates(predicate.Funcs{UpdateFunc: matters})).
 		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.naming), builder.OnlyMetadata).
+		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(r.leadingTo), builder.WithPredicates(predicate.Funcs{UpdateFunc: leadsElsewhere})).
 		Watches(&v1alpha1.WebhookDispatcher{}, handler.EnqueueRequestsFromMapFunc(r.deliveredBy), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&v1alpha1.WebhookDispatcher{}, handler.Funcs{UpdateFunc: r.reported}).
 		WatchesRawSource(r.Tables.Review.Source()).
@@ -98,6 +108,16 @@ func matters(e event.UpdateEvent) bool {
 // naming finds the subscriptions that name a Secret.
 func (r *Reconciler) naming(ctx context.Context, secret client.Object) []reconcile.Request {
 	return r.find(ctx, client.InNamespace(secret.GetNamespace()), client.MatchingFields{secretField: secret.GetName()})
+}
+
+// leadingTo finds the subscriptions that name a Service.
+func (r *Reconciler) leadingTo(ctx context.Context, service client.Object) []reconcile.Request {
+	return r.find(ctx, client.InNamespace(service.GetNamespace()), client.MatchingFields{serviceField: service.GetName()})
+}
+
+// leadsElsewhere reports whether an update of a Service matters to subscriptions.
+func leadsElsewhere(e event.UpdateEvent) bool {
+	return routing.ServiceVersion(e.ObjectOld.(*corev1.Service)) != routing.ServiceVersion(e.ObjectNew.(*corev1.Service))
 }
 
 // within finds the subscriptions of a namespace.

@@ -63,7 +63,8 @@ func (d *dialer) connect(ctx context.Context, target *preparedTarget, key poolKe
 	if err != nil {
 		return nil, err
 	}
-	w, err := d.race(ctx, addresses, target.rules)
+	rules := target.dialRules()
+	w, err := d.race(ctx, addresses, rules)
 	if err != nil {
 		known.forget()
 		return nil, &failure{reason: dialReason(err), err: err}
@@ -79,12 +80,15 @@ func (d *dialer) connect(ctx context.Context, target *preparedTarget, key poolKe
 	if secured, ok := secured.(*tls.Conn); ok {
 		made.version = secured.ConnectionState().Version
 	}
-	made.host, made.rules, made.plaintext = known, target.rules, target.plaintext
+	made.host, made.rules, made.plaintext = known, rules, target.plaintext
 	return made, nil
 }
 
 // resolve returns what to dial, and under which name that is known; nil for an address.
 func (d *dialer) resolve(ctx context.Context, target *preparedTarget) ([]netip.AddrPort, *host, error) {
+	if target.fixed != nil {
+		return target.fixed.addresses, nil, nil
+	}
 	host, portText, err := net.SplitHostPort(target.address)
 	if err != nil {
 		return nil, nil, &failure{reason: delivery.ReasonRequestInvalid, err: err}

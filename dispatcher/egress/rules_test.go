@@ -171,7 +171,7 @@ func TestSendByRule(t *testing.T) {
 	var own []uint16
 	c := newClient(t, func(o *Options) { o.AllowedCIDRs = nil; o.OwnPorts = func() []uint16 { return own } })
 	send := func(rules ...Rule) delivery.Reason {
-		return c.Send(context.Background(), newRequest(t, r.url, func(t *Target) { t.Rules = rules })).Reason
+		return c.Send(context.Background(), newRequest(t, r.url, func(t *Target) { t.Reach = &Reach{Rules: rules} })).Reason
 	}
 	allowing := Rule{Prefixes: loopback}
 	for i, tc := range []struct {

@@ -43,8 +43,8 @@ type Target struct {
 	Handshake *Handshake
 	// TLS is what is asked of https connections; nil for what the dispatcher asks of all.
 	TLS *TLS
-	// Rules are where this tenant's deliveries may go beside what all may reach.
-	Rules []Rule
+	// Reach is where deliveries go beside what all may reach; nil for nowhere. Few targets have one.
+	Reach *Reach
 
 	prepared atomic.Pointer[preparedTarget] // made when first needed
 }
@@ -62,6 +62,7 @@ type preparedTarget struct {
 	timeout   time.Duration
 	tls       *TLS
 	rules     []Rule
+	fixed     *fixed             // dialled in place of address; nil for a look-up
 	tokens    *ClientCredentials // whose token every request carries; nil for none
 	consent   *consent           // nil without a Handshake
 }
@@ -116,16 +117,16 @@ func (t *Target) prepare() (*preparedTarget, error) {
 	if p.plaintext && t.TLS != nil && t.TLS.Identity != nil {
 		return nil, errors.New("the URL is http, which shows no client certificate")
 	}
-	if p.rules, err = checkedRules(t.Rules); err != nil {
-		return nil, err
-	}
 	p.named, p.traced = header[headerUserAgent] != nil, header[headerTraceparent] != nil
 	p.head, p.parts = head(u, header)
 	p.address = addressOf(u)
 	if p.host, _, err = net.SplitHostPort(p.address); err != nil {
 		return nil, errors.New("the URL's host and port cannot be told apart")
 	}
-	p.key = u.Scheme + "://" + p.address + fingerprint(p.tls, p.rules)
+	if err := p.reach(t.Reach); err != nil {
+		return nil, err
+	}
+	p.key = u.Scheme + "://" + p.address + p.fingerprint()
 	if !t.prepared.CompareAndSwap(nil, p) { // another attempt has prepared the same
 		p = t.prepared.Load()
 	}
@@ -162,29 +163,16 @@ func parseURL(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// checkedRules returns the rules with prefixes as the guard compares them.
-func checkedRules(rules []Rule) ([]Rule, error) {
-	checked := make([]Rule, 0, len(rules))
-	for _, rule := range rules {
-		prefixes, err := unmappedAll(rule.Prefixes)
-		if err != nil {
-			return nil, fmt.Errorf("the CIDR of a rule: %w", err)
-		}
-		checked = append(checked, Rule{Prefixes: prefixes, Ports: rule.Ports})
-	}
-	return checked, nil
-}
-
-// fingerprint tells apart what targets ask of TLS and may reach; it is empty for what all do. A connection that was made
-// under one is not used under another.
-func fingerprint(asked *TLS, rules []Rule) string {
-	if (asked == nil || *asked == TLS{}) && len(rules) == 0 {
+// fingerprint tells apart what targets ask of TLS, may reach and are fixed to; it is empty for what all do. A connection that
+// was made under one is not used under another.
+func (p *preparedTarget) fingerprint() string {
+	if (p.tls == nil || *p.tls == TLS{}) && len(p.rules) == 0 && p.fixed == nil {
 		return ""
 	}
 	sum := sha256.New()
-	if asked != nil {
-		asked.writeTo(sum)
+	if p.tls != nil {
+		p.tls.writeTo(sum)
 	}
-	_, _ = fmt.Fprint(sum, asked != nil, rules) // a hash fails never
+	_, _ = fmt.Fprint(sum, p.tls != nil, p.rules, p.fixed.all()) // a hash fails never
 	return "#" + hex.EncodeToString(sum.Sum(nil))
 }

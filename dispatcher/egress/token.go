@@ -85,7 +85,7 @@ func keyOf(tenant string, target *preparedTarget) tokenKey {
 	sum := sha256.New()
 	c := target.tokens
 	_, _ = fmt.Fprintf(sum, "%q%q%q%q%q%t", c.TokenURL, c.ClientID, c.ClientSecret, c.Audience, c.Scopes, c.InBody) // a hash fails never
-	sum.Write([]byte(fingerprint(target.tls, target.rules)))
+	sum.Write([]byte(target.fingerprint()))
 	return tokenKey{tenant, [sha256.Size]byte(sum.Sum(nil))}
 }
 
@@ -276,6 +276,9 @@ func (c *Client) preparedFor(u *url.URL, target *preparedTarget) (*preparedTarge
 	if p.address != target.address || p.plaintext {
 		p.tls = target.tls.elsewhere()
 	}
+	if p.address == target.address {
+		p.fixed = target.fixed
+	}
 	if p.plaintext && !c.dialer.guard.Load().plaintext {
 		return nil, &failure{reason: delivery.ReasonHTTPNotAllowed, err: errors.New("the URL is not https")}
 	}
@@ -283,7 +286,7 @@ func (c *Client) preparedFor(u *url.URL, target *preparedTarget) (*preparedTarge
 	if err != nil {
 		return nil, errors.New("the URL's host and port cannot be told apart")
 	}
-	p.host, p.key = host, u.Scheme+"://"+p.address+fingerprint(p.tls, p.rules)
+	p.host, p.key = host, u.Scheme+"://"+p.address+p.fingerprint()
 	return p, nil
 }
 

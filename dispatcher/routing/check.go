@@ -69,6 +69,10 @@ func withDefaults(spec v1alpha1.WebhookSubscriptionSpec) v1alpha1.WebhookSubscri
 			setDefault(&s.Window.Outside, v1alpha1.OutsideLater)
 		}
 	}
+	if spec.ServiceRef != noService {
+		setDefault(&spec.ServiceRef.Path, "/")
+		setDefault(&spec.ServiceRef.Scheme, v1alpha1.ServiceHTTPS)
+	}
 	if t := spec.Transform; t != nil {
 		setDefault(&t.ContentType, v1alpha1.ContentTypeJSON)
 		setDefault(&t.Method, v1alpha1.Method(http.MethodPost))
@@ -194,8 +198,8 @@ func checkPull(spec v1alpha1.WebhookSubscriptionSpec) error {
 		return nil
 	case spec.Delivery.Mode != v1alpha1.DeliveryPull:
 		return reject(v1alpha1.ReasonInvalidSpec, "spec.delivery.mode: must be Push or Pull")
-	case spec.URL != "" || spec.URLFrom != nil:
-		return invalid("spec.url and spec.urlFrom", "the consumer asks for its deliveries")
+	case spec.URL != "" || spec.URLFrom != nil || spec.ServiceRef != noService:
+		return invalid("spec.url, spec.urlFrom and spec.serviceRef", "the consumer asks for its deliveries")
 	case spec.Auth != nil || spec.TLS != v1alpha1.SubscriptionTLS{} || spec.Handshake != nil || spec.Outcome != nil || spec.Lookup != nil:
 		return invalid("spec.auth, spec.tls, spec.handshake, spec.outcome and spec.lookup", "they are about an endpoint")
 	case t != nil && (t.URLSuffix != "" || t.Method != http.MethodPost):
@@ -207,10 +211,16 @@ func checkPull(spec v1alpha1.WebhookSubscriptionSpec) error {
 }
 
 func checkURLChoice(spec v1alpha1.WebhookSubscriptionSpec) error {
-	if spec.Delivery.Mode != v1alpha1.DeliveryPull && (spec.URL != "") == (spec.URLFrom != nil) {
-		return reject(v1alpha1.ReasonInvalidURL, "set exactly one of spec.url and spec.urlFrom")
+	set := 0
+	for _, is := range []bool{spec.URL != "", spec.URLFrom != nil, spec.ServiceRef != noService} {
+		if is {
+			set++
+		}
 	}
-	return nil
+	if set != 1 && spec.Delivery.Mode != v1alpha1.DeliveryPull {
+		return reject(v1alpha1.ReasonInvalidURL, "set exactly one of spec.url, spec.urlFrom and spec.serviceRef")
+	}
+	return checkService(spec.ServiceRef)
 }
 
 func checkTLS(spec v1alpha1.WebhookSubscriptionSpec) error {

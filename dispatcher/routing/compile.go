@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"time"
 	"unique"
@@ -35,6 +36,7 @@ type ConfigMaps func(name string) (map[string][]byte, bool, error)
 type Sources struct {
 	Secrets    Secrets
 	ConfigMaps ConfigMaps
+	Services   Services // nil where there are none, as in a folder
 }
 
 // Rejection is why a subscription is not accepted.
@@ -102,7 +104,7 @@ func Hold(previous *Entry, generation int64, reason string) *Entry {
 	held.Generation = generation
 	held.Waiting = reason
 	held.Room = previous.Cost()
-	held.URL, held.Header, held.Keys, held.CA, held.Auth, held.LookupAuth, held.TLS = "", nil, nil, "", nil, nil, nil
+	held.URL, held.Service, held.Header, held.Keys, held.CA, held.Auth, held.LookupAuth, held.TLS = "", nil, nil, nil, "", nil, nil, nil
 	held.Sources = SourcesDigest{}
 	return &held
 }
@@ -185,6 +187,9 @@ func (c *compiler) compileURL() error {
 		return nil
 	}
 	text, where := c.spec.URL, "spec.url"
+	if ref := c.spec.ServiceRef; ref != noService {
+		text, where = serviceURL(ref, c.namespace), serviceField
+	}
 	if from := c.spec.URLFrom; from != nil {
 		where = "spec.urlFrom"
 		value, err := c.resolve(where+".secretKeyRef", from.SecretKeyRef)
@@ -197,7 +202,7 @@ func (c *compiler) compileURL() error {
 		return err
 	}
 	c.entry.URL = text
-	return nil
+	return c.compileService()
 }
 
 func (c *compiler) compileHeaders() error {
@@ -315,6 +320,7 @@ func (c *compiler) fingerprint() error {
 	text, err := json.Marshal(struct {
 		Generation int64
 		URL        string
+		Service    []netip.Addr `json:",omitempty"`
 		Header     http.Header
 		Keys       [][]byte
 		CA         string
@@ -322,7 +328,7 @@ func (c *compiler) fingerprint() error {
 		Auth       *Auth             `json:",omitempty"`
 		LookupAuth *Auth             `json:",omitempty"`
 		Labels     map[string]string `json:",omitempty"`
-	}{e.Generation, e.URL, e.Header, e.Keys, e.CA, e.TLS, e.Auth, e.LookupAuth, e.requestLabels()}) // a map's keys are sorted
+	}{e.Generation, e.URL, e.Service, e.Header, e.Keys, e.CA, e.TLS, e.Auth, e.LookupAuth, e.requestLabels()}) // a map's keys are sorted
 	if err != nil {
 		return fmt.Errorf("fingerprint what an attempt depends on: %w", err)
 	}

@@ -45,6 +45,9 @@ type Entry struct {
 	Labels map[string]string `json:"labels,omitempty"`
 	// URL is empty while the entry waits.
 	URL string `json:"url,omitempty"`
+	// Service are the cluster IPs that deliveries go to, at the port of URL and to nothing else, if spec.serviceRef names a
+	// Service; none otherwise.
+	Service []netip.Addr `json:"service,omitempty"`
 	// Header has canonical keys.
 	Header http.Header `json:"header,omitempty"`
 	// Keys are the signing keys as the Secrets hold them, the current one first.
@@ -232,7 +235,7 @@ func (e *Entry) target(auth *Auth) (*egress.Target, error) {
 	}
 	target := &egress.Target{
 		TLS: asked,
-		URL: e.URL, Header: e.Header, Keys: keys, Timeout: e.Timeout, Rules: e.rules(),
+		URL: e.URL, Header: e.Header, Keys: keys, Timeout: e.Timeout, Reach: e.reach(),
 		Authorization: auth.authorization(),
 	}
 	if e.Handshake != "" {
@@ -241,13 +244,16 @@ func (e *Entry) target(auth *Auth) (*egress.Target, error) {
 	return target, nil
 }
 
-// rules are those of the entry as egress has them.
-func (e *Entry) rules() []egress.Rule {
-	var rules []egress.Rule
-	for _, r := range e.Egress {
-		rules = append(rules, egress.Rule{Prefixes: r.CIDRs, Ports: r.Ports})
+// reach is where the entry's deliveries go beside what all may reach; nil for nowhere.
+func (e *Entry) reach() *egress.Reach {
+	if len(e.Egress) == 0 && len(e.Service) == 0 {
+		return nil
 	}
-	return rules
+	reach := &egress.Reach{Fixed: e.Service}
+	for _, r := range e.Egress {
+		reach.Rules = append(reach.Rules, egress.Rule{Prefixes: r.CIDRs, Ports: r.Ports})
+	}
+	return reach
 }
 
 // uncovered returns the patterns that no other one covers, each once and in order. It returns its argument if that is

@@ -24,7 +24,7 @@ const (
 // it did when it was accepted last. What an expression takes of a dispatcher's memory, once it is compiled, counts too.
 func (e *Entry) Cost() int {
 	cost := entryCost + len(e.Identity) + len(e.Namespace) + len(e.Name) + len(e.URL) + len(e.CA) + len(e.Waiting) + len(e.Source) +
-		len(e.Filter) + programWeight*(e.FilterSize+e.ProgramSize) + e.automationCost() + e.TLS.cost()
+		len(e.Filter) + programWeight*(e.FilterSize+e.ProgramSize) + e.automationCost() + e.TLS.cost() + serviceCost*len(e.Service)
 	for name, value := range e.Labels {
 		cost += itemCost + len(name) + len(value)
 	}

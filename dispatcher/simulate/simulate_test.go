@@ -350,6 +350,19 @@ func TestPlaceholders(t *testing.T) {
 	}
 }
 
+// TestServicesArePlaceholders: an event's request names the Service, which need not be anywhere.
+func TestServicesArePlaceholders(t *testing.T) {
+	t.Parallel()
+	spec := manifest("events: ['*']", "serviceRef: {name: receiver, port: 8443, path: /in} # no url")
+	r := try(t, spec, finished, Options{})
+	if got := outcomes(r); got != "Delivered" {
+		t.Fatalf("got %s: %+v", got, r)
+	}
+	if u := r.Events[0].Results[0].Request.URL; u != "https://receiver.clinic-a.svc:8443/in" {
+		t.Errorf("the URL is %s", u)
+	}
+}
+
 // TestGolden keeps the report's JSON as pipelines read it.
 func TestGolden(t *testing.T) {
 	t.Parallel()

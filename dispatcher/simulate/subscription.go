@@ -100,7 +100,10 @@ func withPlaceholders(object *v1alpha1.WebhookSubscription, from routing.Sources
 			object.Spec.TLS.CAConfigMapRef = nil
 		}
 	}
-	return routing.Sources{ConfigMaps: from.ConfigMaps, Secrets: func(name string) (map[string][]byte, bool, error) {
+	if from.Services == nil {
+		from.Services = routing.PlaceholderServices(object)
+	}
+	return routing.Sources{ConfigMaps: from.ConfigMaps, Services: from.Services, Secrets: func(name string) (map[string][]byte, bool, error) {
 		data, found := map[string][]byte{}, false
 		if from.Secrets != nil {
 			given, has, err := from.Secrets(name)

@@ -1,0 +1,174 @@
+package egress
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/clinikapi/eventflow/dispatcher/delivery"
+)
+
+// service is what a client finds of a cluster: cluster IPs that lead to a receiver, and a DNS that nobody should ask.
+type service struct {
+	at string // the receiver
+	// dead are addresses that nobody answers at.
+	dead map[netip.Addr]bool
+
+	mu     sync.Mutex
+	dialed []string
+	asked  []string // of DNS
+}
+
+// placed is a connection from another address than the one that it has here.
+type placed struct {
+	*net.TCPConn
+	remote netip.AddrPort
+}
+
+func (p placed) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(p.remote) }
+
+// of has the client find the service. The guard judges as it does where there is a network.
+func (s *service) of(c *Client) {
+	c.dialer.lookup = func(_ context.Context, host string) ([]netip.Addr, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.asked = append(s.asked, host)
+		return []netip.Addr{netip.MustParseAddr("10.96.0.99")}, nil
+	}
+	c.dialer.dial = func(ctx context.Context, address netip.AddrPort, rules []Rule) (net.Conn, error) {
+		if err := c.dialer.guard.Load().judge(address, rules); err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		s.dialed = append(s.dialed, address.String())
+		s.mu.Unlock()
+		if s.dead[address.Addr()] {
+			return nil, errors.New("no route")
+		}
+		made, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.at)
+		if err != nil {
+			return nil, err
+		}
+		return placed{made.(*net.TCPConn), address}, nil
+	}
+}
+
+func (s *service) take() (dialed, asked string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dialed, asked = strings.Join(s.dialed, " "), strings.Join(s.asked, " ")
+	s.dialed, s.asked = nil, nil
+	return dialed, asked
+}
+
+func addresses(texts ...string) (all []netip.Addr) {
+	for _, text := range texts {
+		all = append(all, netip.MustParseAddr(text))
+	}
+	return all
+}
+
+// TestFixedAddressesAloneAreDialled: no name is looked up, the certificate names the URL's host, and a connection to an address
+// of before, or of another tenant, is not used.
+func TestFixedAddressesAloneAreDialled(t *testing.T) {
+	t.Parallel()
+	r := newAskingReceiver(t, func(*tls.Config) {})
+	c := newClient(t, func(o *Options) { o.AllowedCIDRs = nil })
+	s := &service{at: strings.TrimPrefix(r.url, "https://"), dead: map[netip.Addr]bool{netip.MustParseAddr("fd00:96::10"): true}}
+	s.of(c)
+	for i, step := range []struct {
+		tenant string
+		fixed  []netip.Addr
+		port   string
+		want   string // what was dialled
+	}{
+		{"a", addresses("10.96.0.10"), "8443", "10.96.0.10:8443"},
+		{"a", addresses("10.96.0.10"), "8443", ""},
+		{"b", addresses("10.96.0.10"), "8443", "10.96.0.10:8443"},
+		{"a", addresses("10.96.0.11"), "8443", "10.96.0.11:8443"},
+		{"a", addresses("10.96.0.11"), "22", "10.96.0.11:22"}, // the Service names the port
+		{"a", addresses("fd00:96::10", "10.96.0.12"), "8443", "[fd00:96::10]:8443 10.96.0.12:8443"},
+	} {
+		request := newRequest(t, "https://hooks.example.com:"+step.port+"/in", func(target *Target) {
+			target.TLS, target.Reach = &TLS{Roots: r.roots}, &Reach{Fixed: step.fixed}
+		})
+		request.Tenant = step.tenant
+		if result := c.Send(context.Background(), request); result.Reason != "" {
+			t.Fatalf("%d: %+v", i, result)
+		}
+		dialed, asked := s.take()
+		if dialed != step.want || asked != "" {
+			t.Errorf("%d: dialled %q, want %q; DNS was asked for %q", i, dialed, step.want, asked)
+		}
+		if _, name := r.take(); step.want != "" && name != "hooks.example.com" {
+			t.Errorf("%d: the name that was asked for is %q", i, name)
+		}
+	}
+}
+
+// TestFixedAddressesOpenNothingElse: a document at the same host and port comes from there, any other is looked up, and guarded as
+// if there were no fixed address.
+func TestFixedAddressesOpenNothingElse(t *testing.T) {
+	t.Parallel()
+	r := newAskingReceiver(t, func(*tls.Config) {})
+	c := newClient(t, func(o *Options) { o.AllowedCIDRs = nil })
+	s := &service{at: strings.TrimPrefix(r.url, "https://")}
+	s.of(c)
+	target := newRequest(t, "https://hooks.example.com:8443/in", func(target *Target) {
+		target.TLS, target.Reach = &TLS{Roots: r.roots}, &Reach{Fixed: addresses("10.96.0.99")}
+	}).Target
+	for address, want := range map[string]struct {
+		reason        delivery.Reason
+		dialed, asked string
+	}{
+		"hooks.example.com:8443": {"", "10.96.0.99:8443", ""},
+		"hooks.example.com:9443": {delivery.ReasonAddressNotAllowed, "", "hooks.example.com"},
+		"10.96.0.99:8443":        {delivery.ReasonAddressNotAllowed, "", ""},
+	} {
+		_, result := c.Fetch(context.Background(), Document{URL: "https://" + address + "/document", Target: target, Tenant: "a", Begun: time.Now()})
+		dialed, asked := s.take()
+		if result.Reason != want.reason || dialed != want.dialed || asked != want.asked {
+			t.Errorf("%s: reason %q, dialled %q, asked %q; want %+v", address, result.Reason, dialed, asked, want)
+		}
+	}
+}
+
+// TestFixedAddressesAreGuarded: what is denied whatever allows it is denied here, too.
+func TestFixedAddressesAreGuarded(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, func(o *Options) {
+		o.AllowedCIDRs, o.DeniedCIDRs = prefixes("0.0.0.0/0", "::/0"), prefixes("10.96.1.0/24")
+		o.OwnAddresses = func() []netip.Addr { return addresses("10.1.0.7") }
+		o.Denied = func() []netip.AddrPort { return []netip.AddrPort{netip.MustParseAddrPort("10.96.0.1:0")} }
+	})
+	s := &service{}
+	s.of(c)
+	for fixed, want := range map[string]delivery.Reason{
+		"169.254.169.254":        delivery.ReasonAddressNotAllowed, // metadata
+		"fd00:ec2::254":          delivery.ReasonAddressNotAllowed,
+		"::ffff:169.254.169.254": delivery.ReasonAddressNotAllowed,
+		"0.0.0.0":                delivery.ReasonAddressNotAllowed,
+		"10.1.0.7":               delivery.ReasonAddressNotAllowed, // the dispatcher's own
+		"10.96.0.1":              delivery.ReasonAddressNotAllowed, // the API server
+		"10.96.1.10":             delivery.ReasonAddressNotAllowed, // the operator's
+		"127.0.0.1":              delivery.ReasonRequestInvalid,
+		"::1":                    delivery.ReasonRequestInvalid,
+		"::ffff:127.0.0.1":       delivery.ReasonRequestInvalid,
+		"64:ff9b::7f00:1":        delivery.ReasonRequestInvalid,
+		"2002:7f00:1::":          delivery.ReasonRequestInvalid,
+	} {
+		request := newRequest(t, "https://hooks.example.com:8443/in", func(target *Target) { target.Reach = &Reach{Fixed: addresses(fixed)} })
+		if got := c.Send(context.Background(), request).Reason; got != want {
+			t.Errorf("%s: reason %q, want %q", fixed, got, want)
+		}
+	}
+	if dialed, asked := s.take(); dialed != "" || asked != "" {
+		t.Errorf("dialled %q, asked %q", dialed, asked)
+	}
+}
