@@ -45,7 +45,7 @@ func testUndeploy(t *testing.T) {
 		if output, err := exec.CommandContext(t.Context(), "make", "-C", "..", "undeploy", use).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, output)
 		}
-		kubectl(t, "wait", "--for=delete", "--timeout=60s", "crd", "webhookdispatchers.webhooks.clinikapi.com", "webhookreplays.webhooks.clinikapi.com", "webhooksubscriptions.webhooks.clinikapi.com")
+		kubectl(t, "wait", "--for=delete", "--timeout=60s", "crd", "webhookdestinations.webhooks.clinikapi.com", "webhookdispatchers.webhooks.clinikapi.com", "webhookreplays.webhooks.clinikapi.com", "webhooksubscriptions.webhooks.clinikapi.com")
 	}
 	if left := kubectl(t, "get", "apiservices", "-o", "name"); strings.Contains(left, "deliveries.webhooks") {
 		t.Errorf("the deliveries API is still registered: %s", left)

@@ -70,6 +70,8 @@ const (
 	ReasonServicePortMissing       = "ServicePortMissing"    // the Service has no such port of TCP
 	ReasonServiceWithoutAddress    = "ServiceWithoutAddress" // it is headless
 	ReasonServiceNotAllowed        = "ServiceNotAllowed"     // it leads out of its namespace, or may
+	ReasonHostNotAllowed           = "HostNotAllowed"        // spec.egress.rules of the dispatcher name other hosts for the namespace
+	ReasonNotApproved              = "NotApproved"           // no WebhookDestination names the host for the namespace
 	ReasonDispatcherNotFound       = "DispatcherNotFound"
 	ReasonNamespaceNotSelected     = "NamespaceNotSelected"
 	ReasonNamespaceNotGranted      = "NamespaceNotGranted" // the manager may not make dispatchers in this namespace

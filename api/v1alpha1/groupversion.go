@@ -14,6 +14,7 @@ var schemeBuilder = runtime.NewSchemeBuilder(func(s *runtime.Scheme) error {
 		&WebhookSubscription{}, &WebhookSubscriptionList{},
 		&WebhookDispatcher{}, &WebhookDispatcherList{},
 		&WebhookReplay{}, &WebhookReplayList{},
+		&WebhookDestination{}, &WebhookDestinationList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil

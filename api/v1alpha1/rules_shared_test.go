@@ -40,6 +40,31 @@ func secretKeyRules(path, patch string, bad map[string]string) rule {
 	return r
 }
 
+// hostRules are those of a list of hosts at path; patch sets it.
+func hostRules(path, patch string, bad map[string]string) rule {
+	set := func(hosts string) string { return fmt.Sprintf(patch, hosts) }
+	const refused = " … must be a DNS name such as hooks.example.com, or *.example.com for all below it"
+	r := rule{
+		good: []string{set("[hooks.example.com, '*.example.com', localhost, 192.0.2.1]"), set(list(64, "h%d.example.com"))},
+		bad: map[string]string{
+			set("[]"):                                   path + " … should have at least 1 items",
+			set(list(65, "h%d.example.com")):            path + " … must have at most 64 items",
+			set("[example.com, example.com]"):           path + "[1]: Duplicate value",
+			set("['']"):                                 path + "[0] … should be at least 1 chars long",
+			set("['" + strings.Repeat("x", 254) + "']"): path + "[0] … may not be more than 253 bytes",
+			set("['*']"):                                path + "[0]" + refused,
+			set("['*.']"):                               path + "[0]" + refused,
+			set("[hooks.*.com]"):                        path + "[0]" + refused,
+			set("['*example.com']"):                     path + "[0]" + refused,
+			set("[Hooks.example.com]"):                  path + "[0]" + refused,
+			set("['https://example.com']"):              path + "[0]" + refused,
+			set("['example.com:443']"):                  path + "[0]" + refused,
+		},
+	}
+	maps.Copy(r.bad, bad)
+	return r
+}
+
 // serviceRules are those of spec.serviceRef.
 func serviceRules() rule {
 	set := func(fields string) string { return fmt.Sprintf("spec: {url: null, serviceRef: {%s}}", fields) }

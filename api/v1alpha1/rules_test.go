@@ -31,6 +31,7 @@ func TestRules(t *testing.T) {
 		"WebhookSubscription": subscriptionRules,
 		"WebhookDispatcher":   dispatcherRules,
 		"WebhookReplay":       replayRules,
+		"WebhookDestination":  destinationRules,
 	} {
 		for name, r := range rules {
 			t.Run(kind+"/"+name, func(t *testing.T) {
@@ -125,6 +126,10 @@ metadata: {name: after-the-outage}
 spec:
   subscriptionRef: {name: billing-sync}
 `,
+	"WebhookDestination": `
+metadata: {name: billing}
+spec: {hosts: [billing.example.com], namespaceSelector: {}}
+`,
 }
 
 // object returns the kind's valid object with patch laid over it.
@@ -134,7 +139,9 @@ func object(t *testing.T, kind, patch string) *unstructured.Unstructured {
 	merge(o.Object, parse(t, patch))
 	o.SetAPIVersion("webhooks.clinikapi.com/v1alpha1")
 	o.SetKind(kind)
-	o.SetNamespace(metav1.NamespaceDefault)
+	if kind != "WebhookDestination" {
+		o.SetNamespace(metav1.NamespaceDefault)
+	}
 	return o
 }
 
@@ -174,6 +181,7 @@ func TestEveryRuleIsTested(t *testing.T) {
 		"WebhookSubscription": "webhooks.clinikapi.com_webhooksubscriptions.yaml",
 		"WebhookDispatcher":   "webhooks.clinikapi.com_webhookdispatchers.yaml",
 		"WebhookReplay":       "webhooks.clinikapi.com_webhookreplays.yaml",
+		"WebhookDestination":  "webhooks.clinikapi.com_webhookdestinations.yaml",
 	} {
 		content, err := os.ReadFile(filepath.Join(crds, file))
 		if err != nil {
@@ -187,6 +195,7 @@ func TestEveryRuleIsTested(t *testing.T) {
 			"WebhookSubscription": {subscriptionRules, subscriptionStatusRules, subscriptionTransitions},
 			"WebhookDispatcher":   {dispatcherRules, dispatcherStatusRules, embeddedTransitions, encryptedTransitions, postgresTransitions},
 			"WebhookReplay":       {replayRules, replayStatusRules, replayTransitions},
+			"WebhookDestination":  {destinationRules},
 		}[kind])
 		for _, want := range refusalsOf("", crd.Spec.Versions[0].Schema.OpenAPIV3Schema) {
 			tested := slices.ContainsFunc(refusals, func(refusal string) bool {

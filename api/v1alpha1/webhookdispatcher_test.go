@@ -178,6 +178,13 @@ var dispatcherRules = map[string]rule{
 	"attempts in flight": integerRules("spec.limits.attemptsInFlight", "spec: {limits: {attemptsInFlight: %d}}", 1, 1000000),
 	"connections":        integerRules("spec.limits.connections", "spec: {limits: {connections: %d}}", 16, 1000000),
 	"memory":             quantityRules("spec.limits.memory", "spec: {limits: {memory: %s}}", "16Mi", "16M"),
+	"hosts of egress rules": hostRules("spec.egress.rules[0].hosts", "spec: {egress: {rules: [{namespaceSelector: {}, hosts: %s}]}}", map[string]string{
+		"spec: {egress: {rules: [{namespaceSelector: {}, hosts: [example.com], ports: [443]}]}}": "spec.egress.rules[0]: Invalid value … ports are those of cidrs: name these, too",
+	}),
+	"approval": {
+		good: []string{"spec: {egress: {approval: Required}}", "spec: {egress: {approval: None}}"},
+		bad:  map[string]string{"spec: {egress: {approval: Asked}}": "spec.egress.approval: Unsupported value"},
+	},
 	"egress rules": {
 		good: []string{
 			"spec: {egress: {rules: [{namespaceSelector: {matchLabels: {tier: gold}}, cidrs: [10.96.0.10/32, 'fd00::/8'], ports: [443, 8443]}, {namespaceSelector: {}, cidrs: [10.0.0.0/8]}]}}",
@@ -191,7 +198,7 @@ var dispatcherRules = map[string]rule{
 			"spec: {egress: {rules: [{namespaceSelector: {}, cidrs: ['" + strings.Repeat("1", 44) + "']}]}}":          "spec.egress.rules[0].cidrs[0] … may not be more than 43 bytes",
 			"spec: {egress: {rules: [{namespaceSelector: {}, cidrs: [10.0.0.0/8], ports: [443, 443]}]}}":              "spec.egress.rules[0].ports[1]: Duplicate value",
 			"spec: {egress: {rules: [{cidrs: [10.0.0.0/8]}]}}":                                                        "spec.egress.rules[0].namespaceSelector: Required value",
-			"spec: {egress: {rules: [{namespaceSelector: {}}]}}":                                                      "spec.egress.rules[0].cidrs: Required value",
+			"spec: {egress: {rules: [{namespaceSelector: {}}]}}":                                                      "spec.egress.rules[0]: Invalid value … at least one of cidrs and hosts must be set",
 			"spec: {egress: {rules: [{namespaceSelector: {}, cidrs: []}]}}":                                           "spec.egress.rules[0].cidrs … should have at least 1 items",
 			"spec: {egress: {rules: [{namespaceSelector: {}, cidrs: [10.0.0.1]}]}}":                                   "spec.egress.rules[0].cidrs[0] … must be a CIDR such as 10.96.0.10/32",
 			"spec: {egress: {rules: [{namespaceSelector: {}, cidrs: " + list(17, "10.0.%d.0/24") + "}]}}":             "spec.egress.rules[0].cidrs … must have at most 16 items",

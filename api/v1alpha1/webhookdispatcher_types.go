@@ -339,13 +339,19 @@ type Egress struct {
 	// +optional
 	MinTLSVersion TLSVersion `json:"minTLSVersion,omitempty"`
 
-	// rules let the deliveries of some namespaces reach address ranges that are private or special. All rules that select
-	// a namespace hold for it.
+	// rules let the deliveries of some namespaces reach address ranges that are private or special, or bind them to some hosts.
+	// All rules that select a namespace hold for it.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	Rules []EgressRule `json:"rules,omitempty"`
+
+	// approval is Required if the hosts that deliveries go to have to be approved: a subscription to one that no WebhookDestination
+	// names for its namespace is not accepted. Without, or with None, no host has to be. A Service that spec.serviceRef names
+	// needs no approval.
+	// +optional
+	Approval Approval `json:"approval,omitempty"`
 
 	// allowedPorts are ports below 1024 that are allowed beside 80 and 443.
 	// +optional
@@ -378,14 +384,41 @@ type Egress struct {
 	DeniedCIDRs []string `json:"deniedCIDRs,omitempty"`
 }
 
-// EgressRule lets the deliveries of some namespaces reach address ranges.
+// Approval is whether hosts have to be approved.
+// +kubebuilder:validation:Enum=None;Required
+type Approval string
+
+// The approvals.
+const (
+	// ApprovalNone lets deliveries go to hosts that nobody approved.
+	ApprovalNone Approval = "None"
+	// ApprovalRequired does not.
+	ApprovalRequired Approval = "Required"
+)
+
+// EgressRule lets the deliveries of some namespaces reach address ranges, and says which hosts they may go to.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.cidrs) || has(self.hosts)",message="at least one of cidrs and hosts must be set"
+// +kubebuilder:validation:XValidation:rule="has(self.cidrs) || !has(self.ports)",message="ports are those of cidrs: name these, too"
 type EgressRule struct {
 	// namespaceSelector selects namespaces by label; the empty selector selects all.
 	// +required
 	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
 
+	// hosts that the namespaces may deliver to, such as hooks.example.com, or *.example.com for all below it. A namespace that a
+	// rule with hosts selects may go to the hosts of all rules that select it, and to no others, also for lookups and tokens. If
+	// the rule has cidrs, it opens them for these hosts alone. A Service that spec.serviceRef names needs no rule.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^([*][.])?[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be a DNS name such as hooks.example.com, or *.example.com for all below it"
+	Hosts []string `json:"hosts,omitempty"`
+
 	// cidrs are the address ranges, such as 10.96.0.10/32.
-	// +required
+	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16

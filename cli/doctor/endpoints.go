@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
 // findEndpoints says of the endpoints whose URL stands in a spec whether DNS knows their names, and whether their dispatcher's
@@ -35,7 +36,7 @@ func findEndpoints(in *Installation) []Finding {
 			f.Problem, f.Why = "DNS does not know the name of its endpoint", "as this machine sees it"
 			f.Mend = "kubectl -n " + sub.Namespace + " edit webhooksubscription/" + sub.Name + "    # spec.url"
 		case looked && d != nil:
-			if f.Problem = in.refuses(d, sub.Namespace, target.port, host.Addresses); f.Problem == "" {
+			if f.Problem = in.refuses(d, sub.Namespace, target, host.Addresses); f.Problem == "" {
 				continue
 			}
 			f.Why = "as this machine resolves its name, and by spec.egress of WebhookDispatcher " + d.Namespace + "/" + d.Name
@@ -77,15 +78,15 @@ func dispatcherOf(sub *v1alpha1.WebhookSubscription) client.ObjectKey {
 }
 
 // refuses says why none of the addresses may be reached; nothing if one may, or if there are none.
-func (in *Installation) refuses(d *v1alpha1.WebhookDispatcher, namespace string, port uint16, addresses []netip.Addr) string {
-	problem := ""
+func (in *Installation) refuses(d *v1alpha1.WebhookDispatcher, namespace string, to endpoint, addresses []netip.Addr) string {
+	problem, port := "", to.port
 	for _, a := range addresses {
 		a = a.Unmap()
 		problem = "its endpoint has an address that spec.egress does not allow"
 		if contains(d.Spec.Egress.DeniedCIDRs, a) {
 			continue
 		}
-		ports, ruled := in.ruled(d, namespace, a)
+		ports, ruled := in.ruled(d, namespace, to.host, a)
 		if ruled && slices.Contains(ports, int32(port)) {
 			return ""
 		}
@@ -101,9 +102,12 @@ func (in *Installation) refuses(d *v1alpha1.WebhookDispatcher, namespace string,
 	return problem
 }
 
-// ruled returns the ports of the rules that hold for the namespace and the address; none if a rule names none.
-func (in *Installation) ruled(d *v1alpha1.WebhookDispatcher, namespace string, a netip.Addr) (ports []int32, ruled bool) {
+// ruled returns the ports of the rules that hold for the namespace, the host and the address; none if a rule names none.
+func (in *Installation) ruled(d *v1alpha1.WebhookDispatcher, namespace, host string, a netip.Addr) (ports []int32, ruled bool) {
 	for _, rule := range d.Spec.Egress.Rules {
+		if len(rule.Hosts) > 0 && !egress.Hosts(rule.Hosts).Have(host) {
+			continue
+		}
 		if !contains(rule.CIDRs, a) || !in.selects(rule.NamespaceSelector, namespace) {
 			continue
 		}

@@ -42,7 +42,7 @@ func findManager(in *Installation) []Finding {
 }
 
 // definitions are the resources that the installation needs, and the version that this program knows.
-var definitions = []string{"webhookdispatchers.webhooks.clinikapi.com", "webhookreplays.webhooks.clinikapi.com", "webhooksubscriptions.webhooks.clinikapi.com"}
+var definitions = []string{"webhookdestinations.webhooks.clinikapi.com", "webhookdispatchers.webhooks.clinikapi.com", "webhookreplays.webhooks.clinikapi.com", "webhooksubscriptions.webhooks.clinikapi.com"}
 
 // findDefinitions looks for the resource definitions.
 func findDefinitions(in *Installation) []Finding {

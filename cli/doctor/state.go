@@ -60,6 +60,8 @@ var advice = map[string]string{
 	v1alpha1.ReasonServicePortMissing:       "kubectl -n NAMESPACE get services    # spec.serviceRef.port is a port of the Service, of TCP",
 	v1alpha1.ReasonServiceWithoutAddress:    "kubectl -n NAMESPACE edit OBJECT    # spec.serviceRef: a Service that has a cluster IP; or spec.url",
 	v1alpha1.ReasonServiceNotAllowed:        "kubectl -n NAMESPACE edit OBJECT    # spec.serviceRef: a Service with a selector; or spec.url",
+	v1alpha1.ReasonHostNotAllowed:           "kubectl -n DISPATCHERNAMESPACE edit webhookdispatcher/DISPATCHER    # add the host to the hosts of a rule in spec.egress.rules; or name another in spec.url",
+	v1alpha1.ReasonNotApproved:              "kubectl get webhookdestinations    # create one with the host, that selects NAMESPACE",
 	v1alpha1.ReasonDispatcherNotFound:       "kubectl get webhookdispatchers -A    # create the one that spec.dispatcherRef names, or name another",
 	v1alpha1.ReasonNamespaceNotSelected:     "kubectl label namespace NAMESPACE KEY=VALUE    # as spec.subscriptions.namespaceSelector of the dispatcher asks",
 	v1alpha1.ReasonNamespaceNotGranted:      "kubectl -n NAMESPACE create rolebinding eventflow-manager --clusterrole=eventflow-dispatcher-namespace --serviceaccount=eventflow-system:eventflow-manager",

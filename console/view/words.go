@@ -75,6 +75,7 @@ var attemptWords = map[string]string{
 	"NameNotFound":         "DNS has no such name",
 	"AddressNotAllowed":    "the dispatcher's egress rules do not allow the address",
 	"PortNotAllowed":       "the dispatcher's egress rules do not allow the port",
+	"HostNotAllowed":       "the dispatcher's egress rules do not allow the host",
 	"HTTPNotAllowed":       "the dispatcher allows https only",
 	"CertificateExpired":   "the endpoint's certificate has expired",
 	"CertificateWrongHost": "the certificate does not name the host",

@@ -181,12 +181,12 @@ func ready(o observation, programmed metav1.Condition) (metav1.Condition, string
 }
 
 // passes reports whether a rejection is for another object that is not there yet: GitOps tools apply, and operators create,
-// Secrets and Services after what names them. Every other one waits for someone.
+// Secrets, Services and approvals after what names them. Every other one waits for someone.
 func passes(reason string) bool {
 	switch reason {
 	case v1alpha1.ReasonSecretNotFound, v1alpha1.ReasonSecretKeyMissing,
 		v1alpha1.ReasonConfigMapNotFound, v1alpha1.ReasonConfigMapKeyMissing, v1alpha1.ReasonDispatcherNotFound,
-		v1alpha1.ReasonServiceNotFound, v1alpha1.ReasonServicePortMissing:
+		v1alpha1.ReasonServiceNotFound, v1alpha1.ReasonServicePortMissing, v1alpha1.ReasonNotApproved:
 		return true
 	default:
 		return false

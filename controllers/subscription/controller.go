@@ -210,6 +210,7 @@ func (r *Reconciler) compile(ctx context.Context, sub *v1alpha1.WebhookSubscript
 			Message: fmt.Sprintf("WebhookDispatcher %s in namespace %s is not valid; see its conditions", d.Name, d.Namespace),
 		}, nil
 	}
+	rules.Bounds = in.granted.bounds
 	return routing.Compile(sub, r.sources(ctx, sub.Namespace), rules)
 }
 

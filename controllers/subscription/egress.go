@@ -52,6 +52,9 @@ func (in *circumstances) opens(host string) bool {
 		}
 	}
 	for _, rule := range in.granted.egress {
+		if len(rule.Hosts) > 0 && !rule.Hosts.Have(host) {
+			continue
+		}
 		ranges = append(ranges, rule.CIDRs...)
 	}
 	address, err := netip.ParseAddr(host)

@@ -86,7 +86,8 @@ func (r *Reconciler) standing(ctx context.Context, d *v1alpha1.WebhookDispatcher
 		return false, nil, fmt.Errorf("get namespace: %w", err)
 	}
 	set := labels.Set(namespace.Labels)
-	return selects(&d.Spec.Subscriptions.NamespaceSelector, set), termsOf(d, string(namespace.UID), set), nil
+	granted := termsOf(d, string(namespace.UID), set)
+	return selects(&d.Spec.Subscriptions.NamespaceSelector, set), granted, r.approvals(ctx, d, set, granted)
 }
 
 // selects reports whether a selector takes a namespace with the given labels. One that is no selector takes none.

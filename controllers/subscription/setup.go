@@ -64,6 +64,9 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		Watches(&v1alpha1.WebhookDispatcher{}, handler.Funcs{UpdateFunc: r.reported}).
 		WatchesRawSource(r.Tables.Review.Source()).
 		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency, RateLimiter: backoff.RateLimiter(), NewQueue: fair.NewQueue})
+	if !r.alone() {
+		controlled.Watches(&v1alpha1.WebhookDestination{}, handler.EnqueueRequestsFromMapFunc(r.approving), builder.WithPredicates(predicate.GenerationChangedPredicate{}))
+	}
 	if polled, ok := r.Namespaces.(*PolledNamespaces); ok {
 		polled.changed = func(ctx context.Context, namespace client.Object) {
 			r.Tables.Review.Add(keys(r.within(ctx, namespace))...)

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
@@ -21,6 +22,7 @@ type terms struct {
 	bytes         int64  // of configuration; 0 is no limit
 	quota         *routing.Quota
 	egress        []routing.EgressRule
+	bounds        []routing.Bound // which hosts it may deliver to
 }
 
 // termsOf returns the terms of the namespace with the given uid and labels.
@@ -31,6 +33,12 @@ func termsOf(d *v1alpha1.WebhookDispatcher, uid string, set labels.Set) *terms {
 		subscriptions: int64(limits.Subscriptions),
 		bytes:         limits.ConfigurationBytes.Value(),
 		egress:        egressOf(d.Spec.Egress.Rules, set),
+	}
+	if hosts, bound := hostsOf(d.Spec.Egress.Rules, set); bound {
+		t.bounds = append(t.bounds, routing.Bound{
+			Hosts: hosts, Reason: v1alpha1.ReasonHostNotAllowed,
+			Mend: fmt.Sprintf("add it to the hosts of a rule in spec.egress.rules of WebhookDispatcher %s in namespace %s, or name another host", d.Name, d.Namespace),
+		})
 	}
 	if overridden {
 		t.quota = &routing.Quota{
@@ -82,7 +90,7 @@ func egressOf(rules []v1alpha1.EgressRule, set labels.Set) []routing.EgressRule 
 		if rules[i].NamespaceSelector == nil || !selects(rules[i].NamespaceSelector, set) {
 			continue
 		}
-		var rule routing.EgressRule
+		rule := routing.EgressRule{Hosts: rules[i].Hosts}
 		for _, text := range rules[i].CIDRs {
 			if prefix, err := netip.ParsePrefix(text); err == nil {
 				rule.CIDRs = append(rule.CIDRs, prefix.Masked())
@@ -96,6 +104,23 @@ func egressOf(rules []v1alpha1.EgressRule, set labels.Set) []routing.EgressRule 
 		}
 	}
 	return slices.Clip(found)
+}
+
+// hostsOf returns the hosts of all rules that select a namespace, and whether it is bound to them. A selector that is none selects
+// nothing, and binds all the same.
+func hostsOf(rules []v1alpha1.EgressRule, set labels.Set) (hosts []string, bound bool) {
+	for i := range rules {
+		if len(rules[i].Hosts) == 0 || rules[i].NamespaceSelector == nil {
+			continue
+		}
+		selector, err := metav1.LabelSelectorAsSelector(rules[i].NamespaceSelector)
+		if err == nil && selector.Matches(set) {
+			hosts = append(hosts, rules[i].Hosts...)
+		}
+		bound = bound || err != nil || selector.Matches(set)
+	}
+	slices.Sort(hosts)
+	return slices.Compact(hosts), bound
 }
 
 // apply writes the terms into an entry.
@@ -116,5 +141,9 @@ func (t *terms) fingerprint() string {
 	if t.quota != nil {
 		quota = *t.quota
 	}
-	return fmt.Sprint(t.tenant, t.subscriptions, t.bytes, t.quota != nil, quota, t.egress)
+	text := fmt.Sprint(t.tenant, t.subscriptions, t.bytes, t.quota != nil, quota, t.egress)
+	for _, bound := range t.bounds {
+		text += fmt.Sprintf(" %s %q", bound.Reason, bound.Hosts)
+	}
+	return text
 }

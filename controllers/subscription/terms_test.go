@@ -2,6 +2,7 @@ package subscription
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -58,5 +59,39 @@ func TestTermsOf(t *testing.T) {
 				t.Error("a fingerprint does not follow from the terms")
 			}
 		})
+	}
+}
+
+// TestHostsOf: the hosts of all rules that select a namespace count, and a selector that is none binds it to nothing.
+func TestHostsOf(t *testing.T) {
+	t.Parallel()
+	broken := &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "tier", Operator: "Unknown"}}}
+	rules := []v1alpha1.EgressRule{
+		{NamespaceSelector: labelled("tier", "gold"), Hosts: []string{"b.example.com", "a.example.com"}},
+		{NamespaceSelector: labelled("zone", "a"), Hosts: []string{"a.example.com", "*.example.org"}, CIDRs: []string{"10.0.0.0/8"}},
+		{NamespaceSelector: &metav1.LabelSelector{}, CIDRs: []string{"10.1.0.0/16"}},
+		{Hosts: []string{"c.example.com"}},
+	}
+	for name, test := range map[string]struct {
+		rules []v1alpha1.EgressRule
+		set   labels.Set
+		want  []string
+		bound bool
+	}{
+		"no rule":                 {rules, nil, nil, false},
+		"one":                     {rules, labels.Set{"tier": "gold"}, []string{"a.example.com", "b.example.com"}, true},
+		"two":                     {rules, labels.Set{"tier": "gold", "zone": "a"}, []string{"*.example.org", "a.example.com", "b.example.com"}, true},
+		"a selector that is none": {[]v1alpha1.EgressRule{{NamespaceSelector: broken, Hosts: []string{"a.example.com"}}}, nil, nil, true},
+	} {
+		got, bound := hostsOf(test.rules, test.set)
+		if !slices.Equal(got, test.want) || bound != test.bound {
+			t.Errorf("%s: %v, bound %t; want %v, %t", name, got, bound, test.want, test.bound)
+		}
+	}
+	d := &v1alpha1.WebhookDispatcher{Spec: v1alpha1.WebhookDispatcherSpec{Egress: v1alpha1.Egress{Rules: rules}}}
+	before := termsOf(d, "u", labels.Set{"tier": "gold"}).fingerprint()
+	rules[0].Hosts = []string{"b.example.com"}
+	if termsOf(d, "u", labels.Set{"tier": "gold"}).fingerprint() == before {
+		t.Error("other hosts have the same fingerprint")
 	}
 }

@@ -12,6 +12,7 @@ const (
 	ReasonNameNotFound      Reason = "NameNotFound"
 	ReasonAddressNotAllowed Reason = "AddressNotAllowed"
 	ReasonPortNotAllowed    Reason = "PortNotAllowed"
+	ReasonHostNotAllowed    Reason = "HostNotAllowed" // the host is none that the tenant may reach
 	ReasonHTTPNotAllowed    Reason = "HTTPNotAllowed" // an http URL where only https may be used
 	ReasonTLSFailed         Reason = "TLSFailed"
 	ReasonRequestInvalid    Reason = "RequestInvalid"  // the target or the body cannot be sent as it is; see Target.Check

@@ -31,7 +31,7 @@ func (c *Client) Send(ctx context.Context, r Request) Result {
 	}
 	switch {
 	case err != nil:
-		result.Reason = delivery.ReasonRequestInvalid
+		result.Reason = invalidReason(err)
 	case target.plaintext && !c.dialer.guard.Load().plaintext:
 		result.Reason = delivery.ReasonHTTPNotAllowed
 	default:

@@ -2,7 +2,6 @@ package egress
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -42,11 +41,7 @@ func (c *Client) Fetch(ctx context.Context, d Document) ([]byte, Result) {
 		at, err = c.preparedFor(u, target)
 	}
 	if err != nil {
-		result.Reason = delivery.ReasonRequestInvalid
-		var known *failure
-		if errors.As(err, &known) {
-			result.Reason = known.reason
-		}
+		result.Reason = invalidReason(err)
 		return nil, result
 	}
 	r := Request{Target: d.Target, Tenant: d.Tenant, Begun: d.Begun}

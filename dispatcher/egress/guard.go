@@ -18,6 +18,8 @@ var (
 
 // Rule is where one tenant's deliveries may go beside what all may reach.
 type Rule struct {
+	// Hosts that the rule holds for; every host if there are none.
+	Hosts Hosts
 	// Prefixes may be reached although they are private or special.
 	Prefixes []netip.Prefix
 	// Ports that the rule holds for, also those below 1024; all that are not denied by default if there are none.

@@ -172,3 +172,89 @@ func TestFixedAddressesAreGuarded(t *testing.T) {
 		t.Errorf("dialled %q, asked %q", dialed, asked)
 	}
 }
+
+func TestHosts(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		hosts   Hosts
+		yes, no []string
+	}{
+		"exact":     {Hosts{"hooks.example.com"}, []string{"hooks.example.com", "HOOKS.example.com", "hooks.example.com."}, []string{"example.com", "a.hooks.example.com", "hooks.example.com.evil.example", ""}},
+		"below":     {Hosts{"*.example.com"}, []string{"a.example.com", "a.b.Example.com."}, []string{"example.com", ".example.com", "evilexample.com", "example.com.evil.example", "a.example.co"}},
+		"either":    {Hosts{"example.com", "*.example.com"}, []string{"example.com", "a.example.com"}, []string{"example.org"}},
+		"addresses": {Hosts{"192.0.2.1", "*.0.2.2"}, []string{"192.0.2.1"}, []string{"192.0.2.2", "192.0.2.11"}},
+		"none":      {nil, nil, []string{"example.com", ""}},
+	} {
+		for _, host := range test.yes {
+			if !test.hosts.Have(host) {
+				t.Errorf("%s: %q is refused", name, host)
+			}
+		}
+		for _, host := range test.no {
+			if test.hosts.Have(host) {
+				t.Errorf("%s: %q is taken", name, host)
+			}
+		}
+	}
+}
+
+// TestHostsBindEverything: deliveries, documents and tokens go to hosts of every list alone. Nothing else is looked up. A rule opens
+// its ranges for its own hosts.
+func TestHostsBindEverything(t *testing.T) {
+	t.Parallel()
+	r := newReceiver(t, answer(noContent))
+	for name, test := range map[string]struct {
+		reach    Reach
+		url      string
+		document string // in place of a delivery
+		want     delivery.Reason
+		asked    string
+	}{
+		"one of the list":        {Reach{Within: []Hosts{{"*.example.com"}}}, "http://hooks.example.com:8080/", "", delivery.ReasonAddressNotAllowed, "hooks.example.com"},
+		"none of the list":       {Reach{Within: []Hosts{{"*.example.com"}}}, "http://hooks.example.org:8080/", "", delivery.ReasonHostNotAllowed, ""},
+		"of one list, not two":   {Reach{Within: []Hosts{{"*.example.com"}, {"a.example.com"}}}, "http://hooks.example.com:8080/", "", delivery.ReasonHostNotAllowed, ""},
+		"an empty list":          {Reach{Within: []Hosts{nil}}, "http://hooks.example.com:8080/", "", delivery.ReasonHostNotAllowed, ""},
+		"a document elsewhere":   {Reach{Within: []Hosts{{"*.example.com"}}}, "http://hooks.example.com:8080/", "http://evil.example.org/", delivery.ReasonHostNotAllowed, ""},
+		"a document of the list": {Reach{Within: []Hosts{{"*.example.com"}}}, "http://hooks.example.com:8080/", "http://api.example.com:8080/", delivery.ReasonAddressNotAllowed, "api.example.com"},
+		"a rule for the host":    {Reach{Rules: []Rule{{Hosts: Hosts{"hooks.example.com"}, Prefixes: prefixes("10.96.0.0/16")}}}, "http://hooks.example.com:8080/", "", "", "hooks.example.com"},
+		"a rule for another":     {Reach{Rules: []Rule{{Hosts: Hosts{"api.example.com"}, Prefixes: prefixes("10.96.0.0/16")}}}, "http://hooks.example.com:8080/", "", delivery.ReasonAddressNotAllowed, "hooks.example.com"},
+		"a rule for the document": {
+			Reach{Rules: []Rule{{Hosts: Hosts{"api.example.com"}, Prefixes: prefixes("10.96.0.0/16")}}}, "http://hooks.example.com:8080/", "http://api.example.com:8080/", "", "api.example.com",
+		},
+		"a Service needs no host": {Reach{Fixed: addresses("10.96.0.10"), Within: []Hosts{nil}}, "http://receiver.clinic-a.svc:8080/", "", "", ""},
+		"its document elsewhere":  {Reach{Fixed: addresses("10.96.0.10"), Within: []Hosts{nil}}, "http://receiver.clinic-a.svc:8080/", "http://receiver.clinic-a.svc:9090/", delivery.ReasonHostNotAllowed, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newClient(t, func(o *Options) { o.AllowedCIDRs = nil })
+			s := &service{at: strings.TrimPrefix(r.url, "http://")}
+			s.of(c)
+			request := newRequest(t, test.url, func(target *Target) { target.Reach = &test.reach })
+			result := Result{}
+			if test.document == "" {
+				result = c.Send(context.Background(), request)
+			} else {
+				_, result = c.Fetch(context.Background(), Document{URL: test.document, Target: request.Target, Begun: time.Now()})
+			}
+			if _, asked := s.take(); result.Reason != test.want || asked != test.asked {
+				t.Errorf("reason %q, asked %q; want %q, %q", result.Reason, asked, test.want, test.asked)
+			}
+		})
+	}
+}
+
+// TestTokensComeFromTheirHosts: a token endpoint is bound as the endpoint is.
+func TestTokensComeFromTheirHosts(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, func(o *Options) { o.AllowedCIDRs = nil })
+	s := &service{}
+	s.of(c)
+	request := newRequest(t, "http://hooks.example.com:8080/", func(target *Target) {
+		target.Reach = &Reach{Within: []Hosts{{"hooks.example.com"}}}
+		target.Authorization = &Authorization{ClientCredentials: &ClientCredentials{TokenURL: "http://evil.example.org/token", ClientID: "a", ClientSecret: "b"}}
+	})
+	result := c.Send(context.Background(), request)
+	if dialed, asked := s.take(); result.Reason != delivery.ReasonAuthFailed || dialed != "" || asked != "" {
+		t.Errorf("reason %q, dialled %q, asked %q", result.Reason, dialed, asked)
+	}
+}

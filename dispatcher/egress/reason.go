@@ -22,6 +22,15 @@ type failure struct {
 func (f *failure) Error() string { return string(f.reason) }
 func (f *failure) Unwrap() error { return f.err }
 
+// invalidReason is the reason of an error of a target that cannot be sent to.
+func invalidReason(err error) delivery.Reason {
+	var known *failure
+	if errors.As(err, &known) {
+		return known.reason
+	}
+	return delivery.ReasonRequestInvalid
+}
+
 // dialReason is the reason of an error of net.Dialer.
 func dialReason(err error) delivery.Reason {
 	var name *net.DNSError

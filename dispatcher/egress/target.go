@@ -61,7 +61,8 @@ type preparedTarget struct {
 	traced    bool   // head has a trace context
 	timeout   time.Duration
 	tls       *TLS
-	rules     []Rule
+	rules     []Rule // of terms, for this host
+	terms     *terms
 	fixed     *fixed             // dialled in place of address; nil for a look-up
 	tokens    *ClientCredentials // whose token every request carries; nil for none
 	consent   *consent           // nil without a Handshake
@@ -166,13 +167,16 @@ func parseURL(text string) (*url.URL, error) {
 // fingerprint tells apart what targets ask of TLS, may reach and are fixed to; it is empty for what all do. A connection that
 // was made under one is not used under another.
 func (p *preparedTarget) fingerprint() string {
-	if (p.tls == nil || *p.tls == TLS{}) && len(p.rules) == 0 && p.fixed == nil {
+	if (p.tls == nil || *p.tls == TLS{}) && p.terms == nil && p.fixed == nil {
 		return ""
 	}
 	sum := sha256.New()
 	if p.tls != nil {
 		p.tls.writeTo(sum)
 	}
-	_, _ = fmt.Fprint(sum, p.tls != nil, p.rules, p.fixed.all()) // a hash fails never
+	if p.terms != nil {
+		_, _ = fmt.Fprintf(sum, " %q %v", p.terms.within, p.terms.rules) // a hash fails never
+	}
+	_, _ = fmt.Fprint(sum, p.tls != nil, p.fixed.all())
 	return "#" + hex.EncodeToString(sum.Sum(nil))
 }

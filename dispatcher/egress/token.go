@@ -270,14 +270,11 @@ func (c *Client) tokenEndpoint(target *preparedTarget) (*preparedTarget, error) 
 // preparedFor is another URL of the target's subscription as the dialler wants it.
 func (c *Client) preparedFor(u *url.URL, target *preparedTarget) (*preparedTarget, error) {
 	p := &preparedTarget{
-		address: addressOf(u), plaintext: u.Scheme == "http", timeout: target.timeout, rules: target.rules,
+		address: addressOf(u), plaintext: u.Scheme == "http", timeout: target.timeout, terms: target.terms,
 		tls: target.tls,
 	}
 	if p.address != target.address || p.plaintext {
 		p.tls = target.tls.elsewhere()
-	}
-	if p.address == target.address {
-		p.fixed = target.fixed
 	}
 	if p.plaintext && !c.dialer.guard.Load().plaintext {
 		return nil, &failure{reason: delivery.ReasonHTTPNotAllowed, err: errors.New("the URL is not https")}
@@ -286,7 +283,16 @@ func (c *Client) preparedFor(u *url.URL, target *preparedTarget) (*preparedTarge
 	if err != nil {
 		return nil, errors.New("the URL's host and port cannot be told apart")
 	}
-	p.host, p.key = host, u.Scheme+"://"+p.address+p.fingerprint()
+	p.host = host
+	if p.address == target.address {
+		p.fixed = target.fixed
+	}
+	if p.fixed == nil {
+		if err := p.bound(); err != nil {
+			return nil, err
+		}
+	}
+	p.key = u.Scheme + "://" + p.address + p.fingerprint()
 	return p, nil
 }
 

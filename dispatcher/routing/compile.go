@@ -23,6 +23,8 @@ type Policy struct {
 	Catalog *event.Catalog
 	// AllowHTTP allows endpoints without TLS.
 	AllowHTTP bool
+	// Bounds are which hosts subscriptions may go to; none if they may go to all.
+	Bounds []Bound
 }
 
 // Secrets returns the data of the Secret with the given name in the subscription's namespace, and false if there is
@@ -77,6 +79,7 @@ func Compile(sub *v1alpha1.WebhookSubscription, sources Sources, policy Policy) 
 		c.compileHeaders,
 		c.compileKeys,
 		c.compileAuth,
+		c.compileHosts,
 		c.compileCA,
 		c.compileTLS,
 		c.fingerprint,
@@ -104,7 +107,7 @@ func Hold(previous *Entry, generation int64, reason string) *Entry {
 	held.Generation = generation
 	held.Waiting = reason
 	held.Room = previous.Cost()
-	held.URL, held.Service, held.Header, held.Keys, held.CA, held.Auth, held.LookupAuth, held.TLS = "", nil, nil, nil, "", nil, nil, nil
+	held.URL, held.Service, held.Header, held.Keys, held.CA, held.Auth, held.LookupAuth, held.TLS, held.Within = "", nil, nil, nil, "", nil, nil, nil, nil
 	held.Sources = SourcesDigest{}
 	return &held
 }

@@ -75,6 +75,8 @@ type Entry struct {
 	Quota *Quota `json:"quota,omitempty"`
 	// Egress are the address ranges that the tenant's deliveries may reach although they are private or special.
 	Egress []EgressRule `json:"egress,omitempty"`
+	// Within are lists of hosts: each must have the host of a lookup. They are there if there is a lookup.
+	Within []egress.Hosts `json:"within,omitempty"`
 	// Timeout bounds one attempt.
 	Timeout     time.Duration `json:"timeout"`
 	Thin        bool          `json:"thin,omitzero"`
@@ -107,8 +109,10 @@ type Quota struct {
 	ScheduledDeliveries int64 `json:"scheduledDeliveries,omitzero"`
 }
 
-// EgressRule allows address ranges, on the given ports, or on any that the dispatcher allows if there are none.
+// EgressRule allows address ranges, on the given ports, or on any that the dispatcher allows if there are none; for the given
+// hosts, or for all.
 type EgressRule struct {
+	Hosts egress.Hosts   `json:"hosts,omitempty"`
 	CIDRs []netip.Prefix `json:"cidrs"`
 	Ports []uint16       `json:"ports,omitempty"`
 }
@@ -195,6 +199,18 @@ func (e *Entry) share() {
 	if e.Header != nil {
 		e.Header = header
 	}
+	for _, hosts := range e.Within {
+		shareAll(hosts)
+	}
+	for i := range e.Egress {
+		shareAll(e.Egress[i].Hosts)
+	}
+}
+
+func shareAll(texts []string) {
+	for i := range texts {
+		texts[i] = shared(texts[i])
+	}
 }
 
 func (e *Entry) checkBounds() error {
@@ -246,12 +262,12 @@ func (e *Entry) target(auth *Auth) (*egress.Target, error) {
 
 // reach is where the entry's deliveries go beside what all may reach; nil for nowhere.
 func (e *Entry) reach() *egress.Reach {
-	if len(e.Egress) == 0 && len(e.Service) == 0 {
+	if len(e.Egress) == 0 && len(e.Service) == 0 && len(e.Within) == 0 {
 		return nil
 	}
-	reach := &egress.Reach{Fixed: e.Service}
+	reach := &egress.Reach{Fixed: e.Service, Within: e.Within}
 	for _, r := range e.Egress {
-		reach.Rules = append(reach.Rules, egress.Rule{Prefixes: r.CIDRs, Ports: r.Ports})
+		reach.Rules = append(reach.Rules, egress.Rule{Hosts: r.Hosts, Prefixes: r.CIDRs, Ports: r.Ports})
 	}
 	return reach
 }

@@ -73,7 +73,7 @@ func (s *session) findCluster(ctx context.Context) error {
 		return err
 	}
 	found, err := s.kube(ctx, "get", "customresourcedefinitions", "--ignore-not-found", "-o", "name",
-		"webhooksubscriptions.webhooks.clinikapi.com", "webhookdispatchers.webhooks.clinikapi.com", "webhookreplays.webhooks.clinikapi.com")
+		"webhooksubscriptions.webhooks.clinikapi.com", "webhookdispatchers.webhooks.clinikapi.com", "webhookreplays.webhooks.clinikapi.com", "webhookdestinations.webhooks.clinikapi.com")
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func (s *session) install(ctx context.Context) error {
 		return err
 	}
 	_, err = s.kube(ctx, "wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions",
-		"webhooksubscriptions.webhooks.clinikapi.com", "webhookdispatchers.webhooks.clinikapi.com", "webhookreplays.webhooks.clinikapi.com")
+		"webhooksubscriptions.webhooks.clinikapi.com", "webhookdispatchers.webhooks.clinikapi.com", "webhookreplays.webhooks.clinikapi.com", "webhookdestinations.webhooks.clinikapi.com")
 	return err
 }
 

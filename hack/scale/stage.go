@@ -170,7 +170,7 @@ func (s *stage) install(ctx context.Context) error {
 		return err
 	}
 	if _, err := s.command(ctx, nil, s.kubectl, "wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions",
-		"webhooksubscriptions.webhooks.clinikapi.com", "webhookdispatchers.webhooks.clinikapi.com", "webhookreplays.webhooks.clinikapi.com"); err != nil {
+		"webhooksubscriptions.webhooks.clinikapi.com", "webhookdispatchers.webhooks.clinikapi.com", "webhookreplays.webhooks.clinikapi.com", "webhookdestinations.webhooks.clinikapi.com"); err != nil {
 		return err
 	}
 	s.managerConfig, err = s.accountConfig(ctx, managerAccount)
