@@ -184,7 +184,7 @@ func TestRequests(t *testing.T) {
 	at := time.Date(2026, 1, 15, 9, 15, 0, 0, time.UTC)
 	query := Query{Subscription: "labs", State: Scheduled, Key: "a&b", Since: at, Until: at.Add(time.Millisecond), Limit: 7, Continue: "x/+"}
 	checked := func(d Delivery, err error) error {
-		if len(d.Attempts) != 1 || d.Attempts[0] != (Attempt{51, at.Add(time.Second), 1500 * time.Millisecond, 503, "BadStatus"}) ||
+		if len(d.Attempts) != 1 || d.Attempts[0] != (Attempt{Number: 51, StartedTime: at.Add(time.Second), Duration: 1500 * time.Millisecond, StatusCode: 503, Error: "BadStatus"}) ||
 			d.ID != "dlv_1" || d.State != Failed || !d.CreatedTime.Equal(at) || d.Event.Type != "lab.created" || d.ReplayOf != "dlv_0" || d.Reason != "ByUser" {
 			return fmt.Errorf("%+v, %w", d, err)
 		}
