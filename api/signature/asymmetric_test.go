@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -39,12 +38,11 @@ func TestKnownAnswerOfPairs(t *testing.T) {
 		if keys[0].Public() != pairPublic {
 			t.Errorf("%s: the public key is %q, want %q", name, keys[0].Public(), pairPublic)
 		}
-		h := http.Header{}
-		keys.Header(h, knownID, time.Unix(knownTime, 0), []byte(knownBody))
-		if got := h[HeaderStandard]; len(got) != 1 || got[0] != pairSignature {
+		h := signed(keys, knownID, time.Unix(knownTime, 0), knownBody)
+		if got := h.Values(HeaderStandard); len(got) != 1 || got[0] != pairSignature {
 			t.Errorf("%s: signed %q, want %q", name, got, pairSignature)
 		}
-		if h[HeaderBody] != nil || h[HeaderBodyAlias] != nil {
+		if h.Values(HeaderBody) != nil || h.Values(HeaderBodyAlias) != nil {
 			t.Errorf("%s: X-Clinik-Signature without a shared key", name)
 		}
 		if line := string(keys.AppendHeader(nil, knownID, time.Unix(knownTime, 0), []byte(knownBody))); strings.Contains(line, "Clinik") || !strings.Contains(line, pairSignature) {
@@ -168,6 +166,23 @@ func TestLargeMessages(t *testing.T) {
 		if err != nil || !ed25519.Verify(mustVerify(t, pairPublic)[0].pair.public, message, raw) {
 			t.Errorf("%d bytes: another message was signed (%v)", size, err)
 		}
+	}
+}
+
+// TestLargeBuffersAreNotKept: what large bodies need of memory is given back, whoever sent them.
+func TestLargeBuffersAreNotKept(t *testing.T) { //nolint:paralleltest // it takes all places
+	for range 2 * cap(messages) {
+		signed(mustParse(t, pairPrivate), "dlv_1", time.Unix(knownTime, 0), strings.Repeat("x", maxKept+1))
+	}
+	var places [][]byte
+	for range cap(messages) {
+		places = append(places, <-messages)
+	}
+	for _, place := range places {
+		if cap(place) > maxKept {
+			t.Errorf("a buffer of %d bytes is kept", cap(place))
+		}
+		messages <- place
 	}
 }
 

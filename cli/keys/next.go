@@ -118,6 +118,7 @@ func after(signing v1alpha1.Signing, s step, made v1alpha1.SecretKeyReference) v
 		signing = v1alpha1.Signing{SecretRef: *signing.NextSecretRef, PreviousSecretRef: &current}
 	case stepRemove:
 		signing.PreviousSecretRef = nil
+	default: // the others change nothing
 	}
 	return signing
 }

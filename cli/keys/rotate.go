@@ -60,7 +60,7 @@ func (r *rotation) run(ctx context.Context) error {
 		r.say(made(d.step, sub))
 		return r.follow(ctx)
 	default:
-		r.explain(sub, d)
+		r.explain(d)
 		return nil
 	}
 }
@@ -167,16 +167,16 @@ func (r *rotation) change(ctx context.Context, sub *v1alpha1.WebhookSubscription
 
 // follow waits until the dispatcher has taken the change up, and says what is next.
 func (r *rotation) follow(ctx context.Context) error {
-	d, sub, err := r.await(ctx)
+	d, err := r.await(ctx)
 	if err != nil {
 		return err
 	}
-	r.explain(sub, d)
+	r.explain(d)
 	return nil
 }
 
 // await looks at the subscription until it waits for the dispatcher no more, or the timeout is over.
-func (r *rotation) await(ctx context.Context) (decision, *v1alpha1.WebhookSubscription, error) {
+func (r *rotation) await(ctx context.Context) (decision, error) {
 	over := time.NewTimer(r.timeout)
 	defer over.Stop()
 	tick := time.NewTicker(lookAgain)
@@ -184,7 +184,7 @@ func (r *rotation) await(ctx context.Context) (decision, *v1alpha1.WebhookSubscr
 	for {
 		sub, err := r.get(ctx)
 		if err != nil {
-			return decision{}, nil, err
+			return decision{}, err
 		}
 		confirmed := r.confirmed
 		if sub.Spec.Signing.PreviousSecretRef != nil || sub.Spec.Signing.NextSecretRef != nil {
@@ -192,13 +192,13 @@ func (r *rotation) await(ctx context.Context) (decision, *v1alpha1.WebhookSubscr
 		}
 		d, err := next(sub, confirmed)
 		if err != nil || d.step != stepWait {
-			return d, sub, err
+			return d, err
 		}
 		select {
 		case <-ctx.Done():
-			return decision{}, nil, ctx.Err()
+			return decision{}, ctx.Err()
 		case <-over.C:
-			return d, sub, nil
+			return d, nil
 		case <-tick.C:
 		}
 	}
@@ -214,7 +214,7 @@ func made(s step, sub *v1alpha1.WebhookSubscription) string {
 func (r *rotation) say(text string) { _, _ = fmt.Fprintln(r.out, text) }
 
 // explain says what is next, and why it is not made now.
-func (r *rotation) explain(sub *v1alpha1.WebhookSubscription, d decision) {
+func (r *rotation) explain(d decision) {
 	again := fmt.Sprintf("    eventflow keys rotate %s -n %s", r.name, r.namespace)
 	switch d.step {
 	case stepWait:
@@ -271,7 +271,7 @@ func printManifests(out io.Writer, sub *v1alpha1.WebhookSubscription, signing v1
 		if err != nil {
 			return err
 		}
-		if _, err := fmt.Fprint(out, secretAdvice, text, "---\n"); err != nil {
+		if _, err := fmt.Fprint(out, advice, text, "---\n"); err != nil {
 			return err
 		}
 	}

@@ -7,8 +7,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// secretAdvice stands before a Secret that is printed.
-const secretAdvice = `# A new key, which is in no cluster yet. It must not stand in Git as it is:
+// advice stands before a Secret that is printed.
+const advice = `# A new key, which is in no cluster yet. It must not stand in Git as it is:
 # - Sealed Secrets: kubeseal --format yaml, with the Secret below as its input, and commit what comes out.
 # - External Secrets: put the value of stringData.key into your vault, and name it in an ExternalSecret whose target has this name.
 # Each run makes another key.
