@@ -148,6 +148,7 @@ func newDispatcher(options Options) (*dispatcher, error) {
 		Options: options, understood: meant, machine: machine, limits: shares, shownConnections: shown, memory: budget.New(shares.MemoryBudget), registry: newRegistry(),
 		loaded: make(chan struct{}), settled: make(chan struct{}), failed: make(chan error, 1),
 	}
+	d.Around = d.Around.withDefaults()
 	d.live.Store(meant.start)
 	if d.Settings != settingsKubernetes {
 		d.settling.Do(func() { close(d.settled) })
@@ -215,7 +216,7 @@ func (d *dispatcher) open(ctx context.Context) error {
 	start := d.start.Egress
 	d.sender, err = egress.New(egress.Options{
 		Version: d.Version, AllowHTTP: start.AllowHTTP, MinTLS: start.MinTLS, AllowedCIDRs: start.AllowedCIDRs, DeniedCIDRs: start.DeniedCIDRs, AllowedPorts: start.AllowedPorts,
-		OwnPorts: d.guarded.ports, Denied: d.guarded.addresses, MaxIdleConns: d.limits.IdleConnections,
+		OwnPorts: d.guarded.ports, Denied: d.guarded.addresses, MaxIdleConns: d.limits.IdleConnections, Dial: d.Around.Dial,
 	})
 	if err != nil {
 		return fmt.Errorf("set egress up: %w", err)
@@ -231,6 +232,7 @@ func (d *dispatcher) open(ctx context.Context) error {
 	if d.below, err = d.waitForStore(ctx); err != nil {
 		return err
 	}
+	d.below = d.Around.Store(d.below)
 	encrypted, err := d.encrypt(d.below)
 	if err != nil {
 		return errors.Join(err, d.below.Close())
@@ -249,8 +251,8 @@ func (d *dispatcher) open(ctx context.Context) error {
 	d.engine = engine.New(engine.Options{
 		Store: d.store, Sender: d.traced(d.maker), Logger: d.Logger.WithName("delivery"), Registerer: d.registry,
 		Changed: d.changed, Taken: d.taken, Happened: func(h engine.Happening) { d.announcer.Note(h) }, MaxInFlight: d.limits.Places, Memory: d.memory, Now: d.store.Now,
-		TenantInFlight: d.start.Quota.AttemptsInFlight,
-		Finished:       func(tenant string, deliveries, bytes int64) { d.quotas.Add(tenant, -deliveries, -bytes) },
+		TenantInFlight: d.start.Quota.AttemptsInFlight, Jitter: d.Around.Jitter,
+		Finished: func(tenant string, deliveries, bytes int64) { d.quotas.Add(tenant, -deliveries, -bytes) },
 	})
 	d.source, d.namespaces = d.newSource(), newNamespaces(nil)
 	if d.clients != nil {
@@ -276,7 +278,7 @@ func (d *dispatcher) connect() (*kube.Clients, error) {
 	if d.Routes != routesKubernetes && d.IngestAuth != authKubernetes {
 		return nil, nil
 	}
-	config, err := clusterConfig(d.Kubeconfig)
+	config, err := d.clusterConfig()
 	if err != nil {
 		return nil, err
 	}

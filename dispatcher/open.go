@@ -58,6 +58,7 @@ func (d *dispatcher) openStore(ctx context.Context) (store.Store, error) {
 	}
 	return pebble.OpenContext(ctx, d.pebbleDir, pebble.Options{
 		Logger: logger, Registerer: d.registry, LockWait: lockWait, Now: steadyClock(), MaxOpenFiles: d.limits.StoreFiles,
+		FS: d.Around.FS, Fatal: d.Around.Fatal, MeasurePause: d.Around.MeasurePause, SpacePause: d.Around.SpacePause,
 		Retention: pebble.Retention{Delivered: delivered, Failed: failed},
 	})
 }

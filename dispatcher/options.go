@@ -97,6 +97,8 @@ type Options struct {
 	// Version is sent as the User-Agent's.
 	Version string
 	Logger  logr.Logger
+	// Around is what the dispatcher has around it; the zero value is this machine.
+	Around Surroundings
 	// Started is told the addresses that are listened on, once /readyz is 200; nil for nobody. Ports may be 0.
 	Started func(api, ops string)
 }

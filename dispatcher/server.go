@@ -19,7 +19,7 @@ import (
 // newAuthorizer returns what asks the API server about tokens. Its client has no rate limiter: what waits there would wait
 // for all that this process asks about, and could not be told from an API server that does not answer.
 func (d *dispatcher) newAuthorizer() (*ingest.Kubernetes, error) {
-	config, err := clusterConfig(d.Kubeconfig)
+	config, err := d.clusterConfig()
 	if err != nil {
 		return nil, err
 	}
@@ -72,13 +72,13 @@ type certificateFiles struct {
 
 // listen begins to serve handler at address.
 func (d *dispatcher) listen(ctx context.Context, address string, handler http.Handler, bounds listener.Options, files certificateFiles) (*server, error) {
-	inner, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	inner, err := d.Around.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
 	var plain net.Addr
 	if files.plain != "" {
-		other, err := (&net.ListenConfig{}).Listen(ctx, "tcp", files.plain)
+		other, err := d.Around.Listen(ctx, "tcp", files.plain)
 		if err != nil {
 			_ = inner.Close()
 			return nil, fmt.Errorf("--plain-listen: %w", err)

@@ -11,6 +11,9 @@ import (
 
 // newSource returns where the routing table comes from.
 func (d *dispatcher) newSource() routing.Source {
+	if d.Around.Routes != nil {
+		return d.Around.Routes
+	}
 	lastGood := d.lastGood()
 	logger := d.Logger.WithName("routes")
 	if d.Routes == routesKubernetes {

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"net"
@@ -39,6 +40,8 @@ type Options struct {
 	MaxConnAge time.Duration
 	// RootCAs are the certificate authorities to trust; the system's if nil.
 	RootCAs *x509.CertPool
+	// Dial connects to an address that the guard allows; TCP of this machine if nil.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Resolver looks names up; the system's if nil.
 	Resolver *net.Resolver
 }

@@ -49,6 +49,12 @@ func newDialer(o Options, g *guard, maxSessions int) *dialer {
 		return resolver.LookupNetIP(ctx, "ip", host)
 	}
 	d.dial = func(ctx context.Context, address netip.AddrPort, rules []Rule) (net.Conn, error) {
+		if o.Dial != nil {
+			if err := d.guard.Load().judge(address, rules); err != nil {
+				return nil, err
+			}
+			return o.Dial(ctx, "tcp", address.String())
+		}
 		guarded := net.Dialer{Control: d.guard.Load().control(rules), KeepAliveConfig: keepAlive}
 		return guarded.DialContext(ctx, "tcp", address.String())
 	}

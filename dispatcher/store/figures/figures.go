@@ -3,6 +3,7 @@
 package figures
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -33,7 +34,7 @@ type Backlog struct {
 	DiskUsed int64
 }
 
-// Source is a store that is looked at. All fields are set.
+// Source is a store that is looked at. All fields but Pause are set.
 type Source struct {
 	// Ready returns nil while the store accepts events, else an error of package store.
 	Ready func() error
@@ -42,7 +43,9 @@ type Source struct {
 	// Measure looks at the backlog. There is one call at a time.
 	Measure func(ctx context.Context) (Backlog, error)
 	// Now is the store's clock.
-	Now    func() time.Time
+	Now func() time.Time
+	// Pause is how often the backlog is measured; the constant of that name if 0.
+	Pause  time.Duration
 	Logger logr.Logger
 }
 
@@ -114,7 +117,7 @@ func (s *Set) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(max(Pause, costShare*time.Since(began))):
+		case <-time.After(max(cmp.Or(s.source.Pause, Pause), costShare*time.Since(began))):
 		}
 	}
 }

@@ -44,7 +44,7 @@ func newMetrics(s *Store, registerer prometheus.Registerer) *metrics {
 	})
 	gauge("ballast_bytes", "Bytes of the ballast, which is given up when the volume is full.", func() float64 { return float64(s.ballast.held.Load()) })
 	m.common = figures.New(registerer, figures.Source{
-		Ready: s.Ready, Shards: s.shards, Measure: s.backlog, Now: s.Now, Logger: s.options.Logger,
+		Ready: s.Ready, Shards: s.shards, Measure: s.backlog, Now: s.Now, Pause: s.options.MeasurePause, Logger: s.options.Logger,
 	}, own...)
 	return m
 }

@@ -37,6 +37,9 @@ type Options struct {
 	MaxOpenFiles int
 	// Registerer gets the store's metrics; none if nil.
 	Registerer prometheus.Registerer
+	// MeasurePause is how often the backlog is measured for the metrics; 10 s if zero. SpacePause is how often the volume is
+	// looked at; 1 s if zero.
+	MeasurePause, SpacePause time.Duration
 	// LockWait is how long Open waits for another process to release the directory.
 	LockWait time.Duration
 	// Now tells the time; time.Now if nil.

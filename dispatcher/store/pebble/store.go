@@ -1,6 +1,7 @@
 package pebble
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -323,7 +324,7 @@ const (
 // watch looks after free space until the store is closed.
 func (s *Store) watch() {
 	defer s.work.Done()
-	space := time.NewTicker(spacePause)
+	space := time.NewTicker(cmp.Or(s.options.SpacePause, spacePause))
 	defer space.Stop()
 	for {
 		select {
