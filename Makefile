@@ -15,6 +15,8 @@ RUNFLAGS ?=
 TESTFLAGS ?= -count=1 -timeout 25m
 STORE ?= embedded
 SOAKFOR ?= 1h
+SIMULATEFOR ?= 10m
+SEED ?= $(shell date +%s)
 BENCHFLAGS ?= -json=bin/bench/result.json
 SCALEFLAGS ?= -json=bin/bench/scale.json
 
@@ -117,6 +119,10 @@ bench: ## Measure a dispatcher against this machine's raw limit (STORE=embedded|
 .PHONY: soak
 soak: ## Let tenants misbehave in every way for an hour (SOAKFOR), with kill -9 every 7 minutes, and audit what arrived
 	CGO_ENABLED=0 go run ./hack/bench -strict -scenarios=soak -for=$(SOAKFOR) -kill-every=7m -json=bin/bench/soak.json
+
+.PHONY: simulate
+simulate: ## Run a dispatcher through days of simulated misfortune for 10 minutes (SIMULATEFOR), from a new SEED
+	go test ./test/simulation -count=1 -timeout=0 -v -run='^TestSimulation$$' -for=$(SIMULATEFOR) -seed=$(SEED)
 
 .PHONY: scale
 scale: ## Measure the control plane: 1,000 subscriptions, or others (SCALEFLAGS=-help)
