@@ -7,6 +7,7 @@ import (
 
 	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
+	"github.com/clinikapi/eventflow/dispatcher/plan"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 )
 
@@ -14,13 +15,20 @@ import (
 type planted int
 
 const (
-	noBug      planted = iota
-	earlyAck           // an event is acknowledged before it is synced
-	keptLease          // after a crash, the lease of the process that is no more is waited out for too long
-	lostCancel         // an event does not cancel what it should
-	mixedKey           // a tenant's deliveries are signed with the key of another
-	lostEvent          // an attempt's outcome is written although there was no attempt
-	doubled            // an event that is published again is another one
+	noBug       planted = iota
+	earlyAck            // an event is acknowledged before it is synced
+	keptLease           // after a crash, the lease of the process that is no more is waited out for too long
+	lostCancel          // an event does not cancel what it should
+	lostReplace         // an event does not replace what is planned for its key
+	mixedKey            // after a change of keys, a tenant's deliveries are signed with another tenant's
+	lostAttempt         // a planned delivery does not start
+	lostOutcome         // an outcome is not written
+	doubled             // an event that is published again is another one
+	unordered           // nothing is held back
+	hasty               // what is planned goes too early
+	unfiltered          // a filter is not applied
+	undeleted           // that a subscription was removed is not heard of
+	openDoor            // everybody may publish everywhere
 )
 
 // worldStore is a store on a disk that may be slow, and with a bug if there is one.
@@ -46,7 +54,7 @@ func (s worldStore) Own(ctx context.Context, owner delivery.Owner) error {
 	return s.Store.Own(ctx, owner)
 }
 
-// Append forgets every other cancellation, and what an id was used for.
+// Append forgets every other cancellation, what an id was used for, or what is planned for the same key.
 func (s worldStore) Append(ctx context.Context, events []store.NewEvent) ([]store.Accepted, []delivery.Fanout, error) {
 	for i := range events {
 		switch {
@@ -54,6 +62,10 @@ func (s worldStore) Append(ctx context.Context, events []store.NewEvent) ([]stor
 			events[i].Cancels = nil
 		case s.bug == doubled:
 			events[i].Fresh = true
+		case s.bug == lostReplace:
+			for n := range events[i].Plans {
+				events[i].Plans[n].Key = plan.Key{}
+			}
 		}
 	}
 	s.wait()
@@ -67,9 +79,12 @@ func (s worldStore) wait() {
 	}
 }
 
-// Record writes outcomes.
+// Record writes outcomes, or forgets every twentieth.
 func (s worldStore) Record(ctx context.Context, outcomes []delivery.Outcome) error {
 	s.wait()
+	if s.bug == lostOutcome && s.count.Add(1)%20 == 0 {
+		return nil
+	}
 	return s.Store.Record(ctx, outcomes)
 }
 
@@ -85,9 +100,9 @@ func (s worldStore) Event(ctx context.Context, key event.Key) (*delivery.Event, 
 	return s.Store.Event(ctx, key)
 }
 
-// Start says of every hundredth planned delivery that it was cancelled.
+// Start says of every fiftieth planned delivery that it was cancelled.
 func (s worldStore) Start(ctx context.Context, id deliveryID) (bool, error) {
-	if s.bug == lostEvent && s.count.Add(1)%50 == 0 {
+	if s.bug == lostAttempt && s.count.Add(1)%50 == 0 {
 		return false, nil
 	}
 	s.wait()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -46,6 +47,7 @@ type lives struct {
 	history *history
 	catalog *event.Catalog
 	planted planted
+	ghosts  []*life // planted: removed, and still in the table
 
 	mu      sync.Mutex
 	all     map[string]*life // by uid
@@ -87,6 +89,9 @@ func (l *lives) remove(tenant, sub int) {
 	defer l.mu.Unlock()
 	if gone := l.now[tenant][sub]; gone != nil {
 		gone.died, l.now[tenant][sub] = time.Now(), nil
+		if l.planted == undeleted {
+			l.ghosts = append(l.ghosts, gone)
+		}
 		l.announce()
 	}
 }
@@ -172,7 +177,7 @@ func (l *lives) Run(ctx context.Context, deliver func(*routing.Table)) error {
 func (l *lives) table(before map[string]*routing.Route) (*routing.Table, map[string]*routing.Route, error) {
 	routes := map[string]*routing.Route{}
 	var all []*routing.Route
-	for _, tenant := range l.now {
+	for _, tenant := range append(slices.Clone(l.now), l.ghosts) {
 		for _, there := range tenant {
 			if there == nil {
 				continue
@@ -231,13 +236,21 @@ func (l *lives) manifest(of *life) *v1alpha1.WebhookSubscription {
 	switch of.spec.kind {
 	case everything:
 	case filtered:
-		spec.Filter = "event.data.chosen == true"
+		if l.planted != unfiltered {
+			spec.Filter = "event.data.chosen == true"
+		}
 	case ordered:
-		spec.Delivery.Ordering = v1alpha1.OrderingByResource
+		if l.planted != unordered {
+			spec.Delivery.Ordering = v1alpha1.OrderingByResource
+		}
 	case planned:
+		at := "timestamp(event.data.at)"
+		if l.planted == hasty {
+			at += " - duration('10m')"
+		}
 		spec.Events = []string{"appointment.created", "appointment.updated"}
 		spec.Schedule = &v1alpha1.Schedule{
-			At: "timestamp(event.data.at)", IfPast: v1alpha1.IfPastDeliver, Key: "event.data.resourceId",
+			At: at, IfPast: v1alpha1.IfPastDeliver, Key: "event.data.resourceId",
 			CancelOn: []v1alpha1.CancelRule{{Events: []string{"appointment.deleted"}}},
 		}
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	seeds     = flag.Int("seeds", 40, "worlds to run")
+	seeds     = flag.Int("seeds", 32, "worlds to run")
 	firstSeed = flag.Uint64("seed", 1, "seed of the first world")
 	days      = flag.Int("days", 2, "days that each world lasts, before all comes to rest")
 	runFor    = flag.Duration("for", 0, "run worlds for that long, instead of a number of them")
@@ -173,13 +173,20 @@ func TestPlantedBugs(t *testing.T) {
 		"acknowledged before synced": {earlyAck, []string{"lost", "doubled", "late", "order"}},
 		"a lease kept too long":      {keptLease, []string{"late"}},
 		"a cancel lost":              {lostCancel, []string{"cancelled"}},
+		"a replacement lost":         {lostReplace, []string{"replaced", "cancelled"}},
 		"a tenant's key mixed up":    {mixedKey, []string{"crossed"}},
-		"an attempt never made":      {lostEvent, []string{"lost", "late", "stuck"}},
+		"an attempt never made":      {lostAttempt, []string{"lost", "late", "stuck"}},
+		"an outcome never written":   {lostOutcome, []string{"repeated", "counts", "stuck"}},
 		"a repetition accepted":      {doubled, []string{"doubled"}},
+		"an order not kept":          {unordered, []string{"order"}},
+		"a plan too early":           {hasty, []string{"early"}},
+		"a filter not applied":       {unfiltered, []string{"unasked"}},
+		"a removal not heard of":     {undeleted, []string{"deleted", "unasked"}},
+		"a right not asked for":      {openDoor, []string{"trespassed"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			const most = 10
+			const most = 20
 			for seed := uint64(1); seed <= most; seed++ {
 				o := live(t, newHistory(seed, *days), tc.bug)
 				if len(o.found) == 0 {
