@@ -101,10 +101,10 @@ func (s worldStore) Event(ctx context.Context, key event.Key) (*delivery.Event, 
 }
 
 // Start says of every fiftieth planned delivery that it was cancelled.
-func (s worldStore) Start(ctx context.Context, id deliveryID) (bool, error) {
+func (s worldStore) Start(ctx context.Context, d delivery.PendingDelivery) (bool, error) {
 	if s.bug == lostAttempt && s.count.Add(1)%50 == 0 {
 		return false, nil
 	}
 	s.wait()
-	return s.Store.Start(ctx, id)
+	return s.Store.Start(ctx, d)
 }
