@@ -124,11 +124,11 @@ func newPulling(r *Receiver, c PullConfig) (*pulling, error) {
 	}
 	c.Wait, c.Limit = orDefault(c.Wait, DefaultPullWait), orDefault(c.Limit, DefaultPullLimit)
 	if c.Wait < 0 || c.Wait > maxPullWait || c.Limit < 1 || c.Limit > 500 {
-		return nil, errors.New("Wait must be at most a minute, and Limit from 1 to 500")
+		return nil, errors.New("the wait must be at most a minute, and the limit from 1 to 500")
 	}
 	for _, name := range []string{c.Namespace, c.Subscription} {
 		if name == "" || strings.IndexFunc(name, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '.' }) >= 0 {
-			return nil, errors.New("Namespace and Subscription must be names of Kubernetes objects")
+			return nil, errors.New("the namespace and the subscription must be names of Kubernetes objects")
 		}
 	}
 	if c.Client == nil {
@@ -156,20 +156,8 @@ type page struct {
 func (p *pulling) turn(ctx context.Context) (pause time.Duration, err error) {
 	began := time.Now()
 	got, err := p.ask(ctx, p.Wait, p.Limit)
-	if refused, ok := errors.AsType[*PullError](err); ok && refused.anew() {
-		p.Failed(ctx, err)
-		p.cursor, p.handled = "", 0
-		return p.later(refused.RetryAfter), nil
-	} else if ok && refused.final() {
-		return 0, err
-	} else if err != nil && ctx.Err() == nil {
-		p.Failed(ctx, err)
-		if !ok {
-			refused = &PullError{}
-		}
-		return p.later(refused.RetryAfter), nil
-	} else if err != nil {
-		return 0, ctx.Err()
+	if err != nil {
+		return p.failed(ctx, err)
 	}
 	p.cursor, p.handled = got.Cursor, 0
 	if len(got.Deliveries) == 0 {
@@ -181,10 +169,29 @@ func (p *pulling) turn(ctx context.Context) (pause time.Duration, err error) {
 	return p.handleAll(ctx, got)
 }
 
+// failed decides what follows from a call that failed: a pause, or the end.
+func (p *pulling) failed(ctx context.Context, err error) (time.Duration, error) {
+	if ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
+	least := time.Duration(0)
+	if refused, ok := errors.AsType[*PullError](err); ok {
+		if refused.final() {
+			return 0, err
+		}
+		if refused.anew() {
+			p.cursor, p.handled = "", 0
+		}
+		least = refused.RetryAfter
+	}
+	p.Failed(ctx, err)
+	return p.later(least), nil
+}
+
 // later is a growing pause, with jitter, and not before the given time.
 func (p *pulling) later(least time.Duration) time.Duration {
 	p.pause = min(max(2*p.pause, minPullPause), maxPullPause)
-	return max(least, p.pause/2+time.Duration(rand.Int64N(int64(p.pause/2)))) //nolint:gosec // it spreads calls, and keeps no secret
+	return max(least, p.pause/2+time.Duration(rand.Int64N(int64(p.pause/2))))
 }
 
 // incoming is a delivery of a page whose signature was looked at when it arrived: it may be too old once its turn comes.
@@ -253,8 +260,8 @@ func (p *pulling) handle(ctx context.Context, in *incoming) (err error) {
 		outcome.Duplicate, outcome.Handled, outcome.StoreErr, outcome.Err = a.duplicate, a.handled, a.storeErr, err
 		p.config.Observe(ctx, outcome)
 	}()
-	if err = in.err; err != nil {
-		return err
+	if in.err != nil {
+		return in.err
 	}
 	handler := p.routes.find(in.event.Type)
 	if handler == nil {
@@ -285,7 +292,7 @@ func (p *pulling) ask(ctx context.Context, wait time.Duration, limit int) (*page
 	}
 	target := *p.target
 	target.RawQuery = query.Encode()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), http.NoBody)
 	if err != nil {
 		return nil, errors.New("the request cannot be made")
 	}

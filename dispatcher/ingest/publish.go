@@ -257,5 +257,5 @@ func writeJSON(w http.ResponseWriter, status int, body []byte) {
 	header["Content-Type"] = jsonTypes
 	header["Cache-Control"] = noStore
 	w.WriteHeader(status)
-	_, _ = w.Write(body)
+	_, _ = w.Write(body) //nolint:gosec // JSON, and declared so
 }

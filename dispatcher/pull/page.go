@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
@@ -166,7 +167,7 @@ func (a *assembling) add(ctx context.Context, d *delivery.PendingDelivery, now t
 	case result.Reason != "":
 		a.metrics.deliveries.WithLabelValues(resultUnmade).Inc()
 		o := delivery.Outcome{Attempt: &delivery.Attempt{Number: d.Attempts + 1, Started: result.Started, Duration: result.Duration, Reason: result.Reason}}
-		o.State, o.Due = endpoint.Retry.After(*d, result, now, jitter())
+		o.State, o.Due = endpoint.Retry.After(*d, result, now, rand.Float64())
 		a.end(d, o)
 	default:
 		if a.page.Count++; a.page.Count == a.limit || len(a.page.Body) >= maxPageBytes {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -23,8 +22,10 @@ import (
 
 // The bounds of a call.
 const (
-	// DefaultLimit and MaxLimit are how many deliveries a page has.
-	DefaultLimit, MaxLimit = 100, 500
+	// DefaultLimit is how many deliveries a page has at most, unless a call asks for others.
+	DefaultLimit = 100
+	// MaxLimit is how many a call may ask for.
+	MaxLimit = 500
 	// MaxWait is how long a call waits for deliveries at most.
 	MaxWait = 60 * time.Second
 	// maxPageBytes is from where on a page ends; one delivery may be larger.
@@ -366,5 +367,3 @@ func (p *Puller) settle(ctx context.Context, route *routing.Route, outcomes []de
 	p.options.Changed(route.Key)
 	return count, nil
 }
-
-func jitter() float64 { return rand.Float64() } //nolint:gosec // it spreads retries, and keeps no secret

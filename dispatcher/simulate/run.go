@@ -236,13 +236,14 @@ func (r *run) deliver(ctx context.Context, d *planned) error {
 		return nil
 	}
 	d.result.Outcome = Delivered
-	if d.subscription.entry.Suspended {
+	switch {
+	case d.subscription.entry.Suspended:
 		d.result.Outcome, d.result.Reason = Waiting, ReasonSuspended
 		d.result.explain("The subscription is suspended: the delivery waits.")
-	} else if d.subscription.entry.Pull {
+	case d.subscription.entry.Pull:
 		d.result.Outcome, d.result.Reason = Waiting, ReasonPulled
 		d.result.explain("The consumer pulls: the delivery waits for it, with the headers and the body that are shown.")
-	} else {
+	default:
 		d.state = ended
 	}
 	return r.attempt(ctx, d)

@@ -128,11 +128,11 @@ type dispatcher struct {
 
 func (d *dispatcher) start() {
 	d.t.Helper()
-	command := exec.Command(binary, "dispatcher", "--routes=routes", "--store=pebble:store", "--ingest-auth=none", "--listen="+d.at, "--ops-listen=127.0.0.1:0") //nolint:noctx // it is killed
+	command := exec.Command(binary, "dispatcher", "--routes=routes", "--store=pebble:store", "--ingest-auth=none", "--listen="+d.at, "--ops-listen=127.0.0.1:0")
 	command.Dir = d.dir
 	d.process = start(d.t, command)
 	for deadline := time.Now().Add(patience); ; {
-		conn, err := net.Dial("tcp", d.at) //nolint:noctx // it is this machine's
+		conn, err := net.Dial("tcp", d.at)
 		if err == nil {
 			_ = conn.Close()
 			return
@@ -175,7 +175,7 @@ func (d *dispatcher) publish(ctx context.Context, namespace, id string) error {
 var binary string
 
 var build = sync.OnceValue(func() error {
-	if out, err := exec.Command("go", "build", "-o", binary, "../..").CombinedOutput(); err != nil { //nolint:noctx // all tests wait for it
+	if out, err := exec.Command("go", "build", "-o", binary, "../..").CombinedOutput(); err != nil {
 		return fmt.Errorf("build: %w: %s", err, out)
 	}
 	return nil
@@ -183,7 +183,7 @@ var build = sync.OnceValue(func() error {
 
 func newDispatcher(t *testing.T) *dispatcher {
 	t.Helper()
-	reserved, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is this machine's
+	reserved, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func TestKilledConsumerAndDispatcher(t *testing.T) {
 	})
 	kills := 0
 	for fresh := half; ; kills++ {
-		command := exec.Command(os.Args[0]) //nolint:noctx // it is killed
+		command := exec.Command(os.Args[0])
 		command.Env = append(os.Environ(), "PULL_FROM=http://"+d.at, "PULL_INTO="+handled)
 		consumer := start(t, command)
 		select {
@@ -321,7 +321,7 @@ func check(t *testing.T, name string) (repeated int) {
 // settle lets a consumer that is not killed acknowledge what is left, and sees to it that nothing is pending then.
 func settle(t *testing.T, d *dispatcher, handled string) {
 	t.Helper()
-	command := exec.Command(os.Args[0]) //nolint:noctx // it is killed
+	command := exec.Command(os.Args[0])
 	command.Env = append(os.Environ(), "PULL_FROM=http://"+d.at, "PULL_INTO="+handled)
 	start(t, command)
 	for deadline := time.Now().Add(patience); ; {
@@ -361,7 +361,7 @@ from eventflow_receiver import Receiver
 
 hooks = Receiver([sys.argv[2]], {"patient.*": lambda event: None})
 pull(hooks, sys.argv[1], "clinic-a", "billing", wait=1)
-`, "http://"+d.at, clinicA+"-signs-with-24-bytes-or-more") //nolint:noctx // it is killed
+`, "http://"+d.at, clinicA+"-signs-with-24-bytes-or-more")
 	command.Dir = filepath.Join("..", "..", "receivers", "python")
 	command.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
 	start(t, command)
@@ -376,7 +376,7 @@ pull(hooks, sys.argv[1], "clinic-a", "billing", wait=1)
 // count counts the deliveries of a namespace in a state.
 func (d *dispatcher) count(t *testing.T, namespace, state string) int {
 	t.Helper()
-	response, err := http.Get("http://" + d.at + "/v1/namespaces/" + namespace + "/deliveries?limit=1000&state=" + state) //nolint:forbidigo,noctx // a test's
+	response, err := http.Get("http://" + d.at + "/v1/namespaces/" + namespace + "/deliveries?limit=1000&state=" + state) //nolint:forbidigo // a test's
 	if err != nil {
 		t.Fatal(err)
 	}
