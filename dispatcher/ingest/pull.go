@@ -61,7 +61,7 @@ func (h *Handler) pull(w http.ResponseWriter, r *http.Request, c *call) (status 
 	if c.idle && h.draining.Load() {
 		w.Header().Set("Retry-After", "1")
 	}
-	// A connection without deadlines is not the server's.
+	// A recorder in a test has no deadlines.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(pullWriteTimeout))
 	writeJSON(w, http.StatusOK, page.Body)
 	return http.StatusOK, nil

@@ -237,3 +237,25 @@ func TestPullIsARightOfItsOwn(t *testing.T) {
 		}
 	}
 }
+
+// TestPullSlowReader: a consumer that does not read its page is dropped, and what the page held is given back.
+func TestPullSlowReader(t *testing.T) {
+	t.Parallel()
+	f := newPulled(t)
+	writer := &deadlined{ResponseRecorder: httptest.NewRecorder()}
+	f.ServeHTTP(writer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1"+pullPath, nil))
+	if left := time.Until(writer.deadline); writer.Code != http.StatusOK || left <= 0 || left > pullWriteTimeout {
+		t.Errorf("status %d, %v to write the page", writer.Code, left)
+	}
+}
+
+// deadlined notes until when an answer may be written.
+type deadlined struct {
+	*httptest.ResponseRecorder
+	deadline time.Time
+}
+
+func (d *deadlined) SetWriteDeadline(at time.Time) error {
+	d.deadline = at
+	return nil
+}
