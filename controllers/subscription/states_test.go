@@ -266,3 +266,16 @@ func TestANewSubscriptionIsInProgress(t *testing.T) {
 		t.Errorf("kstatus says %s of a dispatcher", got)
 	}
 }
+
+// TestPulledIsReady: Ready of a subscription that is pulled says what is true of it, also where an endpoint was gone before.
+func TestPulledIsReady(t *testing.T) {
+	t.Parallel()
+	gone := state{"valid", "found", "available", "yes", "answered 410"}
+	sub, v := subscriptionIn(gone)
+	sub.Spec.Delivery.Mode = v1alpha1.DeliveryPull
+	conditions := decide(observe(sub, v, dispatcherIn(gone), false, now))
+	ready := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady)
+	if ready.Status != metav1.ConditionTrue || ready.Reason != v1alpha1.ReasonReady || ready.Message != "events are kept until the consumer pulls and acknowledges them" {
+		t.Errorf("%+v", ready)
+	}
+}

@@ -90,6 +90,7 @@ type Puller struct {
 	waiters waiters
 	metrics *metrics
 	drained chan struct{}
+	poll    time.Duration // pollPause
 
 	mu    sync.Mutex
 	pages map[string]int // that hold memory, by tenant
@@ -97,7 +98,7 @@ type Puller struct {
 
 // New returns a Puller. It fails if the metrics are registered already.
 func New(o Options) (*Puller, error) {
-	p := &Puller{options: o, calls: budget.New(maxCalls), turns: places.New(readers, maxReaders), drained: make(chan struct{}), pages: make(map[string]int)}
+	p := &Puller{options: o, calls: budget.New(maxCalls), turns: places.New(readers, maxReaders), drained: make(chan struct{}), poll: pollPause, pages: make(map[string]int)}
 	var err error
 	if p.metrics, err = newMetrics(o.Registerer, func() float64 { return float64(p.calls.Used()) }); err != nil {
 		return nil, fmt.Errorf("register the metrics of pulls: %w", err)
@@ -261,7 +262,7 @@ func open(route *routing.Route) error {
 // wait waits for something to be due, and reports whether to look again. next is when the first delivery is due, zero if none is
 // known.
 func (p *Puller) wait(ctx context.Context, woken <-chan struct{}, until, next time.Time) bool {
-	pause := pollPause
+	pause := p.poll
 	if !next.IsZero() {
 		pause = min(pause, max(next.Sub(p.options.Now()), 0)+time.Millisecond)
 	}

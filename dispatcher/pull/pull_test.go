@@ -483,11 +483,26 @@ func TestWaits(t *testing.T) {
 			return answer{}
 		}
 	}
+	f.poll = time.Hour // it is told
 	var ids []event.DeliveryID
 	a := waits(func() { ids = f.publish(billing, 1, 10) })
 	if !slices.Equal(a.ids(), texts(ids)) {
 		t.Errorf("got %q, want %q", a.ids(), texts(ids))
 	}
+	if err := f.store.Cancel(t.Context(), clinicA, ids[0]); err != nil {
+		t.Fatal(err)
+	}
+	a = waits(func() {
+		again, err := f.store.Replay(t.Context(), clinicA, ids[0])
+		if err != nil {
+			t.Error(err)
+		}
+		f.Resumed([]delivery.PendingDelivery{again})
+	})
+	if !slices.Equal(a.ids(), texts(ids)) {
+		t.Errorf("got %q, want the replay", a.ids())
+	}
+	f.poll = pollPause // it looks
 	long.After = a.Cursor
 	a = waits(func() {
 		e := newEvent(billing, "evt-planned", 10)

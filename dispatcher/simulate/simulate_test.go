@@ -112,6 +112,7 @@ func TestMatch(t *testing.T) {
 		"an error skips":    {[]string{"events: ['*']", "filter: event.data.n > 'x'", "filterErrors: Skip"}, booked, "NoMatch(Filter)", `event.data.n > "x"=error`},
 		"labels":            {[]string{"events: ['*']", "filter: subscription.labels.tier == 'gold'"}, booked, "Delivered", `subscription.labels.tier == "gold"=true`},
 		"suspended":         {[]string{"events: ['*']", "suspend: true"}, booked, "Waiting(Suspended)", ""},
+		"pulled":            {[]string{"events: ['*']", "delivery: {mode: Pull} # no url"}, booked, "Waiting(Pulled)", ""},
 		"not accepted":      {[]string{"events: ['*']", "filter: event.data.n >"}, booked, "NoMatch(NotAccepted)", ""},
 		"a CloudEvent": {[]string{"events: ['*']", "filter: event.data.n == 1"},
 			`{"specversion":"1.0","id":"1","source":"/ehr","type":"lab.created","data":{"n":1}}`, "Delivered", `event.data.n == 1=true`},

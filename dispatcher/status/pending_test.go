@@ -102,5 +102,9 @@ func TestEndpointsAreDocumented(t *testing.T) {
 		}
 		rows, before = append(rows, []string{test.state, string(c.Status), c.Reason, said}), after
 	}
+	pulled := route("a", 3)
+	pulled.Endpoint.Pull = true
+	c := conditions(pulled, delivery.Counts{})[0]
+	rows = append(rows, []string{"none: `delivery.mode: Pull`", string(c.Status), c.Reason, ""})
 	states.Documented(t, "../../docs/states.md", "endpoints", states.Table([]string{"endpoint", "ENDPOINT", "HEALTH", "event"}, rows), *update)
 }

@@ -197,6 +197,8 @@ func TestConditions(t *testing.T) {
 	t.Parallel()
 	waiting := route("a", 3)
 	waiting.Endpoint.Target = nil
+	pulled := route("a", 3)
+	pulled.Endpoint.Pull = true
 	for name, test := range map[string]struct {
 		route          *routing.Route
 		counts         delivery.Counts
@@ -204,14 +206,16 @@ func TestConditions(t *testing.T) {
 		wantHealthy    metav1.ConditionStatus
 		wantReason     string
 	}{
-		"never attempted":    {route("a", 3), delivery.Counts{}, 3, "Unknown", "NoAttempts"},
-		"delivering":         {route("a", 3), delivery.Counts{LastDelivered: epoch}, 3, "True", "Delivering"},
-		"one failed":         {route("a", 3), delivery.Counts{LastDelivered: epoch, FailuresInARow: 1}, 3, "False", "LastAttemptFailed"},
-		"nine failed":        {route("a", 3), delivery.Counts{FailuresInARow: 9}, 3, "False", "LastAttemptFailed"},
-		"ten failed":         {route("a", 3), delivery.Counts{FailuresInARow: 10}, 3, "False", "CircuitOpen"},
-		"gone":               {route("a", 3), delivery.Counts{FailuresInARow: 1, Gone: 3}, 3, "False", "Gone"},
-		"gone, then changed": {route("a", 4), delivery.Counts{FailuresInARow: 1, Gone: 3}, 4, "False", "LastAttemptFailed"},
-		"not accepted":       {waiting, delivery.Counts{LastDelivered: epoch}, 0, "True", "Delivering"},
+		"never attempted":     {route("a", 3), delivery.Counts{}, 3, "Unknown", "NoAttempts"},
+		"delivering":          {route("a", 3), delivery.Counts{LastDelivered: epoch}, 3, "True", "Delivering"},
+		"one failed":          {route("a", 3), delivery.Counts{LastDelivered: epoch, FailuresInARow: 1}, 3, "False", "LastAttemptFailed"},
+		"nine failed":         {route("a", 3), delivery.Counts{FailuresInARow: 9}, 3, "False", "LastAttemptFailed"},
+		"ten failed":          {route("a", 3), delivery.Counts{FailuresInARow: 10}, 3, "False", "CircuitOpen"},
+		"gone":                {route("a", 3), delivery.Counts{FailuresInARow: 1, Gone: 3}, 3, "False", "Gone"},
+		"gone, then changed":  {route("a", 4), delivery.Counts{FailuresInARow: 1, Gone: 3}, 4, "False", "LastAttemptFailed"},
+		"pulled":              {pulled, delivery.Counts{LastDelivered: epoch}, 3, "Unknown", "Pulled"},
+		"pulled, was failing": {pulled, delivery.Counts{FailuresInARow: 12, Gone: 3}, 3, "Unknown", "Pulled"},
+		"not accepted":        {waiting, delivery.Counts{LastDelivered: epoch}, 0, "True", "Delivering"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
