@@ -68,6 +68,7 @@ var classified = map[string]struct {
 	"egress.rules.": {byTable, func(s *v1alpha1.WebhookDispatcherSpec) {
 		s.Egress.Rules = []v1alpha1.EgressRule{{NamespaceSelector: gold()}}
 	}},
+	"egress.approval": {byTable, func(s *v1alpha1.WebhookDispatcherSpec) { s.Egress.Approval = v1alpha1.ApprovalRequired }},
 	"egress.minTLSVersion":       {bySettings, func(s *v1alpha1.WebhookDispatcherSpec) { s.Egress.MinTLSVersion = v1alpha1.TLS13 }},
 	"egress.allowedPorts":        {bySettings, func(s *v1alpha1.WebhookDispatcherSpec) { s.Egress.AllowedPorts = []int32{25} }},
 	"egress.allowedCIDRs":        {bySettings, func(s *v1alpha1.WebhookDispatcherSpec) { s.Egress.AllowedCIDRs = []string{"10.0.0.0/8"} }},
