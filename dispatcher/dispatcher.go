@@ -216,7 +216,8 @@ func (d *dispatcher) open(ctx context.Context) error {
 	start := d.start.Egress
 	d.sender, err = egress.New(egress.Options{
 		Version: d.Version, AllowHTTP: start.AllowHTTP, MinTLS: start.MinTLS, AllowedCIDRs: start.AllowedCIDRs, DeniedCIDRs: start.DeniedCIDRs, AllowedPorts: start.AllowedPorts,
-		OwnPorts: d.guarded.ports, Denied: d.guarded.addresses, MaxIdleConns: d.limits.IdleConnections, Dial: d.Around.Dial,
+		Proxy: d.proxy(d.Logger.WithName("proxy")), OwnPorts: d.guarded.ports, Denied: d.guarded.addresses, MaxIdleConns: d.limits.IdleConnections,
+		Dial: d.Around.Dial,
 	})
 	if err != nil {
 		return fmt.Errorf("set egress up: %w", err)

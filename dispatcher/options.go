@@ -56,8 +56,11 @@ type Options struct {
 	// EgressAllowHTTP, EgressAllowCIDRs and EgressDenyCIDRs are what deliveries may reach beside public https.
 	EgressAllowHTTP bool
 	// EgressMinTLSVersion is the least version of TLS, VersionTLS12 or VersionTLS13.
-	EgressMinTLSVersion               string
-	EgressAllowCIDRs, EgressDenyCIDRs []string
+	EgressMinTLSVersion string
+	// EgressProxy is the URL of a proxy that takes CONNECT; "" for none. EgressProxyConnect is Address or Host: what the proxy is
+	// asked for. EgressProxySecrets is a folder with username, password and ca.crt, each of which may be missing; "" for none.
+	EgressProxy, EgressProxyConnect, EgressProxySecrets string
+	EgressAllowCIDRs, EgressDenyCIDRs                   []string
 	// EventResources are a site's own, added to the clinical ones.
 	EventResources []string
 	// MaxEventBytes bounds one event's JSON.
@@ -141,6 +144,9 @@ func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.EgressMinTLSVersion, "egress-min-tls-version", string(v1alpha1.TLS12), "least version of TLS towards endpoints: VersionTLS12 or VersionTLS13")
 	flags.StringSliceVar(&o.EgressAllowCIDRs, "egress-allow-cidr", nil, "address range that deliveries may reach although it is private or special; may be repeated")
 	flags.StringSliceVar(&o.EgressDenyCIDRs, "egress-deny-cidr", nil, "address range that deliveries may not reach whatever allows it; may be repeated")
+	flags.StringVar(&o.EgressProxy, "egress-proxy", "", "proxy that takes CONNECT, such as http://proxy.example.com:3128, or https://, which all connections to endpoints go through; without, there is none")
+	flags.StringVar(&o.EgressProxyConnect, "egress-proxy-connect", string(v1alpha1.ConnectAddress), "what the proxy is asked for: Address (one that was looked up and judged) or Host (which the proxy looks up anew)")
+	flags.StringVar(&o.EgressProxySecrets, "egress-proxy-secrets", "", "folder with username and password for the proxy, and ca.crt that its certificate is verified by, such as a mounted Secret; read again when it changes")
 	flags.StringSliceVar(&o.EventResources, "event-resource", nil, "a resource of the site's own, beside the clinical ones; may be repeated")
 	flags.IntVar(&o.MaxEventBytes, "max-event-bytes", 1<<20, "bound on one event's JSON")
 	o.addLimits(flags)
@@ -234,7 +240,7 @@ func (o *Options) check() (understood, error) {
 	if o.Settings != "" && (o.Settings != settingsKubernetes || o.Routes != routesKubernetes) {
 		return s, fmt.Errorf("--settings=%q: want kubernetes, with --routes=kubernetes, or nothing", o.Settings)
 	}
-	for _, check := range []func() error{o.checkTLS, o.checkDeliveries, o.checkLimits, func() error { return o.checkEncryption(s.pebbleDir) }} {
+	for _, check := range []func() error{o.checkTLS, o.checkProxy, o.checkDeliveries, o.checkLimits, func() error { return o.checkEncryption(s.pebbleDir) }} {
 		if err := check(); err != nil {
 			return s, err
 		}

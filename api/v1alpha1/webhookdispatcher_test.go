@@ -181,6 +181,26 @@ var dispatcherRules = map[string]rule{
 	"hosts of egress rules": hostRules("spec.egress.rules[0].hosts", "spec: {egress: {rules: [{namespaceSelector: {}, hosts: %s}]}}", map[string]string{
 		"spec: {egress: {rules: [{namespaceSelector: {}, hosts: [example.com], ports: [443]}]}}": "spec.egress.rules[0]: Invalid value … ports are those of cidrs: name these, too",
 	}),
+	"a proxy": {
+		good: []string{
+			"spec: {egress: {proxy: {url: 'http://proxy.example.com:3128'}}}", "spec: {egress: {proxy: {url: 'https://[fd00::1]:443', connect: Host, secretRef: {name: proxy}}}}",
+		},
+		bad: map[string]string{
+			"spec: {egress: {proxy: {}}}":                                                                              "spec.egress.proxy.url: Required value",
+			"spec: {egress: {proxy: {url: ''}}}":                                                                       "spec.egress.proxy.url … should be at least 1 chars long",
+			"spec: {egress: {proxy: {url: 'http://" + strings.Repeat("x", 264) + ":80'}}}":                             "spec.egress.proxy.url … may not be more than 270 bytes",
+			"spec: {egress: {proxy: {url: 'http://proxy'}}}":                                                           "spec.egress.proxy.url … must be a scheme, a host and a port, such as http://proxy.example.com:3128",
+			"spec: {egress: {proxy: {url: 'socks5://proxy:1080'}}}":                                                    "spec.egress.proxy.url … must be a scheme, a host and a port, such as http://proxy.example.com:3128",
+			"spec: {egress: {proxy: {url: 'http://me:secret@proxy:3128'}}}":                                            "spec.egress.proxy.url … must be a scheme, a host and a port, such as http://proxy.example.com:3128",
+			"spec: {egress: {proxy: {url: 'http://proxy:3128/'}}}":                                                     "spec.egress.proxy.url … must be a scheme, a host and a port, such as http://proxy.example.com:3128",
+			"spec: {egress: {proxy: {url: 'http://proxy:0'}}}":                                                         "spec.egress.proxy.url … must be a scheme, a host and a port, such as http://proxy.example.com:3128",
+			"spec: {egress: {proxy: {url: 'http://proxy:3128', connect: Name}}}":                                       "spec.egress.proxy.connect: Unsupported value",
+			"spec: {egress: {proxy: {url: 'http://proxy:3128', secretRef: {}}}}":                                       "spec.egress.proxy.secretRef.name: Required value",
+			"spec: {egress: {proxy: {url: 'http://proxy:3128', secretRef: {name: ''}}}}":                               "spec.egress.proxy.secretRef.name … should be at least 1 chars long",
+			"spec: {egress: {proxy: {url: 'http://proxy:3128', secretRef: {name: My_Proxy}}}}":                         "spec.egress.proxy.secretRef.name … must be the name of a Secret: lower-case letters, digits, dashes and dots",
+			"spec: {egress: {proxy: {url: 'http://proxy:3128', secretRef: {name: " + strings.Repeat("x", 254) + "}}}}": "spec.egress.proxy.secretRef.name … may not be more than 253 bytes",
+		},
+	},
 	"approval": {
 		good: []string{"spec: {egress: {approval: Required}}", "spec: {egress: {approval: None}}"},
 		bad:  map[string]string{"spec: {egress: {approval: Asked}}": "spec.egress.approval: Unsupported value"},

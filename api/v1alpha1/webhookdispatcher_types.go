@@ -50,7 +50,7 @@ type WebhookDispatcherSpec struct {
 	// +kubebuilder:default={}
 	DeliveriesAPI DeliveriesAPI `json:"deliveriesAPI,omitzero"`
 
-	// egress is what deliveries may reach. A change takes effect while the pods run.
+	// egress is what deliveries may reach. A change takes effect while the pods run, but for that of the proxy.
 	// +optional
 	// +kubebuilder:default={}
 	Egress Egress `json:"egress,omitzero"`
@@ -352,6 +352,11 @@ type Egress struct {
 	// needs no approval.
 	// +optional
 	Approval Approval `json:"approval,omitempty"`
+
+	// proxy is what all connections to endpoints, for tokens and for lookups go through, but for those to a Service that
+	// spec.serviceRef names. A change replaces the pods.
+	// +optional
+	Proxy EgressProxy `json:"proxy,omitzero"`
 
 	// allowedPorts are ports below 1024 that are allowed beside 80 and 443.
 	// +optional

@@ -80,6 +80,8 @@ var attemptWords = map[string]string{
 	"CertificateExpired":   "the endpoint's certificate has expired",
 	"CertificateWrongHost": "the certificate does not name the host",
 	"CertificateUntrusted": "no trusted authority signed the certificate",
+	"ProxyUnreachable":     "nobody answers at the dispatcher's proxy",
+	"ProxyRefused":         "the dispatcher's proxy refused",
 	"TLSFailed":            "the TLS handshake failed",
 	"TransformFailed":      "the request could not be made of the event",
 	"LookupFailed":         "the lookup's document could not be read",

@@ -31,6 +31,7 @@ func arguments(d *v1alpha1.WebhookDispatcher) []string {
 	args = append(args, storeArguments(d)...)
 	args = append(args, encryptionArguments(d)...)
 	args = append(args, deliveriesArguments(d)...)
+	args = append(args, proxyArguments(d)...)
 	for _, host := range d.Spec.Ingest.Hosts {
 		args = append(args, "--ingest-host="+host)
 	}

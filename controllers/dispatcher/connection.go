@@ -37,6 +37,9 @@ func (r *Reconciler) connection(ctx context.Context, d *v1alpha1.WebhookDispatch
 	if refused, err := r.ingestRefused(ctx, d); err != nil || refused.reason != "" {
 		return refused, err
 	}
+	if refused, err := r.proxyRefused(ctx, d); err != nil || refused.reason != "" {
+		return refused, err
+	}
 	postgres := d.Spec.Store.Postgres
 	if postgres == nil {
 		return connection{}, nil
@@ -172,6 +175,9 @@ func connects(d *v1alpha1.WebhookDispatcher, secret string) bool {
 		return true
 	}
 	if name, _ := ingestSecret(d); d.Spec.Ingest.TLS.Mode != v1alpha1.IngestTLSDisabled && name == secret {
+		return true
+	}
+	if name := proxySecret(d); name != "" && name == secret {
 		return true
 	}
 	postgres := d.Spec.Store.Postgres

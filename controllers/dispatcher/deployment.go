@@ -90,6 +90,7 @@ func podSpec(d *v1alpha1.WebhookDispatcher, image Image) (*corev1ac.PodSpecApply
 		WithVolumes(keysVolumes(d)...).
 		WithVolumes(deliveriesVolumes(d)...).
 		WithVolumes(ingestVolumes(d)...).
+		WithVolumes(proxyVolumes(d)...).
 		WithTopologySpreadConstraints(spread(d)...).
 		WithContainers(container(d, image, laid)).
 		WithNodeSelector(d.Spec.Template.NodeSelector)
@@ -175,6 +176,7 @@ func container(d *v1alpha1.WebhookDispatcher, image Image, laid *laidOver) *core
 		WithVolumeMounts(keysMounts(d)...).
 		WithVolumeMounts(deliveriesMounts(d)...).
 		WithVolumeMounts(ingestMounts(d)...).
+		WithVolumeMounts(proxyMounts(d)...).
 		// A pod may wait 60 s for the store's lock, and then reads what was not flushed when it was killed.
 		WithStartupProbe(probe("/healthz", 2, 2, 150)).
 		WithLivenessProbe(probe("/healthz", 10, 5, 6)).

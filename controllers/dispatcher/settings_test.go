@@ -68,7 +68,14 @@ var classified = map[string]struct {
 	"egress.rules.": {byTable, func(s *v1alpha1.WebhookDispatcherSpec) {
 		s.Egress.Rules = []v1alpha1.EgressRule{{NamespaceSelector: gold()}}
 	}},
-	"egress.approval": {byTable, func(s *v1alpha1.WebhookDispatcherSpec) { s.Egress.Approval = v1alpha1.ApprovalRequired }},
+	"egress.approval":  {byTable, func(s *v1alpha1.WebhookDispatcherSpec) { s.Egress.Approval = v1alpha1.ApprovalRequired }},
+	"egress.proxy.url": {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) { s.Egress.Proxy.URL = "http://proxy:3128" }},
+	"egress.proxy.connect": {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) {
+		s.Egress.Proxy = v1alpha1.EgressProxy{URL: "http://proxy:3128", Connect: v1alpha1.ConnectHost}
+	}},
+	"egress.proxy.secretRef.name": {byRestart, func(s *v1alpha1.WebhookDispatcherSpec) {
+		s.Egress.Proxy = v1alpha1.EgressProxy{URL: "http://proxy:3128", SecretRef: v1alpha1.SecretReference{Name: "proxy"}}
+	}},
 	"egress.minTLSVersion":       {bySettings, func(s *v1alpha1.WebhookDispatcherSpec) { s.Egress.MinTLSVersion = v1alpha1.TLS13 }},
 	"egress.allowedPorts":        {bySettings, func(s *v1alpha1.WebhookDispatcherSpec) { s.Egress.AllowedPorts = []int32{25} }},
 	"egress.allowedCIDRs":        {bySettings, func(s *v1alpha1.WebhookDispatcherSpec) { s.Egress.AllowedCIDRs = []string{"10.0.0.0/8"} }},

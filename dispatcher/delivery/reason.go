@@ -12,8 +12,10 @@ const (
 	ReasonNameNotFound      Reason = "NameNotFound"
 	ReasonAddressNotAllowed Reason = "AddressNotAllowed"
 	ReasonPortNotAllowed    Reason = "PortNotAllowed"
-	ReasonHostNotAllowed    Reason = "HostNotAllowed" // the host is none that the tenant may reach
-	ReasonHTTPNotAllowed    Reason = "HTTPNotAllowed" // an http URL where only https may be used
+	ReasonHostNotAllowed    Reason = "HostNotAllowed"   // the host is none that the tenant may reach
+	ReasonHTTPNotAllowed    Reason = "HTTPNotAllowed"   // an http URL where only https may be used
+	ReasonProxyUnreachable  Reason = "ProxyUnreachable" // nobody answers at the proxy, or not with its certificate
+	ReasonProxyRefused      Reason = "ProxyRefused"     // the proxy answered something other than 2xx to CONNECT
 	ReasonTLSFailed         Reason = "TLSFailed"
 	ReasonRequestInvalid    Reason = "RequestInvalid"  // the target or the body cannot be sent as it is; see Target.Check
 	ReasonResponseInvalid   Reason = "ResponseInvalid" // not HTTP, or headers beyond the bound

@@ -42,6 +42,8 @@ type Options struct {
 	RootCAs *x509.CertPool
 	// Dial connects to an address that the guard allows; TCP of this machine if nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Proxy is what connections go through; nil for none.
+	Proxy *Proxy
 	// Resolver looks names up; the system's if nil.
 	Resolver *net.Resolver
 }
@@ -59,7 +61,7 @@ const (
 //
 // It speaks HTTP/1.1 only: HTTP/2 would put the deliveries of all subscriptions of a host on one connection, where an
 // endpoint that stops reading, or a limit of streams, stalls the others; and webhooks, a kilobyte each, gain nothing
-// from it. It uses no proxy, which would dial in its place, past the guard.
+// from it. A proxy is asked for addresses that the guard has judged.
 type Client struct {
 	dialer    *dialer
 	pool      *pool
@@ -79,6 +81,11 @@ func New(o Options) (*Client, error) {
 	}
 	if o.MaxIdleConns < 0 || o.IdleConnTimeout < 0 || o.MaxConnAge < 0 {
 		return nil, errors.New("a bound of idle connections is negative")
+	}
+	if o.Proxy != nil {
+		if err := o.Proxy.check(); err != nil {
+			return nil, err
+		}
 	}
 	g, err := newGuard(o)
 	if err != nil {

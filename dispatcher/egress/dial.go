@@ -31,6 +31,7 @@ type dialer struct {
 	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 	// dial connects to one address, as the guard allows under the rules.
 	dial     func(ctx context.Context, address netip.AddrPort, rules []Rule) (net.Conn, error)
+	proxy    *Proxy // nil for none
 	tls      *tls.Config
 	sessions tls.ClientSessionCache
 }
@@ -39,7 +40,7 @@ type dialer struct {
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 6}
 
 func newDialer(o Options, g *guard, maxSessions int) *dialer {
-	d := &dialer{}
+	d := &dialer{proxy: o.Proxy}
 	d.guard.Store(g)
 	resolver := o.Resolver
 	if resolver == nil {
@@ -70,7 +71,16 @@ func (d *dialer) connect(ctx context.Context, target *preparedTarget, key poolKe
 		return nil, err
 	}
 	rules := target.dialRules()
-	w, err := d.race(ctx, addresses, rules)
+	dial := func(ctx context.Context, address netip.AddrPort) (net.Conn, error) {
+		return d.dial(ctx, address, rules)
+	}
+	if d.proxy != nil && target.fixed == nil {
+		dial, addresses, err = d.through(target, addresses, rules)
+	}
+	var w *wire
+	if err == nil {
+		w, err = race(ctx, addresses, dial)
+	}
 	if err != nil {
 		known.forget()
 		return nil, &failure{reason: dialReason(err), err: err}

@@ -2,7 +2,7 @@
 // of it. It is the only package that dials out, and it guards what it reaches: private and special addresses are
 // refused unless a range or a tenant's rule allows them, at the moment of dialling, so that no name can resolve its way
 // around the rule. The dispatcher's own addresses, the API server and metadata services are refused whatever allows them.
-// Redirects are never followed, no proxy is used, and no more than a bounded part of a response is ever read.
+// Redirects are never followed, a proxy is used only if Options name one, and no more than a bounded part of a response is ever read.
 //
 // An answer's status decides. Its headers must come within the attempt's timeout; its body is drained for at most 64 KiB
 // and 250 ms so that the connection can be used again, and else the connection is closed: a 2xx with an endless body is

@@ -3,6 +3,7 @@ package egress
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"time"
 )
@@ -39,9 +40,9 @@ type dialled struct {
 // race connects to the first of the addresses that answers (RFC 8305, section 5): each gets addressDelay before the next
 // is dialled beside it, and none if it fails before. The others are given up. An error is that of the first address that
 // failed by itself, or else that the guard refused.
-func (d *dialer) race(ctx context.Context, addresses []netip.AddrPort, rules []Rule) (*wire, error) {
+func race(ctx context.Context, addresses []netip.AddrPort, dial dialOne) (*wire, error) {
 	if len(addresses) == 1 {
-		one := d.one(ctx, addresses[0], rules)
+		one := dial.one(ctx, addresses[0])
 		return one.wire, one.err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -71,7 +72,7 @@ func (d *dialer) race(ctx context.Context, addresses []netip.AddrPort, rules []R
 			go func() {
 				ctx, cancel := context.WithTimeout(ctx, limit)
 				defer cancel()
-				results <- d.one(ctx, address, rules)
+				results <- dial.one(ctx, address)
 			}()
 		case result := <-results:
 			finished++
@@ -87,9 +88,12 @@ func (d *dialer) race(ctx context.Context, addresses []netip.AddrPort, rules []R
 	return nil, failed
 }
 
+// dialOne connects to one address, if it is allowed.
+type dialOne func(ctx context.Context, address netip.AddrPort) (net.Conn, error)
+
 // one dials one address.
-func (d *dialer) one(ctx context.Context, address netip.AddrPort, rules []Rule) dialled {
-	c, err := d.dial(ctx, address, rules)
+func (dial dialOne) one(ctx context.Context, address netip.AddrPort) dialled {
+	c, err := dial(ctx, address)
 	if err != nil {
 		return dialled{err: err}
 	}

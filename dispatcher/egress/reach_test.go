@@ -230,7 +230,7 @@ func TestHostsBindEverything(t *testing.T) {
 			s := &service{at: strings.TrimPrefix(r.url, "http://")}
 			s.of(c)
 			request := newRequest(t, test.url, func(target *Target) { target.Reach = &test.reach })
-			result := Result{}
+			var result Result
 			if test.document == "" {
 				result = c.Send(context.Background(), request)
 			} else {

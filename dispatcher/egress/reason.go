@@ -34,7 +34,10 @@ func invalidReason(err error) delivery.Reason {
 // dialReason is the reason of an error of net.Dialer.
 func dialReason(err error) delivery.Reason {
 	var name *net.DNSError
+	var known *failure
 	switch {
+	case errors.As(err, &known):
+		return known.reason
 	case errors.Is(err, errAddressNotAllowed):
 		return delivery.ReasonAddressNotAllowed
 	case errors.Is(err, errPortNotAllowed):

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
-	"github.com/clinikapi/eventflow/dispatcher/egress"
 )
 
 // TestCompileHosts: what a spec names is checked at once, and the bounds go with what is looked up later.
@@ -72,7 +71,7 @@ func TestCompileHosts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if reach := route.Endpoint.Target.Reach; test.within > 0 && !slices.EqualFunc(reach.Within, entry.Within, func(a, b egress.Hosts) bool { return slices.Equal(a, b) }) {
+			if reach := route.Endpoint.Target.Reach; test.within > 0 && !slices.EqualFunc(reach.Within, entry.Within, slices.Equal) {
 				t.Errorf("the target is bound to %v", reach.Within)
 			}
 			if held := Hold(entry, 2, "HostNotAllowed"); held.Within != nil {
