@@ -21,6 +21,8 @@ type disk struct {
 	broken int    // writes after which one fails; negative for never
 	crash  int    // writes after which the power fails; negative for never
 	power  func() // what fails with it
+	fatal  func() // ends the process, which could not write its log
+	dead   bool   // nobody sees any more what is written
 	lying  bool   // planted: a sync of the log comes too late
 }
 
@@ -47,25 +49,39 @@ func (d *disk) change(f func(*disk)) {
 	f(d)
 }
 
-// write is called before each write to a file, and fails if the disk is broken or has no space. What the engine must be able
-// to write while others wait for its locks does not fail: the process would end there, and these goroutines never.
+// write is called before each write to a file, and fails if the disk is broken or has no space. Only tables and logs fail. A
+// process that cannot write its log ends at once; package pebble's tests see to that. Here it is ended instead of told, since
+// what a real exit leaves locked would stop the bubble's time.
 func (d *disk) write(name string, created bool) error {
 	d.mu.Lock()
-	var power func()
+	var ends func()
 	if d.crash >= 0 {
 		if d.crash--; d.crash < 0 {
-			power = d.power
+			ends = d.power
 		}
 	}
 	var err error
-	if strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".log") && !created {
+	log := strings.HasSuffix(name, ".log")
+	if !d.dead && (strings.HasSuffix(name, ".sst") || log && !created) {
 		err = d.failure()
 	}
+	if log && err != nil && (err == syscall.EIO || !d.hasBallast(name)) {
+		err, ends = nil, d.fatal
+	}
+	if ends != nil {
+		d.dead = true
+	}
 	d.mu.Unlock()
-	if power != nil {
-		power()
+	if ends != nil {
+		ends()
 	}
 	return err
+}
+
+// hasBallast reports whether there is something to give up beside a log.
+func (d *disk) hasBallast(log string) bool {
+	_, err := d.FS.Stat(d.PathJoin(d.PathDir(log), "BALLAST"))
+	return err == nil
 }
 
 func (d *disk) failure() error {

@@ -24,7 +24,8 @@
 //     open: nothing arrives, and nobody is told.
 //   - Endpoints are slow, hang, fail, ask for patience (429), answer byte by byte, or close within the answer.
 //   - The API server answers 500. Tokens are revoked, and used after that; so are those of other tenants.
-//   - Subscriptions are removed and added again, keys change, and users cancel deliveries, send them now, and replay them.
+//   - Subscriptions are removed and added again, keys change,
+//     also those that encrypt the store, quotas are used up, and users cancel deliveries, send them now, and replay them.
 //
 // Half of all steps come within milliseconds of another one. All is always well with the endpoints of the first tenant.
 //
@@ -47,6 +48,7 @@
 //   - lost: every event that was acknowledged was taken by every subscription that matched, or is listed with a reason that
 //     the model expects.
 //   - order: where it was asked for, none has overtaken another that was not given up.
+//   - unanswered: every producer has its answer.
 //   - stuck, down: nothing waits any more, and the API answers.
 //   - counts: the store counts what it lists.
 //   - budget: no memory is charged any more. That no goroutine and no connection is left, the bubble checks by itself.
@@ -66,7 +68,7 @@
 // # What it cannot show
 //
 // A bubble's time stands still while a goroutine waits for a lock whose holder waits for time to pass. So a sync takes no time,
-// and lets other goroutines run instead; a slow disk delays the calls of the store. Errors are of tables and of what is written to
-// the log. A process that ends by an error leaves goroutines that wait for ever: in such a world their number is not judged.
+// and lets other goroutines run instead; a slow disk delays the calls of the store. Errors are of tables and of logs. A process that
+// cannot write its log ends, with an exit that a bubble cannot have; so the world ends it, and the error is not returned.
 // TLS, name resolution, PostgreSQL and the manager are not in it: there are real ones in package test, and in make soak.
 package simulation

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/clinikapi/eventflow/dispatcher/routing"
 )
 
 // history is everything that a seed decides: who is there, and what happens to them. It is data, so that a part of it can be
@@ -14,7 +16,9 @@ type history struct {
 	seed    uint64
 	days    int
 	tenants []tenantSpec
-	steps   []step // in the order of their time
+	sealed  bool          // the store is encrypted
+	quota   routing.Quota // of each tenant
+	steps   []step        // in the order of their time
 }
 
 // tenantSpec is a namespace. All is well with the endpoints of the first one, always.
@@ -63,13 +67,14 @@ const (
 	revoke           // a producer's token
 	trespass         // publishes with a token that does not allow it
 	operate          // cancels a delivery, sends it now, replays it
+	rekey            // the store is encrypted by another key
 	disks            // is slow, full, broken
 	stop             // in order
 	crash            // kill -9, or the power
 )
 
 func (a action) String() string {
-	return [...]string{"publish", "repeat", "remove", "add", "rotate", "endpoint", "network", "cut", "outage", "revoke", "trespass", "operate", "disk", "stop", "crash"}[a]
+	return [...]string{"publish", "repeat", "remove", "add", "rotate", "endpoint", "network", "cut", "outage", "revoke", "trespass", "operate", "rekey", "disk", "stop", "crash"}[a]
 }
 
 // step is one thing that happens. Its fields mean what its action makes of them.
@@ -106,6 +111,7 @@ func (s step) String() string {
 		fmt.Fprintf(&b, " tenant %d", s.tenant)
 	case disks:
 		fmt.Fprintf(&b, " %s for %v, after %d writes", s.how, s.lasts.Round(time.Second), s.n)
+	case rekey:
 	case stop:
 		fmt.Fprintf(&b, " for %v", s.lasts.Round(time.Millisecond))
 	case crash:
@@ -131,6 +137,7 @@ func (s step) target() string {
 // String is the whole history.
 func (h *history) String() string {
 	var b strings.Builder
+	fmt.Fprintf(&b, "  encrypted: %t, quota: %+v\n", h.sealed, h.quota)
 	for i, t := range h.tenants {
 		fmt.Fprintf(&b, "  tenant %d:", i)
 		for _, s := range t.subs {
@@ -155,6 +162,10 @@ func newHistory(seed uint64, days int) *history {
 	h := &history{seed: seed, days: days}
 	for i := range 2 + r.IntN(7) {
 		h.tenants = append(h.tenants, newTenant(r, i))
+	}
+	h.sealed = r.IntN(2) == 0
+	if r.IntN(3) == 0 { // a request of the greatest size always fits
+		h.quota = routing.Quota{EventsPerSecond: 1 + r.IntN(4), EventsBurst: 10, PendingDeliveries: 60 + r.Int64N(100), ScheduledDeliveries: 40 + r.Int64N(100)}
 	}
 	calm := r.IntN(4) == 0 // a world in which only machines fail
 	busy := 40 + r.IntN(160)
@@ -219,7 +230,9 @@ func (h *history) publishing(r *rand.Rand) step {
 // machine is something that befalls the dispatcher's machine.
 func (h *history) machine(r *rand.Rand) step {
 	s := step{at: h.moment(r), lasts: time.Duration(r.Int64N(int64(5 * time.Minute)))}
-	switch r.IntN(8) {
+	switch r.IntN(9) {
+	case 8:
+		s.do = rekey
 	case 0, 1:
 		s.do = stop
 	case 2, 3, 4:

@@ -157,6 +157,13 @@ func (m *model) begins(e *published) {
 	m.chains[c] = append(m.chains[c], e)
 }
 
+// unanswered is how many events are published without an answer so far.
+func (m *model) unanswered() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.events) - m.acked
+}
+
 // accepts notes that an event was acknowledged.
 func (m *model) accepts(e *published, deliveries int) {
 	m.mu.Lock()

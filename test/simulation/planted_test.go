@@ -40,6 +40,9 @@ type worldStore struct {
 	count  *atomic.Int64
 }
 
+// ID is that of the store, by which what is encrypted is bound to it.
+func (s worldStore) ID() string { return s.Store.(interface{ ID() string }).ID() }
+
 const keptFor = 10 * time.Minute
 
 // Own hands the shards out too late.

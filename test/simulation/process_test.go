@@ -32,7 +32,6 @@ type machine struct {
 	ending  bool
 	well    time.Time // when the disk was changed last
 	tidied  bool      // the disk was full
-	wedged  int       // processes that the bubble cannot end: their store met an error in the middle of something
 	ended   sync.WaitGroup
 }
 
@@ -75,6 +74,7 @@ func (m *machine) start() *process {
 	m.number++
 	p := &process{name: fmt.Sprint("dispatcher-", m.number), disk: newDisk(m.mem), gone: make(chan struct{})}
 	p.disk.free, p.disk.lying = m.free, m.world.planted == earlyAck
+	p.disk.fatal = func() { m.fatal(p, errLog) }
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
 	m.current, m.down = p, restartPause
@@ -143,13 +143,13 @@ func (m *machine) stop(s step) {
 	}
 }
 
-// fatal is what a dispatcher calls that cannot go on. What it wrote is there, some of what it did not sync is not.
+// fatal ends a dispatcher that cannot go on. What it wrote is there, some of what it did not sync is not.
 func (m *machine) fatal(p *process, err error) {
 	m.world.logf("%s cannot go on: %v", p.name, err)
 	m.mu.Lock()
-	m.wedged++
+	seed := uint64(m.number)
 	m.mu.Unlock()
-	m.end(p, 50, rand.New(rand.NewPCG(m.world.history.seed, uint64(m.number))))
+	m.end(p, 50, rand.New(rand.NewPCG(m.world.history.seed, seed)))
 }
 
 // trouble does something to the disk, for a while.
@@ -253,6 +253,7 @@ func (m *machine) options(p *process) dispatcher.Options {
 		EgressAllowHTTP: true, EgressAllowCIDRs: []string{endpointRange}, EgressMinTLSVersion: "VersionTLS12",
 		MaxEventBytes: 1 << 20, AuditLevel: "None", AuditFile: "-", RetentionDelivered: 720 * time.Hour, RetentionFailed: 720 * time.Hour,
 		MaxMemory: 16 << 20, MaxInFlight: 64, MaxConnections: 256, Version: "simulated", Logger: logr.Discard(), DrainDelay: time.Second,
+		Quota: w.history.quota, EncryptionKeys: w.keys.folder,
 		Started: func(string, string) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
@@ -272,6 +273,7 @@ func (m *machine) options(p *process) dispatcher.Options {
 			},
 			FS: p.disk, Routes: w.lives, MeasurePause: time.Hour, SpacePause: 15 * time.Second,
 			Fatal: func(err error) {
+				w.violated("ended: a dispatcher cannot go on, and nobody knows why: %v", err)
 				m.fatal(p, err)
 				select {} // a process that exits runs nothing more
 			},
@@ -290,5 +292,8 @@ func (m *machine) options(p *process) dispatcher.Options {
 	}
 }
 
-// errUnfinished is what cannot be.
-var errUnfinished = errors.New("the world did not come to rest")
+var (
+	// errUnfinished is what cannot be.
+	errUnfinished = errors.New("the world did not come to rest")
+	errLog        = errors.New("the log cannot be written")
+)

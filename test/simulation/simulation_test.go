@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,36 +39,48 @@ func (o *outcome) first() string {
 	return o.found[0]
 }
 
-// stuckAfter is how long a world may take in real time.
+// stuckAfter is for how long, of real time, a world's time may stand still.
 const stuckAfter = 2 * time.Minute
+
+// guard ends the program when the time of a world stands still: goroutines wait for a lock whose holder waits for time to pass,
+// and no timeout within a bubble ends that. What it returns ends the guard.
+func guard(h *history, beats *atomic.Int64) (end func()) {
+	done := make(chan struct{})
+	go func() {
+		for before := int64(-1); ; {
+			select {
+			case <-done:
+				return
+			case <-time.After(stuckAfter):
+			}
+			now := beats.Load()
+			if now == before {
+				debug.SetTraceback("all")
+				panic(fmt.Sprintf("seed %d, %d days: the world's time stands still", h.seed, h.days))
+			}
+			before = now
+		}
+	}()
+	return func() { close(done) }
+}
 
 // live runs a history in a bubble.
 func live(t *testing.T, h *history, plant planted) (o outcome) {
 	t.Helper()
-	folder, began, wedged := t.TempDir(), time.Now(), false
-	// Goroutines that wait for a lock stop a bubble's time, and no timeout within it ends that.
-	stuck := time.AfterFunc(stuckAfter, func() {
-		debug.SetTraceback("all")
-		panic(fmt.Sprintf("seed %d, %d days: the world's time has stopped", h.seed, h.days))
-	})
-	defer func() {
-		stuck.Stop()
-		o.took = time.Since(began)
-		// A store that met an error does not end as its process would have, and what waits for it does not end at all.
-		if r := recover(); r != nil && (!wedged || !strings.Contains(fmt.Sprint(r), "deadlock")) {
-			panic(r)
-		}
-	}()
+	folder, began := t.TempDir(), time.Now()
+	var beats atomic.Int64
+	defer guard(h, &beats)()
+	defer func() { o.took = time.Since(began) }()
 	synctest.Test(t, func(t *testing.T) {
 		w, err := newWorld(h, plant, folder)
 		if err != nil {
 			t.Fatal(err)
 		}
+		w.beats = &beats
 		if err := w.run(); err != nil {
 			w.violated("%v", err)
 		}
 		o = outcome{found: w.found, log: w.log, lasted: time.Since(w.begin), acked: w.model.acked, arrived: w.model.arrived, starts: w.machine.number, users: w.model.operated}
-		wedged = w.machine.wedged > 0
 	})
 	return o
 }

@@ -20,7 +20,8 @@ type world struct {
 	history    *history
 	planted    planted
 	plants     atomic.Int64
-	folder     string // an empty one of the real file system, which the dispatcher's options have to name
+	beats      *atomic.Int64 // grow as time passes
+	folder     string        // an empty one of the real file system, which the dispatcher's options have to name
 	kubeconfig string
 	begin      time.Time
 
@@ -29,6 +30,7 @@ type world struct {
 	model     *model
 	machine   *machine
 	cluster   *apiServer
+	keys      *keyring
 	endpoints [][]*endpoint
 	clients   []*http.Client
 	serving   sync.WaitGroup
@@ -54,6 +56,9 @@ func newWorld(h *history, plant planted, folder string) (*world, error) {
 		return nil, err
 	}
 	if w.cluster, err = w.newAPIServer(); err != nil {
+		return nil, err
+	}
+	if w.keys, err = newKeyring(h.sealed, folder); err != nil {
 		return nil, err
 	}
 	if w.kubeconfig, err = kubeconfig(folder); err != nil {
@@ -139,6 +144,7 @@ func (w *world) run() error {
 		}
 	}()
 	running.Go(func() { w.watch(ctx) })
+	running.Go(func() { w.beat(ctx) })
 	for _, s := range w.history.steps {
 		if !w.until(s.at) {
 			return nil
@@ -164,6 +170,18 @@ func (w *world) until(at time.Duration) bool {
 		return true
 	case <-w.broken:
 		return false
+	}
+}
+
+// beat shows that time passes.
+func (w *world) beat(ctx context.Context) {
+	for {
+		w.beats.Add(1)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(10 * time.Second):
+		}
 	}
 }
 
@@ -206,9 +224,14 @@ func (w *world) rest(ctx context.Context) error {
 		if !w.until(time.Since(w.begin) + look) {
 			return nil
 		}
-		if waiting, err = w.restless(ctx); err == nil && len(waiting) == 0 {
+		waiting, err = w.restless(ctx)
+		if err == nil && len(waiting) == 0 && w.model.unanswered() == 0 {
 			return w.judge(ctx)
 		}
+	}
+	if n := w.model.unanswered(); n > 0 {
+		w.violated("unanswered: %d events are still published although all is well", n)
+		return nil
 	}
 	if err != nil {
 		w.violated("down: at rest, the API does not answer: %v", err)
@@ -246,6 +269,10 @@ func (w *world) do(ctx context.Context, s step) {
 		w.working.Go(func() { w.trespass(s) })
 	case operate:
 		w.working.Go(func() { w.operate(ctx, s) })
+	case rekey:
+		if err := w.keys.change(); err != nil {
+			w.violated("keys: %v", err)
+		}
 	case disks:
 		w.machine.trouble(s)
 	case stop:
