@@ -71,14 +71,27 @@ func (s *Store) drop(live *buckets, last uint32, spaces ...byte) (bool, error) {
 		_ = b.DeleteRange(appendBucketKey(nil, space, 0), appendBucketKey(nil, space, last+1), nil)
 	}
 	s.keepClock(b)
-	s.dropping.Lock()
-	defer s.dropping.Unlock()
-	// Durable, so that what was dropped does not come back after a power failure.
-	if err := s.commit(b, pebble.Sync); err != nil {
+	if err := s.dropNow(live, last, b); err != nil {
 		return false, fmt.Errorf("drop buckets: %w", err)
 	}
+	// Durable, so that what was dropped does not come back after a power failure. Readers do not wait for that.
+	synced := s.db.NewBatch()
+	_ = synced.LogData(nil, nil)
+	if err := s.commit(synced, pebble.Sync); err != nil {
+		return false, fmt.Errorf("sync dropped buckets: %w", err)
+	}
+	return true, errors.Join(b.Close(), synced.Close())
+}
+
+// dropNow lets no reader find anything in the buckets any more.
+func (s *Store) dropNow(live *buckets, last uint32, b *pebble.Batch) error {
+	s.dropping.Lock()
+	defer s.dropping.Unlock()
+	if err := s.commit(b, pebble.NoSync); err != nil {
+		return err
+	}
 	live.drop(last)
-	return true, b.Close()
+	return nil
 }
 
 // keepClock notes the newest acceptance, whose event may be dropped.
