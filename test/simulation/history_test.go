@@ -17,6 +17,7 @@ type history struct {
 	days    int
 	tenants []tenantSpec
 	sealed  bool          // the store is encrypted
+	keeps   time.Duration // for how long what was delivered is kept
 	quota   routing.Quota // of each tenant
 	steps   []step        // in the order of their time
 }
@@ -86,6 +87,7 @@ type step struct {
 	n           int // a resource, a number of events, of writes, of percent
 	count       int
 	how         string
+	size        int           // of what a producer sends beside, in bytes
 	plan        time.Duration // how far ahead what is planned is due
 	weather     weather
 }
@@ -96,7 +98,7 @@ func (s step) String() string {
 	fmt.Fprintf(&b, "%10v %-8s", s.at.Round(time.Millisecond), s.do)
 	switch s.do {
 	case publish, repeat:
-		fmt.Fprintf(&b, " tenant %d: %s of resource %d, %d events, due in %v", s.tenant, s.how, s.n, s.count, s.plan.Round(time.Second))
+		fmt.Fprintf(&b, " tenant %d: %s of resource %d, %d events of %d bytes, due in %v", s.tenant, s.how, s.n, s.count, s.size, s.plan.Round(time.Second))
 	case remove, add, rotate:
 		fmt.Fprintf(&b, " tenant %d, subscription %d", s.tenant, s.sub)
 	case mood:
@@ -137,7 +139,7 @@ func (s step) target() string {
 // String is the whole history.
 func (h *history) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "  encrypted: %t, quota: %+v\n", h.sealed, h.quota)
+	fmt.Fprintf(&b, "  encrypted: %t, delivered are kept for %v, quota: %+v\n", h.sealed, h.keeps, h.quota)
 	for i, t := range h.tenants {
 		fmt.Fprintf(&b, "  tenant %d:", i)
 		for _, s := range t.subs {
@@ -154,6 +156,9 @@ func (h *history) String() string {
 	return b.String()
 }
 
+// keepAll is how long everything is kept that failed, and in most worlds what was delivered.
+const keepAll = 720 * time.Hour
+
 const day = 24 * time.Hour
 
 // newHistory makes the history of a seed.
@@ -163,6 +168,7 @@ func newHistory(seed uint64, days int) *history {
 	for i := range 2 + r.IntN(7) {
 		h.tenants = append(h.tenants, newTenant(r, i))
 	}
+	h.keeps = []time.Duration{keepAll, keepAll, time.Hour, 5 * time.Hour}[r.IntN(4)]
 	h.sealed = r.IntN(2) == 0
 	if r.IntN(3) == 0 { // a request of the greatest size always fits
 		h.quota = routing.Quota{EventsPerSecond: 1 + r.IntN(4), EventsBurst: 10, PendingDeliveries: 60 + r.Int64N(100), ScheduledDeliveries: 40 + r.Int64N(100)}
@@ -212,6 +218,9 @@ func (h *history) publishing(r *rand.Rand) step {
 	s := step{at: h.moment(r), tenant: r.IntN(len(h.tenants)), n: r.IntN(6), count: 1}
 	if r.IntN(8) == 0 {
 		s.count = 2 + r.IntN(5)
+	}
+	if r.IntN(12) == 0 {
+		s.size = r.IntN(200 << 10)
 	}
 	s.how = []string{"created", "updated", "updated", "deleted"}[r.IntN(4)]
 	switch r.IntN(4) {

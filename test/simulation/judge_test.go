@@ -191,7 +191,7 @@ func (w *world) recount(ctx context.Context) error {
 			}
 			got := [3]int64{counts.Delivered, counts.Failed, counts.Cancelled}
 			want := [3]int64{recounted[l.uid]["Delivered"], recounted[l.uid]["Failed"], recounted[l.uid]["Cancelled"]}
-			if w.machine.tidied { // history goes early where space is short, and stays counted
+			if w.machine.tidied || w.history.keeps < keepAll { // what is dropped stays counted
 				for n := range want {
 					want[n] = max(got[n], want[n])
 				}

@@ -251,8 +251,8 @@ func (m *machine) options(p *process) dispatcher.Options {
 	return dispatcher.Options{
 		Routes: w.folder, Store: "pebble:" + w.folder + "/data", Listen: apiAddress, OpsListen: opsAddress, IngestAuth: "kubernetes", Kubeconfig: w.kubeconfig, OutageGrace: ingest.MaxOutageGrace,
 		EgressAllowHTTP: true, EgressAllowCIDRs: []string{endpointRange}, EgressMinTLSVersion: "VersionTLS12",
-		MaxEventBytes: 1 << 20, AuditLevel: "None", AuditFile: "-", RetentionDelivered: 720 * time.Hour, RetentionFailed: 720 * time.Hour,
-		MaxMemory: 16 << 20, MaxInFlight: 64, MaxConnections: 256, Version: "simulated", Logger: logr.Discard(), DrainDelay: time.Second,
+		MaxEventBytes: 1 << 20, AuditLevel: "None", AuditFile: "-", RetentionDelivered: w.history.keeps, RetentionFailed: keepAll,
+		MaxMemory: 64 << 20, MaxInFlight: 64, MaxConnections: 256, Version: "simulated", Logger: logr.Discard(), DrainDelay: time.Second,
 		Quota: w.history.quota, EncryptionKeys: w.keys.folder,
 		Started: func(string, string) {
 			m.mu.Lock()

@@ -324,7 +324,7 @@ func (w *world) newEvent(s step, i int) *published {
 		tenant: s.tenant, number: s.n, chosen: (int(s.at)+i)%2 == 0, due: time.Now().Add(s.plan).Truncate(time.Second).UTC(),
 	}
 	data, err := json.Marshal(map[string]any{
-		"resourceType": e.resource, "resourceId": fmt.Sprint("r", s.n), "tenantId": w.history.tenants[s.tenant].name, "chosen": e.chosen, "at": e.due,
+		"resourceType": e.resource, "resourceId": fmt.Sprint("r", s.n), "tenantId": w.history.tenants[s.tenant].name, "chosen": e.chosen, "at": e.due, "scan": strings.Repeat("0123456789abcdef", s.size/16),
 	})
 	if err != nil {
 		panic(err)
