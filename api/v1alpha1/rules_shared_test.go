@@ -185,3 +185,29 @@ func retrying(changed string) string {
 	}
 	return "{" + strings.Join(kept, ", ") + "}"
 }
+
+// signingKeyRules are those of status.signing.
+var signingKeyRules = func() rule {
+	key := func(id, scheme, since, more string) string {
+		return fmt.Sprintf("{id: %s, scheme: %s, sinceTime: %s%s}", id, scheme, since, more)
+	}
+	const since = "'2026-01-15T09:15:00Z'"
+	status := func(keys ...string) string { return "status: {signing: {keys: [" + strings.Join(keys, ", ") + "]}}" }
+	a, b, c, d := key("key_a", "v1", since, ""), key("key_b", "v1a", since, ", publicKey: whpk_x"), key("key_c", "v1", since, ""), key("key_d", "v1", since, "")
+	return rule{
+		good: []string{status(a), status(a, b, c), "status: {signing: {}}"},
+		bad: map[string]string{
+			status():                             "status.signing.keys … should have at least 1 items",
+			status(a, b, c, d):                   "status.signing.keys … must have at most 3 items",
+			status(a, a):                         "status.signing.keys[1]: Duplicate value",
+			status(key("null", "v1", since, "")): "status.signing.keys[0].id: Required value",
+			status(key("''", "v1", since, "")):   "status.signing.keys[0].id … should be at least 1 chars long",
+			status(key(strings.Repeat("x", 33), "v1", since, "")):                       "status.signing.keys[0].id … may not be more than 32 bytes",
+			status(key("key_a", "null", since, "")):                                     "status.signing.keys[0].scheme: Required value",
+			status(key("key_a", "v2", since, "")):                                       "status.signing.keys[0].scheme … Unsupported value",
+			status(key("key_a", "v1", "null", "")):                                      "status.signing.keys[0].sinceTime: Required value",
+			status(key("key_a", "v1a", since, ", publicKey: ''")):                       "status.signing.keys[0].publicKey … should be at least 1 chars long",
+			status(key("key_a", "v1a", since, ", publicKey: "+strings.Repeat("x", 65))): "status.signing.keys[0].publicKey … may not be more than 64 bytes",
+		},
+	}
+}()

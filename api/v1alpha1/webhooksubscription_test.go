@@ -333,6 +333,7 @@ var subscriptionStatusRules = map[string]rule{
 			"status: {deliveries: {lastFailure: {time: '2026-01-15T09:15:00Z', reason: StatusCode, statusCode: 1000}}}":             "status.deliveries.lastFailure.statusCode … should be less than or equal to 999",
 		},
 	},
+	"signing keys": signingKeyRules,
 	"retrying": {
 		good: []string{
 			"status: {retrying: " + list(10, retrying("deliveryID: dlv_%d")) + "}",
