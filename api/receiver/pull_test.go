@@ -312,6 +312,9 @@ func TestPullErrors(t *testing.T) {
 				if want := []string{"a", "b"}; !slices.Equal(c.handled, want) || len(d.pending) != 0 || c.failures != 1 {
 					t.Errorf("handled %q, pending %q, %d failures", c.handled, d.pending, c.failures)
 				}
+				if anew := strings.Contains(name, "cursor"); anew == strings.Contains(d.calls[2], "after=") {
+					t.Errorf("the next call is %q: a cursor that was refused is dropped, and no other", d.calls[2])
+				}
 				if gap := d.times[2].Sub(d.times[1]); gap < tc.wantPause || gap > tc.wantPause+time.Second {
 					t.Errorf("it is asked again after %v, want %v", gap, tc.wantPause)
 				}

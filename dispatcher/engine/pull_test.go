@@ -22,6 +22,11 @@ func TestPulledTakesNothing(t *testing.T) {
 		for i := range 100 {
 			fanouts := s.append("evt-"+string(rune('a'+i)), sub)
 			e.Accept(fanouts)
+			e.mu.Lock()
+			if e.held != 0 {
+				t.Errorf("%d are held as they come", e.held)
+			}
+			e.mu.Unlock()
 			if i == 0 {
 				first = fanouts[0].Delivery(fanouts[0].Subscriptions[0])
 			}

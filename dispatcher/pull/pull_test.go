@@ -331,6 +331,10 @@ func TestReplayedIsAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.want(request(billing, first.Cursor, 100), []event.DeliveryID{again.ID})
+	at := delivery.Position{Due: time.Unix(1, 0), Event: ids[0].Event}
+	if later := (delivery.Position{Due: time.Unix(2, 0), Event: ids[0].Event}); fingerprintOf(at) == fingerprintOf(later) {
+		t.Error("a delivery that is due again has the fingerprint that it had")
+	}
 }
 
 // TestSigned: a receiver verifies a pulled delivery by its headers and its body, with its own namespace's key alone.
@@ -588,7 +592,7 @@ func TestPages(t *testing.T) {
 	t.Parallel()
 	billing := pulled(t, clinicA, "billing", nil)
 	f := newFixture(t, billing)
-	ids := f.publish(billing, 6, 300<<10)
+	ids := f.publish(billing, 5, 300<<10)
 	ids = append(ids, f.publish(billing, 1, 3<<20)...)
 	ids = append(ids, f.publish(billing, 1, 10)...)
 	got, cursor, pages := []string{}, "", 0
@@ -598,6 +602,13 @@ func TestPages(t *testing.T) {
 			break
 		}
 		got, cursor = append(got, a.ids()...), a.Cursor
+		size := 0
+		for _, d := range a.Deliveries {
+			size += len(d.Body)
+		}
+		if len(a.Deliveries) > 1 && size > maxPageBytes/3*4 {
+			t.Errorf("%d deliveries have %d bytes", len(a.Deliveries), size)
+		}
 	}
 	if !slices.Equal(got, texts(ids)) || pages < 3 {
 		t.Errorf("%d pages: %q, want %q", pages, got, texts(ids))
@@ -651,7 +662,11 @@ func TestUnanswerable(t *testing.T) {
 			if tc.before != nil {
 				tc.before(f, ids[0])
 			}
-			f.want(request(billing, "", 100), ids[1:])
+			answered := f.want(request(billing, "", 100), ids[1:])
+			f.poll = time.Millisecond
+			again := request(billing, answered.Cursor, 100)
+			again.Wait = 20 * time.Millisecond // it looks often, and holds nothing
+			f.want(again, nil)
 			r := f.get(ids[0], clinicA)
 			reason := r.Reason
 			if len(r.Attempts) > 0 {
