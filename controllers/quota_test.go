@@ -52,9 +52,9 @@ func TestTermsOfANamespace(t *testing.T) {
 	}
 	entry(t, ns, "billing", want("", "[]"))
 	change(t, object, func(n *corev1.Namespace) { n.Labels["tier"] = "gold" })
-	entry(t, ns, "billing", want("{10 0 0 7 0 0}", "[{[10.0.0.1/32] [8443]}]"))
+	entry(t, ns, "billing", want("{10 0 0 7 0 0}", "[{[] [10.0.0.1/32] [8443]}]"))
 	change(t, d, func(d *v1alpha1.WebhookDispatcher) { d.Spec.Quotas.Overrides, d.Spec.Egress.Rules[0].Ports = nil, nil })
-	entry(t, ns, "billing", want("", "[{[10.0.0.1/32] []}]"))
+	entry(t, ns, "billing", want("", "[{[] [10.0.0.1/32] []}]"))
 }
 
 // TestQuotaOfSubscriptions: what is beyond it is refused with which, what was accepted stays, and a deletion makes room.

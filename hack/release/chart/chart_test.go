@@ -188,8 +188,8 @@ func TestDispatcherWaitsForItsDefinition(t *testing.T) {
 			}
 		}
 	}
-	if n := strings.Count(rendered(t, true, "dispatcher.create=true"), "helm.sh/resource-policy: keep"); n != 4 {
-		t.Errorf("%d objects are kept, want three definitions and the dispatcher", n)
+	if n := strings.Count(rendered(t, true, "dispatcher.create=true"), "helm.sh/resource-policy: keep"); n != 5 {
+		t.Errorf("%d objects are kept, want four definitions and the dispatcher", n)
 	}
 }
 
