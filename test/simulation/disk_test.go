@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"errors"
 	"runtime"
 	"strings"
 	"sync"
@@ -65,7 +66,7 @@ func (d *disk) write(name string, created bool) error {
 	if !d.dead && (strings.HasSuffix(name, ".sst") || log && !created) {
 		err = d.failure()
 	}
-	if log && err != nil && (err == syscall.EIO || !d.hasBallast(name)) {
+	if log && err != nil && (errors.Is(err, syscall.EIO) || !d.hasBallast(name)) {
 		err, ends = nil, d.fatal
 	}
 	if ends != nil {

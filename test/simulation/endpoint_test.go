@@ -16,8 +16,6 @@ import (
 	"github.com/clinikapi/eventflow/api/signature"
 )
 
-type deliveryID = event.DeliveryID
-
 // endpoint is where the deliveries of a subscription go, whichever life of it.
 type endpoint struct {
 	world       *world
