@@ -148,7 +148,6 @@ func newDispatcher(options Options) (*dispatcher, error) {
 		Options: options, understood: meant, machine: machine, limits: shares, shownConnections: shown, memory: budget.New(shares.MemoryBudget), registry: newRegistry(),
 		loaded: make(chan struct{}), settled: make(chan struct{}), failed: make(chan error, 1),
 	}
-	d.Around = d.Around.withDefaults()
 	d.live.Store(meant.start)
 	if d.Settings != settingsKubernetes {
 		d.settling.Do(func() { close(d.settled) })
@@ -233,7 +232,7 @@ func (d *dispatcher) open(ctx context.Context) error {
 	if d.below, err = d.waitForStore(ctx); err != nil {
 		return err
 	}
-	d.below = d.Around.Store(d.below)
+	d.below = d.Around.seen(d.below)
 	encrypted, err := d.encrypt(d.below)
 	if err != nil {
 		return errors.Join(err, d.below.Close())

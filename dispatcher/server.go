@@ -72,13 +72,13 @@ type certificateFiles struct {
 
 // listen begins to serve handler at address.
 func (d *dispatcher) listen(ctx context.Context, address string, handler http.Handler, bounds listener.Options, files certificateFiles) (*server, error) {
-	inner, err := d.Around.Listen(ctx, "tcp", address)
+	inner, err := d.Around.listen(ctx, address)
 	if err != nil {
 		return nil, err
 	}
 	var plain net.Addr
 	if files.plain != "" {
-		other, err := d.Around.Listen(ctx, "tcp", files.plain)
+		other, err := d.Around.listen(ctx, files.plain)
 		if err != nil {
 			_ = inner.Close()
 			return nil, fmt.Errorf("--plain-listen: %w", err)

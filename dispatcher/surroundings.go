@@ -34,13 +34,18 @@ type Surroundings struct {
 	Jitter func() float64
 }
 
-// withDefaults are the surroundings with the machine where nothing else was put.
-func (s Surroundings) withDefaults() Surroundings {
-	if s.Listen == nil {
-		s.Listen = (&net.ListenConfig{}).Listen
+// listen listens at an address.
+func (s Surroundings) listen(ctx context.Context, address string) (net.Listener, error) {
+	if s.Listen != nil {
+		return s.Listen(ctx, "tcp", address)
 	}
+	return (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+}
+
+// seen is the store that the dispatcher works on.
+func (s Surroundings) seen(opened store.Store) store.Store {
 	if s.Store == nil {
-		s.Store = func(opened store.Store) store.Store { return opened }
+		return opened
 	}
-	return s
+	return s.Store(opened)
 }
