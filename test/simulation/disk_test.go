@@ -33,7 +33,7 @@ const (
 	// plenty is free while the disk is not full.
 	plenty = 80 << 20
 	// lag is by how much.
-	lag = 2 * time.Second
+	lag = 10 * time.Second
 	// yields is how often a sync of the log lets others run before. It takes no time: others may wait for a lock that is held
 	// meanwhile, and a bubble's time stands still while anyone does.
 	yields = 20

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/clinikapi/eventflow/api/event"
 	"github.com/clinikapi/eventflow/api/signature"
 )
 
