@@ -249,8 +249,9 @@ var subscriptionRules = map[string]rule{
 		},
 		bad: map[string]string{
 			"spec: {delivery: {mode: Poll}}": `spec.delivery.mode: Unsupported value: "Poll": supported values: "Push", "Pull"`,
-			"spec: {delivery: {mode: Pull}}": "spec: Invalid value … url and urlFrom do not go with delivery.mode Pull: the consumer asks for its deliveries",
-			"spec: {url: null, urlFrom: {secretKeyRef: {name: urls, key: billing}}, delivery: {mode: Pull}}":       "spec: Invalid value … url and urlFrom do not go with delivery.mode Pull: the consumer asks for its deliveries",
+			"spec: {delivery: {mode: Pull}}": "spec: Invalid value … url, urlFrom and serviceRef do not go with delivery.mode Pull: the consumer asks for its deliveries",
+			"spec: {url: null, urlFrom: {secretKeyRef: {name: urls, key: billing}}, delivery: {mode: Pull}}":       "spec: Invalid value … url, urlFrom and serviceRef do not go with delivery.mode Pull: the consumer asks for its deliveries",
+			"spec: {url: null, serviceRef: {name: hooks, port: 443}, delivery: {mode: Pull}}":                      "spec: Invalid value … url, urlFrom and serviceRef do not go with delivery.mode Pull: the consumer asks for its deliveries",
 			"spec: {url: null, delivery: {mode: Pull}, auth: {bearer: {secretKeyRef: {name: token, key: token}}}}": "spec: Invalid value … auth, tls, handshake, outcome and lookup are about an endpoint: they do not go with delivery.mode Pull",
 			"spec: {url: null, delivery: {mode: Pull}, tls: {minVersion: VersionTLS13}}":                           "spec: Invalid value … auth, tls, handshake, outcome and lookup are about an endpoint: they do not go with delivery.mode Pull",
 			"spec: {url: null, delivery: {mode: Pull}, handshake: {origin: clinic.example}}":                       "spec: Invalid value … auth, tls, handshake, outcome and lookup are about an endpoint: they do not go with delivery.mode Pull",

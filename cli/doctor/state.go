@@ -72,6 +72,7 @@ var advice = map[string]string{
 
 	v1alpha1.ReasonPending:               "kubectl -n NAMESPACE describe OBJECT    # it may take a minute",
 	v1alpha1.ReasonWaiting:               "kubectl -n NAMESPACE describe OBJECT    # see its condition Accepted",
+	v1alpha1.ReasonPulled:                "kubectl -n NAMESPACE describe OBJECT    # the consumer asks for its deliveries; status.deliveries says what waits",
 	v1alpha1.ReasonGone:                  "kubectl -n NAMESPACE edit OBJECT    # another spec.url; or delete the subscription, as the endpoint asks",
 	v1alpha1.ReasonCircuitOpen:           "kubectl -n NAMESPACE describe OBJECT    # mend the endpoint as status.deliveries.lastFailure says",
 	v1alpha1.ReasonLastFailed:            "kubectl -n NAMESPACE describe OBJECT    # status.deliveries.lastFailure; it is attempted again",

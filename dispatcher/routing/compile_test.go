@@ -444,7 +444,7 @@ func TestCompileRejectsLimits(t *testing.T) {
 	count := func(n int32) *int32 { return &n }
 	for name, tc := range map[string]rejected{
 		"unknown mode":       {func(s *spec) { s.Delivery.Mode = "Poll" }, "InvalidSpec", "spec.delivery.mode: must be Push or Pull"},
-		"pull with a URL":    {func(s *spec) { s.Delivery.Mode = "Pull" }, "InvalidSpec", "spec.url and spec.urlFrom: not with spec.delivery.mode Pull"},
+		"pull with a URL":    {func(s *spec) { s.Delivery.Mode = "Pull" }, "InvalidSpec", "spec.url, spec.urlFrom and spec.serviceRef: not with spec.delivery.mode Pull"},
 		"pull with auth":     {pulled(func(s *spec) { s.Auth = &v1alpha1.Auth{} }), "InvalidSpec", "spec.auth"},
 		"pull with TLS":      {pulled(func(s *spec) { s.TLS.ServerName = "a.example" }), "InvalidSpec", "spec.tls"},
 		"pull, handshake":    {pulled(func(s *spec) { s.Handshake = &v1alpha1.Handshake{} }), "InvalidSpec", "spec.handshake"},
