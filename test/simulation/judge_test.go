@@ -191,7 +191,10 @@ func (w *world) recount(ctx context.Context) error {
 			}
 			got := [3]int64{counts.Delivered, counts.Failed, counts.Cancelled}
 			want := [3]int64{recounted[l.uid]["Delivered"], recounted[l.uid]["Failed"], recounted[l.uid]["Cancelled"]}
-			if w.machine.tidied || w.history.keeps < keepAll { // what is dropped stays counted
+			if w.history.keeps < keepAll { // what is dropped stays counted
+				want[0] = w.model.delivered(l.uid, all)
+			}
+			if w.machine.tidied { // as is what went for lack of space
 				for n := range want {
 					want[n] = max(got[n], want[n])
 				}
@@ -202,6 +205,19 @@ func (w *world) recount(ctx context.Context) error {
 		}
 	}
 	return w.idle(ctx)
+}
+
+// delivered is how many deliveries of a life were taken, and did not end otherwise all the same: their outcome was lost.
+func (m *model) delivered(uid string, ended map[pairOf]listed) (n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, r := range m.receipts {
+		state := ended[id].State
+		if id.uid == uid && !r.taken.IsZero() && state != "Failed" && state != "Cancelled" {
+			n++
+		}
+	}
+	return n
 }
 
 // idle checks that what is charged was given back.
