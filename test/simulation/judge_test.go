@@ -223,15 +223,19 @@ func (m *model) delivered(uid string, ended map[pairOf]listed) (n int64) {
 // idle checks that what is charged was given back.
 func (w *world) idle(ctx context.Context) error {
 	return w.get(ctx, 0, "http://"+opsAddress+"/metrics", func(body io.Reader) error {
-		lines := bufio.NewScanner(body)
+		lines, seen := bufio.NewScanner(body), 0
 		for lines.Scan() {
 			name, value, _ := strings.Cut(lines.Text(), " ")
 			switch name {
-			case "eventflow_memory_used_bytes", "eventflow_attempts_in_flight":
+			case "eventflow_memory_used_bytes", "eventflow_delivery_in_flight":
+				seen++
 				if value != "0" {
 					w.violated("budget: %s is %s when nothing is to be done", name, value)
 				}
 			}
+		}
+		if seen != 2 {
+			w.violated("budget: %d of 2 metrics are there", seen)
 		}
 		return lines.Err()
 	})
