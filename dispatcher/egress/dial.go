@@ -128,7 +128,9 @@ func (d *dialer) resolve(ctx context.Context, target *preparedTarget) ([]netip.A
 	}
 	known := d.hosts.resolved(host, found)
 	chosen := interleave(found)
-	chosen = chosen[:min(len(chosen), maxAddresses)]
+	if d.proxy == nil || !d.proxy.ByHost { // a proxy that looks the name up may take any
+		chosen = chosen[:min(len(chosen), maxAddresses)]
+	}
 	addresses := make([]netip.AddrPort, 0, len(chosen))
 	for _, address := range chosen {
 		addresses = append(addresses, netip.AddrPortFrom(address, uint16(port)))

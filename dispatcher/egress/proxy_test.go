@@ -27,6 +27,8 @@ type connectProxy struct {
 	receiver string
 	answer   string // in place of 200
 	user     string // that it asks for, with its password
+	header   string // of its 200
+	stays    bool   // connected after answer
 
 	mu     sync.Mutex
 	asked  []string
@@ -87,6 +89,9 @@ func (p *connectProxy) serve(ctx context.Context, conn net.Conn) {
 	}
 	if answer != "" {
 		_, _ = io.WriteString(conn, answer)
+		if p.stays {
+			<-ctx.Done()
+		}
 		return
 	}
 	onward, err := (&net.Dialer{}).DialContext(ctx, "tcp", p.receiver)
@@ -97,7 +102,7 @@ func (p *connectProxy) serve(ctx context.Context, conn net.Conn) {
 	defer func() { _ = onward.Close() }()
 	stopOnward := context.AfterFunc(ctx, func() { _ = onward.Close() })
 	defer stopOnward()
-	_, _ = io.WriteString(conn, "HTTP/1.1 200 Connection established\r\n\r\n")
+	_, _ = io.WriteString(conn, "HTTP/1.1 200 Connection established\r\n"+p.header+"\r\n")
 	p.served.Go(func() {
 		_, _ = io.Copy(conn, onward)
 		_ = conn.Close()
@@ -299,6 +304,59 @@ func TestProxyCheck(t *testing.T) {
 	for address, want := range map[string]bool{"proxy.example.com:3128": true, "[::1]:3128": true, "proxy.example.com": false, ":3128": false, "user@proxy:3128": false, "proxy:": false, "http://proxy:3128": false} {
 		if _, err := New(Options{Proxy: &Proxy{Address: address}}); (err == nil) != want {
 			t.Errorf("%s: %v", address, err)
+		}
+	}
+}
+
+// TestProxyAnswersHaveNoBody: what an answer says of a body is ignored (RFC 9110, section 9.3.6), and waited for by nobody.
+func TestProxyAnswersHaveNoBody(t *testing.T) {
+	t.Parallel()
+	receiver := strings.TrimPrefix(newReceiver(t, answer(noContent)).url, "http://")
+	for name, test := range map[string]struct {
+		header, answer string
+		want           delivery.Reason
+	}{
+		"a length":             {header: "Content-Length: 5\r\n"},
+		"chunks":               {header: "Transfer-Encoding: chunked\r\n"},
+		"refused, with length": {answer: "HTTP/1.1 403 Forbidden\r\nContent-Length: 5\r\n\r\n", want: delivery.ReasonProxyRefused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newConnectProxy(t, false, receiver, func(p *connectProxy) { p.header, p.answer, p.stays = test.header, test.answer, true })
+			c := p.by(t, func(*Proxy) {}, "8.8.8.8")
+			if got := c.Send(context.Background(), newRequest(t, "http://hooks.example.com/in")).Reason; got != test.want {
+				t.Errorf("reason %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// TestProxyByHostJudgesEveryAddress: of a name that the proxy looks up anew, every address is judged, however many there are.
+func TestProxyByHostJudgesEveryAddress(t *testing.T) {
+	t.Parallel()
+	p := newConnectProxy(t, false, strings.TrimPrefix(newReceiver(t, answer(noContent)).url, "http://"))
+	var found []string
+	for i := range maxAddresses {
+		found = append(found, netip.AddrFrom4([4]byte{8, 8, 8, byte(i + 1)}).String())
+	}
+	for last, want := range map[string]delivery.Reason{"8.8.9.9": "", "10.0.0.1": delivery.ReasonAddressNotAllowed} {
+		c := p.by(t, func(p *Proxy) { p.ByHost = true }, append(slices.Clone(found), last)...)
+		got := c.Send(context.Background(), newRequest(t, "http://hooks.example.com/in")).Reason
+		if asked := p.take(); got != want || (asked == "") != (want != "") {
+			t.Errorf("%s: reason %q, asked for %q; want %q", last, got, asked, want)
+		}
+	}
+}
+
+// TestNoZoneReachesAProxy: what stands in a zone would stand in the request line.
+func TestNoZoneReachesAProxy(t *testing.T) {
+	t.Parallel()
+	p := newConnectProxy(t, false, "127.0.0.1:1")
+	for _, byHost := range []bool{false, true} {
+		c := p.by(t, func(p *Proxy) { p.ByHost = byHost }, "8.8.8.8")
+		got := c.Send(context.Background(), newRequest(t, "https://[2606:4700::1%25x%20y]/")).Reason
+		if asked := p.take(); got != delivery.ReasonRequestInvalid || asked != "" {
+			t.Errorf("reason %q, asked for %q", got, asked)
 		}
 	}
 }

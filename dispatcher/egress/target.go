@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -155,6 +156,9 @@ func parseURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" {
 		return nil, errors.New("the URL is not an absolute http or https URL")
+	}
+	if strings.Contains(u.Hostname(), "%") { // RFC 6874; only addresses that are never dialled need one
+		return nil, errors.New("the URL's host has a zone, or another percent sign")
 	}
 	if port := u.Port(); port != "" {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {

@@ -37,7 +37,7 @@ type publicKey struct {
 
 // routePublicKeys says what a request below publicKeysPrefix wants.
 func routePublicKeys(r *http.Request, identity string) (call, error) {
-	if identity == "" || r.URL.RawPath != "" {
+	if identity == "" || strings.Contains(identity, "/") || r.URL.RawPath != "" { // without a cluster, an identity is a name
 		return call{operation: opNone}, pathNotFound()
 	}
 	c := call{operation: opPublicKeys, identity: identity}

@@ -112,6 +112,8 @@ func TestPublicKeys(t *testing.T) {
 		}
 	}
 	wantProblem(t, f.do(http.MethodGet, publicKeysPrefix, ""), notFound)
+	table = signingTable(t, "clinic-a/billing", pairPrivate) // as a folder has it: names can be tried
+	wantProblem(t, f.do(http.MethodGet, publicKeysPrefix+"clinic-a/billing", ""), notFound)
 	table = nil
 	wantProblem(t, f.do(http.MethodGet, path, ""), unavailable)
 }

@@ -261,6 +261,9 @@ func checkURL(text, where string, secret, allowHTTP bool) error {
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.Opaque != "" {
 		return invalid("want an absolute http or https URL, such as https://example.com/hooks")
 	}
+	if strings.Contains(u.Hostname(), "%") {
+		return invalid("the URL's host must have no zone and no percent sign")
+	}
 	if u.User != nil && !secret {
 		return invalid("the URL must not hold a user name or password: put the URL into a Secret and name it in spec.urlFrom")
 	}

@@ -267,6 +267,7 @@ func TestCompileRejectsURLs(t *testing.T) {
 		"user":                 {url("https://" + canary + "@example.com/"), "InvalidURL", "user name"},
 		"empty user":           {url("https://@example.com/"), "InvalidURL", "user name"},
 		"fragment":             {url("https://example.com/#" + canary), "InvalidURL", "fragment"},
+		"a zone":               {url("https://[2606:4700::1%25x%20y]/"), "InvalidURL", "no zone"},
 		"newline":              {url("https://example.com/\n" + canary), "InvalidURL", "a line feed (U+000A) inside"},
 		"NUL":                  {url("https://example.com/\x00" + canary), "InvalidURL", "a NUL character (U+0000) inside"},
 		"space":                {url("https://example.com/ " + canary), "InvalidURL", "spaces"},

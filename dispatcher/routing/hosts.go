@@ -19,7 +19,7 @@ func (c *compiler) compileHosts() error {
 	}
 	type destination struct{ where, url string }
 	var all []destination
-	if c.spec.ServiceRef == noService {
+	if c.spec.ServiceRef == noService && !c.entry.Pull {
 		where := "spec.url"
 		if c.spec.URLFrom != nil {
 			where = "spec.urlFrom"

@@ -47,8 +47,9 @@ func TestCompileHosts(t *testing.T) {
 			lookup(s)
 			oauth(func(s *v1alpha1.WebhookSubscription) **v1alpha1.Auth { return &s.Spec.Lookup.Auth })(s)
 		}, []Bound{bound("billing.example.com")}, "spec.lookup.auth", 0},
-		"a lookup":  {lookup, []Bound{bound("billing.example.com"), bound("*.example.com")}, "", 2},
-		"a Service": {func(s *v1alpha1.WebhookSubscription) { s.Spec.URL, s.Spec.ServiceRef = "", leading().Spec.ServiceRef }, []Bound{bound()}, "", 0},
+		"a lookup":              {lookup, []Bound{bound("billing.example.com"), bound("*.example.com")}, "", 2},
+		"a consumer that pulls": {func(s *v1alpha1.WebhookSubscription) { s.Spec.URL, s.Spec.Delivery.Mode = "", v1alpha1.DeliveryPull }, []Bound{bound()}, "", 0},
+		"a Service":             {func(s *v1alpha1.WebhookSubscription) { s.Spec.URL, s.Spec.ServiceRef = "", leading().Spec.ServiceRef }, []Bound{bound()}, "", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
