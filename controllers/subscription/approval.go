@@ -22,7 +22,8 @@ func (r *Reconciler) approvals(ctx context.Context, d *v1alpha1.WebhookDispatche
 		return nil
 	}
 	bound := routing.Bound{Reason: v1alpha1.ReasonNotApproved, Mend: "a WebhookDestination that selects the namespace has to name it"}
-	if r.alone() { // a Role cannot allow it to see what is in no namespace
+	if r.alone() { // a Role cannot allow it to see what is in no namespace, so no approval would be waited for with success
+		bound.Reason = v1alpha1.ReasonHostNotAllowed
 		bound.Mend = "the manager works with Roles alone, and sees no WebhookDestination: use the hosts of spec.egress.rules of the WebhookDispatcher in place of spec.egress.approval"
 	} else {
 		list := &v1alpha1.WebhookDestinationList{}

@@ -29,7 +29,7 @@ func TestApprovedHosts(t *testing.T) {
 	}
 }
 
-// TestNothingIsApprovedWithRolesAlone: such a manager sees no approval, and says so.
+// TestNothingIsApprovedWithRolesAlone: such a manager sees no approval, says so, and does not claim that one would be taken over.
 func TestNothingIsApprovedWithRolesAlone(t *testing.T) {
 	t.Parallel()
 	r := &Reconciler{Namespaces: NewPolledNamespaces(nil)}
@@ -39,7 +39,7 @@ func TestNothingIsApprovedWithRolesAlone(t *testing.T) {
 		t.Errorf("where nobody asked: %v, %+v", err, granted.bounds)
 	}
 	d.Spec.Egress.Approval = v1alpha1.ApprovalRequired
-	if err := r.approvals(t.Context(), d, nil, granted); err != nil || len(granted.bounds) != 1 || len(granted.bounds[0].Hosts) != 0 || !strings.Contains(granted.bounds[0].Mend, "Roles alone") {
+	if err := r.approvals(t.Context(), d, nil, granted); err != nil || len(granted.bounds) != 1 || len(granted.bounds[0].Hosts) != 0 || passes(granted.bounds[0].Reason) || !strings.Contains(granted.bounds[0].Mend, "Roles alone") {
 		t.Errorf("%v, %+v", err, granted.bounds)
 	}
 }
