@@ -31,11 +31,13 @@ receiver moves from one scheme to the other in the same steps. Receivers that ve
 make it.
 
 What Argo CD, Flux or another controller owns is not changed, unless you say --force. With -o yaml the manifests of the next step are
-printed, and nothing is changed.
+printed, and nothing is changed. What is said beside them goes to standard error.
 
-It needs the rights to get and patch webhooksubscriptions, and to create secrets. It never changes or deletes a Secret.
+It needs the rights to get and patch webhooksubscriptions, and to create secrets. To get secrets is needed where a policy asks for
+it, and to use a Secret that an earlier run left. It never changes or deletes a Secret.
 
-Exit codes: 0 if a step was made, or waits for the reason that is printed; 1 if not; 2 if a flag is wrong.`
+Exit codes: 0 if a step was made, or waits for the reason that is printed; 1 if not, or if -o yaml has no manifest to print; 2 if a
+flag is wrong.`
 
 const rotateExample = `  # the first step, and later what is next
   eventflow keys rotate billing -n clinic-a
@@ -82,6 +84,9 @@ func rotateCommand() *cobra.Command {
 				return exit.Bad("--undo and --receivers-have exclude each other")
 			}
 			r.name, r.out, r.scheme, r.manifests = args[0], command.OutOrStdout(), v1alpha1.SignatureScheme(scheme), output == "yaml"
+			if r.notes = r.out; r.manifests {
+				r.notes = command.ErrOrStderr()
+			}
 			if r.kube, r.namespace, err = at.connect(); err != nil {
 				return err
 			}
@@ -91,7 +96,7 @@ func rotateCommand() *cobra.Command {
 	at.addFlags(command)
 	flags := command.Flags()
 	flags.StringVar(&r.confirmed, "receivers-have", "", "id of the new key, which every receiver has")
-	flags.StringVar(&scheme, "scheme", "", "scheme of a key that is made: v1 (shared) or v1a (ed25519 pair); that of the current key unless set")
+	flags.StringVar(&scheme, "scheme", "", "scheme of a key that is made: v1 (shared) or v1a (ed25519 pair); that of the current key unless set, if status.signing says it")
 	flags.StringArrayVar(&labels, "secret-label", nil, "label, key=value, of the Secret that is made; may be repeated")
 	flags.BoolVar(&r.dryRun, "dry-run", false, "ask the API server whether it would take the step, and change nothing")
 	flags.StringVarP(&output, "output", "o", "text", "text, or yaml for the manifests of the next step, without any change")

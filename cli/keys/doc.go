@@ -12,5 +12,5 @@
 //	new
 //
 // The decision which step is next is a pure function of the subscription (next.go); rotate.go does it with the user's rights. A change
-// names the resource version that was looked at, so that two users do not make one step each of their own.
+// tests spec.signing as it was looked at, so that two users do not make one step each of their own.
 package keys

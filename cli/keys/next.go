@@ -3,11 +3,8 @@ package keys
 import (
 	"fmt"
 
-	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/clinikapi/eventflow/api/v1alpha1"
-	"github.com/clinikapi/eventflow/dispatcher/routing"
+	"github.com/clinikapi/eventflow/console/kube"
 )
 
 // step is what a run does.
@@ -43,7 +40,7 @@ func next(sub *v1alpha1.WebhookSubscription, confirmed string) (decision, error)
 	if !rotating && confirmed == "" {
 		return decision{step: stepAdd}, nil
 	}
-	keys, why := settled(sub)
+	keys, why := kube.SigningKeys(sub)
 	if why != "" {
 		return decision{step: stepWait, why: why}, nil
 	}
@@ -64,35 +61,6 @@ func next(sub *v1alpha1.WebhookSubscription, confirmed string) (decision, error)
 		d.step = stepPromote
 	}
 	return d, nil
-}
-
-// settled returns the keys that sign, in the order current, previous, next, or why that cannot be told: the status is not about
-// this spec, or not yet.
-func settled(sub *v1alpha1.WebhookSubscription) ([]v1alpha1.SigningKey, string) {
-	is := func(kind string) *metav1.Condition {
-		c := meta.FindStatusCondition(sub.Status.Conditions, kind)
-		if c == nil || c.ObservedGeneration != sub.Generation || sub.Status.ObservedGeneration != sub.Generation {
-			return nil
-		}
-		return c
-	}
-	keys, refs := sub.Status.Signing.Keys, routing.SigningReferences(&sub.Spec)
-	accepted, programmed := is(v1alpha1.ConditionAccepted), is(v1alpha1.ConditionProgrammed)
-	switch {
-	case accepted != nil && accepted.Status == metav1.ConditionFalse:
-		return nil, "the subscription is not accepted, and its deliveries wait: " + accepted.Message
-	case programmed == nil:
-		return nil, "the manager has not looked at this spec yet"
-	case programmed.Status != metav1.ConditionTrue:
-		return nil, "the dispatcher does not work by this spec yet: " + programmed.Message
-	case len(keys) == 0:
-		return nil, "status.signing does not say which keys sign: the manager or the dispatcher is of an earlier version, or did not look at this subscription since it is of this one; any change of spec.signing lets it"
-	case len(keys) < len(refs):
-		return nil, fmt.Sprintf("%d keys sign, and spec.signing names %d: the dispatcher has not taken all of them up yet, or two are the same", len(keys), len(refs))
-	case len(keys) > len(refs):
-		return nil, "a key that spec.signing does not name any more still signs: the dispatcher has not taken that up yet"
-	}
-	return keys, ""
 }
 
 // undone is spec.signing as it was before the last step, and whether there is one that can be taken back. The key that the

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/console/kube"
 )
 
 // lookAgain is how often the status is looked at while the dispatcher is waited for.
@@ -21,7 +22,8 @@ const lookAgain = time.Second
 // rotation is one run.
 type rotation struct {
 	kube      client.Client
-	out       io.Writer
+	out       io.Writer // for the manifests
+	notes     io.Writer // for what is said beside them
 	namespace string
 	name      string
 	scheme    v1alpha1.SignatureScheme // "" for that of the current key
@@ -61,6 +63,9 @@ func (r *rotation) run(ctx context.Context) error {
 		return r.follow(ctx)
 	default:
 		r.explain(d)
+		if r.manifests {
+			return errors.New("there is no manifest to print: no step can be made now")
+		}
 		return nil
 	}
 }
@@ -90,7 +95,11 @@ func (r *rotation) may(ctx context.Context, sub *v1alpha1.WebhookSubscription) e
 
 // add makes a key, and names it in the spec. The Secret is made once the API server said that it would take the change.
 func (r *rotation) add(ctx context.Context, sub *v1alpha1.WebhookSubscription) error {
-	secret := newSecret(sub, r.schemeOf(sub), r.labels)
+	scheme, err := r.schemeOf(sub)
+	if err != nil {
+		return err
+	}
+	secret := newSecret(sub, scheme, r.labels)
 	signing := after(sub.Spec.Signing, stepAdd, v1alpha1.SecretKeyReference{Name: secret.Name, Key: secretKey})
 	if r.manifests {
 		return printManifests(r.out, sub, signing, secret)
@@ -101,25 +110,32 @@ func (r *rotation) add(ctx context.Context, sub *v1alpha1.WebhookSubscription) e
 	if r.dryRun {
 		return nil
 	}
-	if err := ensure(ctx, r.kube, secret); err != nil {
+	left, err := ensure(ctx, r.kube, secret, r.labels)
+	if err != nil {
 		return err
 	}
 	if err := r.change(ctx, sub, signing, false); err != nil {
 		return err
 	}
-	r.say("Step 1 of 4 is made: Secret " + secret.Name + " has a new key, which signs beside the current one.")
+	if left == nil {
+		r.say("Step 1 of 4 is made: Secret " + secret.Name + " has a new key, which signs beside the current one.")
+		return r.follow(ctx)
+	}
+	r.say(fmt.Sprintf("Step 1 of 4 is made. It reuses the key in Secret %s, made at %s, which signs beside the current one.\n"+
+		"For another key, take this step back with --undo, delete that Secret, and make the step again.", left.Name, left.CreationTimestamp.UTC().Format(time.RFC3339)))
 	return r.follow(ctx)
 }
 
-// schemeOf is the scheme that was asked for, or that of the current key.
-func (r *rotation) schemeOf(sub *v1alpha1.WebhookSubscription) v1alpha1.SignatureScheme {
+// schemeOf is the scheme that was asked for, or that of the current key. A wrong guess would replace a pair by a shared key.
+func (r *rotation) schemeOf(sub *v1alpha1.WebhookSubscription) (v1alpha1.SignatureScheme, error) {
 	if r.scheme != "" {
-		return r.scheme
+		return r.scheme, nil
 	}
-	if keys := sub.Status.Signing.Keys; len(keys) > 0 {
-		return keys[0].Scheme
+	keys, why := kube.SigningKeys(sub)
+	if why != "" {
+		return "", fmt.Errorf("say --scheme=v1 for a shared key, or --scheme=v1a for a pair, because the scheme of the current key is not known: %s", why)
 	}
-	return v1alpha1.SchemeShared
+	return keys[0].Scheme, nil
 }
 
 func (r *rotation) takeBack(ctx context.Context, sub *v1alpha1.WebhookSubscription) error {
@@ -131,6 +147,9 @@ func (r *rotation) takeBack(ctx context.Context, sub *v1alpha1.WebhookSubscripti
 		return err
 	}
 	r.say("The last step is taken back. Secrets stay.")
+	if next := sub.Spec.Signing.NextSecretRef; next != nil && next.Name == secretName(sub) {
+		r.say(fmt.Sprintf("The next rotation may use the key in Secret %s again. If it is to make another one:\n    kubectl -n %s delete secret %s", next.Name, r.namespace, next.Name))
+	}
 	return nil
 }
 
@@ -211,7 +230,7 @@ func made(s step, sub *v1alpha1.WebhookSubscription) string {
 	return fmt.Sprintf("Step 4 of 4 is made: the old key, %s of Secret %s, signs no more.", sub.Spec.Signing.PreviousSecretRef.Key, sub.Spec.Signing.PreviousSecretRef.Name)
 }
 
-func (r *rotation) say(text string) { _, _ = fmt.Fprintln(r.out, text) }
+func (r *rotation) say(text string) { _, _ = fmt.Fprintln(r.notes, text) }
 
 // explain says what is next, and why it is not made now.
 func (r *rotation) explain(d decision) {

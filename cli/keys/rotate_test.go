@@ -24,7 +24,7 @@ import (
 func run(t *testing.T, kube client.Client, change func(*rotation)) (string, error) {
 	t.Helper()
 	var out strings.Builder
-	r := &rotation{kube: kube, out: &out, namespace: "clinic-a", name: "billing", timeout: time.Nanosecond}
+	r := &rotation{kube: kube, out: &out, notes: &out, namespace: "clinic-a", name: "billing", timeout: time.Nanosecond}
 	if change != nil {
 		change(r)
 	}
@@ -79,7 +79,7 @@ func TestFirstStep(t *testing.T) {
 		refuse = false
 		out, err := run(t, kube, with)
 		made := secretsOf(t, kube)
-		if err != nil || len(made) != 1 || made[0].Labels["hooks"] != "yes" || !strings.Contains(out, "Step 1 of 4 is made: Secret "+made[0].Name) {
+		if err != nil || len(made) != 1 || made[0].Labels["hooks"] != "yes" || !strings.Contains(out, "Step 1 of 4 is made. It reuses the key in Secret "+made[0].Name+", made at ") {
 			t.Fatalf("%d Secrets, %v: %s", len(made), err, out)
 		}
 		text := made[0].Data["key"]
@@ -91,6 +91,80 @@ func TestFirstStep(t *testing.T) {
 		}
 		if got := signingOf(t, kube); got.SecretRef.Name != "a" || got.NextSecretRef == nil || got.NextSecretRef.Name != made[0].Name || got.NextSecretRef.Key != "key" {
 			t.Errorf("spec.signing is %s", describe(got))
+		}
+	}
+}
+
+// TestKeyIsMadeAgain: a step that was taken back and is made again has the same key, and says so. Labels that the Secret lacks are
+// not passed over.
+func TestKeyIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	kube := clusterOf(t, interceptor.Funcs{}, sub("a", nil, nil, "A"))
+	with := func(change func(*rotation)) string {
+		t.Helper()
+		out, err := run(t, kube, change)
+		if err != nil {
+			t.Fatal(out, err)
+		}
+		return out
+	}
+	if out := with(nil); !strings.Contains(out, "has a new key") {
+		t.Error(out)
+	}
+	made := secretsOf(t, kube)
+	remove := "kubectl -n clinic-a delete secret " + made[0].Name
+	if out := with(func(r *rotation) { r.undo = true }); !strings.Contains(out, remove) {
+		t.Error(out)
+	}
+	out, err := run(t, kube, func(r *rotation) { r.labels = map[string]string{"hooks": "yes"} })
+	if want := "kubectl -n clinic-a label --overwrite secret " + made[0].Name + " hooks=yes"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("want %q, got %v: %s", want, err, out)
+	}
+	if got := describe(signingOf(t, kube)); got != "current a/key, previous none, next none" {
+		t.Errorf("spec.signing is %s", got)
+	}
+	if out := with(nil); strings.Contains(out, "new key, which") || !strings.Contains(out, "reuses the key in Secret "+made[0].Name+", made at ") {
+		t.Error(out)
+	}
+	if again := secretsOf(t, kube); len(again) != 1 || string(again[0].Data["key"]) != string(made[0].Data["key"]) {
+		t.Error("the Secret was changed")
+	}
+}
+
+// TestSchemeIsThatOfTheCurrentKey: a pair is followed by a pair, and where the status does not say it, nothing is guessed.
+func TestSchemeIsThatOfTheCurrentKey(t *testing.T) {
+	t.Parallel()
+	pair := sub("a", nil, nil, "A")
+	pair.Status.Signing.Keys[0].Scheme = v1alpha1.SchemePair
+	kube := clusterOf(t, interceptor.Funcs{}, pair)
+	if out, err := run(t, kube, nil); err != nil || !strings.HasPrefix(string(secretsOf(t, kube)[0].Data["key"]), "whsk_") {
+		t.Error("the key that follows a pair is no pair", out, err)
+	}
+	for _, manifests := range []bool{false, true} {
+		kube = clusterOf(t, interceptor.Funcs{}, sub("a", nil, nil))
+		out, err := run(t, kube, func(r *rotation) { r.manifests = manifests })
+		if err == nil || !strings.Contains(err.Error(), "--scheme=v1a for a pair") || out != "" || len(secretsOf(t, kube)) != 0 {
+			t.Errorf("without a status: %v: %s", err, out)
+		}
+	}
+}
+
+// TestNoManifest: where -o yaml has none to print, standard output is empty, and the run fails.
+func TestNoManifest(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		sub       *v1alpha1.WebhookSubscription
+		confirmed string
+		want      string
+	}{
+		"told":    {sub("a", nil, ref("b"), "A", "B"), "", "Step 2 of 4"},
+		"waiting": {sub("a", nil, ref("b"), "A"), "B", "The next step waits"},
+		"over":    {sub("b", nil, nil, "B"), "B", "The rotation is over"},
+	} {
+		var out, notes strings.Builder
+		r := &rotation{kube: clusterOf(t, interceptor.Funcs{}, test.sub), out: &out, notes: &notes, namespace: "clinic-a", name: "billing", manifests: true, confirmed: test.confirmed}
+		if err := r.run(t.Context()); err == nil || out.Len() > 0 || !strings.Contains(notes.String(), test.want) {
+			t.Errorf("%s: %v\nstandard output: %s\nstandard error: %s", name, err, out.String(), notes.String())
 		}
 	}
 }
@@ -133,7 +207,7 @@ func TestNothingIsChanged(t *testing.T) {
 		"undo of nothing":             {[]client.Object{sub("a", nil, nil, "A")}, func(r *rotation) { r.undo = true }, "no step to take back", true},
 		"over, said once more":        {[]client.Object{sub("b", nil, nil, "B")}, func(r *rotation) { r.confirmed = "B" }, "The rotation is over: B alone signs", false},
 		"no such subscription":        {nil, nil, "read the subscription", true},
-		"the dispatcher is behind it": {[]client.Object{sub("a", nil, ref("b"), "A")}, func(r *rotation) { r.confirmed = "B" }, "The next step waits, because 1 keys sign", false},
+		"the dispatcher is behind it": {[]client.Object{sub("a", nil, ref("b"), "A")}, func(r *rotation) { r.confirmed = "B" }, "The next step waits, because 1 key signs", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -246,7 +320,7 @@ func TestShow(t *testing.T) {
 	}
 	var out strings.Builder
 	behind := clusterOf(t, interceptor.Funcs{}, sub("b", ref("a"), nil, "B"))
-	if err := show(t.Context(), behind, &out, "clinic-a", "billing", "text"); err != nil || !strings.Contains(out.String(), "not certain now: 1 keys sign") {
+	if err := show(t.Context(), behind, &out, "clinic-a", "billing", "text"); err != nil || !strings.Contains(out.String(), "not certain now: 1 key signs") {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -72,31 +74,38 @@ func public(s *corev1.Secret) (string, error) {
 	return key.Public(), nil
 }
 
-// ensure creates a Secret, or finds the one that an interrupted run left.
-func ensure(ctx context.Context, api client.Client, secret *corev1.Secret) error {
+// ensure creates a Secret, or returns the one that an interrupted run, or one that was taken back, left. The labels are those that
+// were asked for.
+func ensure(ctx context.Context, api client.Client, secret *corev1.Secret, labels map[string]string) (*corev1.Secret, error) {
 	err := api.Create(ctx, secret, client.FieldOwner(managedBy))
 	if !apierrors.IsAlreadyExists(err) {
 		if err != nil {
-			return fmt.Errorf("create Secret %s: %w", secret.Name, err)
+			return nil, fmt.Errorf("create Secret %s: %w", secret.Name, err)
 		}
-		return nil
+		return nil, nil
 	}
 	left := &corev1.Secret{}
 	if err := api.Get(ctx, client.ObjectKeyFromObject(secret), left); err != nil {
-		return fmt.Errorf("secret %s exists already, and cannot be read: %w", secret.Name, err)
+		return nil, fmt.Errorf("secret %s exists already, and cannot be read: %w", secret.Name, err)
 	}
 	have, err := public(left)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	want, err := public(secret)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if left.Annotations[madeFor] != secret.Annotations[madeFor] || (have == "") != (want == "") {
-		return fmt.Errorf("secret %s exists already, and cannot be used, as it was not made for this step: \"kubectl -n %s delete secret %s\" if nothing uses it", secret.Name, secret.Namespace, secret.Name)
+		return nil, fmt.Errorf("secret %s exists already, and cannot be used, as it was not made for this step: \"kubectl -n %s delete secret %s\" if nothing uses it", secret.Name, secret.Namespace, secret.Name)
 	}
-	return nil
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		if value, ok := left.Labels[name]; !ok || value != labels[name] {
+			return nil, fmt.Errorf("secret %s exists already, without the label %s=%s: \"kubectl -n %s label --overwrite secret %s %s=%s\", and make this step again",
+				secret.Name, name, labels[name], secret.Namespace, secret.Name, name, labels[name])
+		}
+	}
+	return left, nil
 }
 
 // owner names what keeps an object as it is, or returns "": a tool that has it in Git, or a controller that makes it, such as

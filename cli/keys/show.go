@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/clinikapi/eventflow/api/v1alpha1"
+	"github.com/clinikapi/eventflow/console/kube"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
 )
 
@@ -27,9 +28,9 @@ type shown struct {
 }
 
 // show prints the keys of a subscription. It reads no Secret.
-func show(ctx context.Context, kube client.Client, out io.Writer, namespace, name, output string) error {
+func show(ctx context.Context, api client.Client, out io.Writer, namespace, name, output string) error {
 	sub := &v1alpha1.WebhookSubscription{}
-	if err := kube.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, sub); err != nil {
+	if err := api.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, sub); err != nil {
 		return fmt.Errorf("read the subscription: %w", err)
 	}
 	rows, why := rowsOf(sub)
@@ -65,7 +66,7 @@ func show(ctx context.Context, kube client.Client, out io.Writer, namespace, nam
 
 // rowsOf are the keys of a subscription, in the order in which they sign, and why they cannot be told apart, if so.
 func rowsOf(sub *v1alpha1.WebhookSubscription) ([]shown, string) {
-	keys, why := settled(sub)
+	keys, why := kube.SigningKeys(sub)
 	var rows []shown
 	if why == "" {
 		for i, ref := range routing.SigningReferences(&sub.Spec) {
