@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/clinikapi/eventflow/cli/exit"
 )
 
 // plugin is the file name by which kubectl finds the program as its plugin "kubectl eventflow".
@@ -22,6 +24,28 @@ func namedFor(root *cobra.Command, program string) {
 	root.Use = plugin
 	root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: called}
 	visit(root, func(c *cobra.Command) { c.Example = strings.ReplaceAll(c.Example, "  eventflow ", "  "+called+" ") })
+}
+
+// refuseUnknown lets a command that only groups others refuse a word that is none of them. Cobra would print the help, and succeed.
+func refuseUnknown(root *cobra.Command) {
+	visit(root, func(group *cobra.Command) {
+		if group == root || group.Runnable() || !group.HasSubCommands() {
+			return
+		}
+		group.DisableFlagsInUseLine = true
+		group.SuggestionsMinimumDistance = 2 // as cobra has it for the root
+		group.Args, group.ValidArgsFunction = cobra.ArbitraryArgs, cobra.NoFileCompletions
+		group.RunE = func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return group.Help()
+			}
+			hint := ""
+			if near := group.SuggestionsFor(args[0]); len(near) > 0 {
+				hint = ": did you mean " + strings.Join(near, " or ") + "?"
+			}
+			return exit.Bad("unknown command %q for %q%s", args[0], group.CommandPath(), hint)
+		}
+	})
 }
 
 func visit(command *cobra.Command, do func(*cobra.Command)) {

@@ -73,6 +73,7 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(dispatcherCommand(), managerCommand(), demo.Command(buildVersion()), describeCommand())
 	root.AddCommand(test.Command(buildVersion()), trigger.Command(buildVersion()), doctor.Command(buildVersion()), keys.Command(), console.Command(), audit.Command())
 	addCompletion(root)
+	refuseUnknown(root)
 	return root
 }
 

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"io"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/clinikapi/eventflow/cli/exit"
 )
 
 func TestMain(m *testing.M) {
@@ -23,4 +26,27 @@ func TestCommandLine(t *testing.T) {
 			},
 		},
 	})
+}
+
+// TestUnknownCommands: a word that names no command of a group is refused, and the nearest one is named.
+func TestUnknownCommands(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		args     []string
+		wantCode int
+		want     string
+	}{
+		{[]string{"keys", "rotat", "billing"}, exit.BadInput, "did you mean rotate?"},
+		{[]string{"audit", "foo"}, exit.BadInput, `unknown command "foo" for "eventflow audit"`},
+		{[]string{"completion", "foo"}, exit.BadInput, `unknown command "foo"`},
+		{[]string{"keys"}, 0, ""},
+	} {
+		root := rootCommand()
+		root.SetArgs(test.args)
+		root.SetOut(io.Discard)
+		err := root.ExecuteContext(t.Context())
+		if exit.Code(err) != test.wantCode || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%q: exit code %d, %v; want %d, %q", test.args, exit.Code(err), err, test.wantCode, test.want)
+		}
+	}
 }
