@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -126,7 +127,7 @@ func TestKeyIsMadeAgain(t *testing.T) {
 	if out := with(nil); strings.Contains(out, "new key, which") || !strings.Contains(out, "reuses the key in Secret "+made[0].Name+", made at ") {
 		t.Error(out)
 	}
-	if again := secretsOf(t, kube); len(again) != 1 || string(again[0].Data["key"]) != string(made[0].Data["key"]) {
+	if again := secretsOf(t, kube); len(again) != 1 || !bytes.Equal(again[0].Data["key"], made[0].Data["key"]) {
 		t.Error("the Secret was changed")
 	}
 }
