@@ -49,6 +49,12 @@ func pages(text string) map[string]templ.Component {
 	sub.Spec.Signing.PreviousSecretRef = &sub.Spec.Signing.SecretRef
 	begun := sub.DeepCopy()
 	begun.Spec.Signing.PreviousSecretRef, begun.Spec.Signing.NextSecretRef = nil, &sub.Spec.Signing.SecretRef
+	begun.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionProgrammed, Status: metav1.ConditionTrue}}
+	begun.Status.Signing.Keys = []v1alpha1.SigningKey{{ID: text + "1"}, {ID: text, Scheme: v1alpha1.SchemeShared}}
+	pair := begun.DeepCopy()
+	pair.Status.Signing.Keys[1] = v1alpha1.SigningKey{ID: text, Scheme: v1alpha1.SchemePair, PublicKey: text}
+	waiting := begun.DeepCopy()
+	waiting.Status.Conditions[0] = metav1.Condition{Type: v1alpha1.ConditionProgrammed, Status: metav1.ConditionFalse, Message: text}
 	sub.Status.Conditions = []metav1.Condition{{Type: "Ready", Status: "False", Reason: text, Message: text}}
 	sub.Status.Retrying = []v1alpha1.RetryingDelivery{{DeliveryID: text, EventType: text}}
 	dispatcher := v1alpha1.WebhookDispatcher{ObjectMeta: sub.ObjectMeta}
@@ -69,6 +75,8 @@ func pages(text string) map[string]templ.Component {
 		"dispatchers":   DispatchersPage(&Dispatchers{Frame: f, Items: []v1alpha1.WebhookDispatcher{dispatcher}}),
 		"rotate":        RotatePage(&Rotate{Frame: f, Sub: sub}),
 		"rotate, begun": RotatePage(&Rotate{Frame: f, Sub: begun}),
+		"rotate, pair":  RotatePage(&Rotate{Frame: f, Sub: pair}),
+		"rotate, waits": RotatePage(&Rotate{Frame: f, Sub: waiting}),
 		"edit":          EditPage(&Edit{Frame: f, Form: form, Resources: []string{text}, Actions: []string{text}, Check: Check{Problems: []string{text}, YAML: text}, Owner: text, New: true}),
 		"check":         CheckPart(&Check{Checked: true, Notes: []string{text}, YAML: text}),
 		"try": TryPage(&Try{Frame: f, Namespaces: []string{text}, Types: []string{text}, Subscription: text, Type: text, Text: text, EventID: text, Lookup: text,

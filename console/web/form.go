@@ -294,7 +294,7 @@ func (s *Server) save(c *call) error {
 	}
 	made := false
 	if form.Signing == "new" && form.ResourceVersion == "" {
-		err = c.newKey(form.Namespace, form.Secret, cmp.Or(form.Key, defaultKey))
+		err = c.newKey(form.Namespace, form.Secret, cmp.Or(form.Key, defaultKey), v1alpha1.SchemeShared)
 		made = err == nil
 	}
 	if err == nil {
@@ -313,12 +313,15 @@ func (s *Server) save(c *call) error {
 	return c.done(view.SubscriptionLink(form.Namespace, form.Name), "saved")
 }
 
-// newKey makes a Secret with a random key of 32 bytes, as Standard Webhooks writes it.
-func (c *call) newKey(namespace, name, key string) error {
+// newKey makes a Secret with a random key of 32 bytes, as Standard Webhooks writes it: a shared key, or the seed of a pair (RFC 8032).
+func (c *call) newKey(namespace, name, key string, scheme v1alpha1.SignatureScheme) error {
 	random := make([]byte, 32)
 	_, _ = rand.Read(random) // never fails
-	value := "whsec_" + base64.StdEncoding.EncodeToString(random)
-	return c.Objects.CreateSecret(c.Context(), namespace, name, key, []byte(value))
+	prefix := "whsec_"
+	if scheme == v1alpha1.SchemePair {
+		prefix = "whsk_"
+	}
+	return c.Objects.CreateSecret(c.Context(), namespace, name, key, []byte(prefix+base64.StdEncoding.EncodeToString(random)))
 }
 
 // leftBehind says that a Secret was made for a change that failed. The console does not delete it: that is a right that few have.
@@ -355,12 +358,17 @@ func (s *Server) rotateStep(c *call) error {
 	signing := sub.Spec.Signing
 	rotating := signing.PreviousSecretRef != nil || signing.NextSecretRef != nil
 	changed := errors.New("the subscription has changed since the page was shown: look at it again")
+	keys, why := kube.SigningKeys(sub)
 	notice, change := "ended", map[string]any{"previousSecretRef": nil}
 	switch step := c.FormValue("step"); {
 	case sub.ResourceVersion != c.FormValue("version"):
 		return changed
+	case step == "begin" && !rotating && why != "":
+		return fmt.Errorf("the scheme of the current key is not known, because %s: \"eventflow keys rotate %s -n %s\" makes the step, with --scheme=v1 or --scheme=v1a", why, name, namespace)
 	case step == "begin" && !rotating:
-		return s.beginRotation(c, sub)
+		return s.beginRotation(c, sub, keys[0].Scheme)
+	case rotating && why != "":
+		return errors.New("the step waits, because " + why)
 	case step == "promote" && signing.NextSecretRef != nil && signing.PreviousSecretRef == nil:
 		notice, change = "promoted", map[string]any{"secretRef": signing.NextSecretRef, "previousSecretRef": signing.SecretRef, "nextSecretRef": nil}
 	case step == "end" && signing.PreviousSecretRef != nil:
@@ -374,15 +382,15 @@ func (s *Server) rotateStep(c *call) error {
 	return c.done(view.SubscriptionLink(namespace, name, "rotate"), notice)
 }
 
-// beginRotation makes a new key, and lets it sign beside the current one. The key is made once the API server said that it would
-// take the change.
-func (s *Server) beginRotation(c *call, sub *v1alpha1.WebhookSubscription) error {
+// beginRotation makes a new key of a scheme, and lets it sign beside the current one. The key is made once the API server said that
+// it would take the change.
+func (s *Server) beginRotation(c *call, sub *v1alpha1.WebhookSubscription, scheme v1alpha1.SignatureScheme) error {
 	secret := sub.Name + "-key-" + strings.ToLower(rand.Text()[:6])
 	patch := signingPatch(c, map[string]any{"nextSecretRef": v1alpha1.SecretKeyReference{Name: secret, Key: defaultKey}})
 	if err := c.Objects.CheckPatch(c.Context(), sub.Namespace, sub.Name, patch); err != nil {
 		return err
 	}
-	if err := c.newKey(sub.Namespace, secret, defaultKey); err != nil {
+	if err := c.newKey(sub.Namespace, secret, defaultKey, scheme); err != nil {
 		return err
 	}
 	if err := c.Objects.Patch(c.Context(), sub.Namespace, sub.Name, patch); err != nil {

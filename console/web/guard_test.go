@@ -37,6 +37,7 @@ type cluster struct {
 	saved   []*v1alpha1.WebhookSubscription
 	patches []string
 	secrets []string
+	values  []string // of the Secrets
 }
 
 func (c *cluster) ReadOnly() string { return "" }
@@ -101,8 +102,8 @@ func (c *cluster) Patch(_ context.Context, _, _ string, patch []byte) error {
 	return cmp.Or(c.refuse["save"], c.err)
 }
 
-func (c *cluster) CreateSecret(_ context.Context, namespace, name, _ string, _ []byte) error {
-	c.calls, c.secrets = append(c.calls, "secret"), append(c.secrets, namespace+"/"+name)
+func (c *cluster) CreateSecret(_ context.Context, namespace, name, _ string, value []byte) error {
+	c.calls, c.secrets, c.values = append(c.calls, "secret"), append(c.secrets, namespace+"/"+name), append(c.values, string(value))
 	return cmp.Or(c.refuse["secret"], c.err)
 }
 

@@ -92,6 +92,10 @@ func sub() *v1alpha1.WebhookSubscription {
 			URL: "https://example.com/hooks", Events: []string{"patient.*"},
 			Signing: v1alpha1.Signing{SecretRef: v1alpha1.SecretKeyReference{Name: "billing-key", Key: "key"}},
 		},
+		Status: v1alpha1.WebhookSubscriptionStatus{
+			Conditions: []metav1.Condition{{Type: v1alpha1.ConditionProgrammed, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonProgrammed}},
+			Signing:    v1alpha1.SigningStatus{Keys: []v1alpha1.SigningKey{{ID: "key_old", Scheme: v1alpha1.SchemeShared}}},
+		},
 	}
 }
 
