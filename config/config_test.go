@@ -83,7 +83,7 @@ func TestInstall(t *testing.T) {
 	t.Run("owned by Git", testGitOps)
 	t.Run("scale", testScale)
 	t.Run("documents", testDocuments)
-	t.Run("samples of replays", testReplaySamples)
+	t.Run("further samples", testSamples)
 	t.Run("undeploy", testUndeploy)
 }
 

@@ -123,7 +123,7 @@ var storePostgres = []string{"postgres://", "postgresql://"}
 func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Routes, "routes", "", "where subscriptions come from: kubernetes, or a folder of WebhookSubscription and Secret manifests (required)")
 	flags.StringVar(&o.Store, "store", "", "where events are kept: pebble:DIR, or postgres://USER:PASSWORD@HOST/DATABASE, which is better given as EVENTFLOW_STORE (required)")
-	flags.StringVar(&o.Settings, "settings", "", "kubernetes follows the settings that the manager writes for the dispatcher, in place of the flags for egress, events, quotas, retention and the outage grace")
+	flags.StringVar(&o.Settings, "settings", "", "kubernetes follows the settings that the manager writes for the dispatcher, in place of the flags for egress (but not its proxy), events, quotas, retention and the outage grace")
 	flags.BoolVar(&o.ProgrammedByRevision, "programmed-by-revision", false, "report once by which revision of the routing table every pod works, for a manager that concludes from that which subscriptions are programmed; it sets EVENTFLOW_PROGRAMMED_BY_REVISION")
 	flags.StringVar(&o.StateDir, "state-dir", "", "folder that keeps the last good routing table; without, beside the embedded store")
 	flags.StringVar(&o.Listen, "listen", ":8080", "address of the publish API")

@@ -113,7 +113,7 @@ type DeliveryCounts struct {
 	// +optional
 	NextScheduledTime *metav1.Time `json:"nextScheduledTime,omitempty"`
 
-	// delivered counts the deliveries that the endpoint answered with 2xx.
+	// delivered counts the deliveries that the endpoint answered with 2xx, or that the consumer acknowledged.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Delivered *int64 `json:"delivered,omitempty"`
@@ -132,7 +132,7 @@ type DeliveryCounts struct {
 	// +optional
 	OldestPendingTime *metav1.Time `json:"oldestPendingTime,omitempty"`
 
-	// lastDeliveredTime is when the endpoint last answered with 2xx.
+	// lastDeliveredTime is when the endpoint last answered with 2xx, or the consumer last acknowledged a delivery.
 	// +optional
 	LastDeliveredTime *metav1.Time `json:"lastDeliveredTime,omitempty"`
 
