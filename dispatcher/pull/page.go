@@ -50,6 +50,8 @@ const (
 	bodyCopies = 6
 	// pageBatch is how many deliveries are read from the store at once.
 	pageBatch = 32
+	// maxOutcomes are settled at once: until then they are held beside the page.
+	maxOutcomes = 256
 )
 
 // assembling is the work on one page.
@@ -60,6 +62,7 @@ type assembling struct {
 	page     *Page
 	cursor   cursor
 	outcomes []delivery.Outcome // of what cannot be answered
+	settled  bool               // whether outcomes were kept already
 	looked   int
 	full     bool
 	err      error // why the page ends, if it is empty
@@ -82,11 +85,15 @@ func (p *Puller) page(ctx context.Context, route *routing.Route, limit int) (pag
 	if next, err = a.read(ctx); err == nil && a.page.Count == 0 {
 		err = a.err
 	}
-	if err == nil && len(a.outcomes) > 0 {
-		_, err = p.settle(ctx, route, a.outcomes)
+	// What was found out is kept whatever ends the page: else the next one would end at the same place.
+	if failed := a.keep(ctx); failed != nil {
+		return nil, next, failed
 	}
-	if err != nil {
+	if err != nil && !a.goesOn(ctx, err) {
 		return nil, next, err
+	}
+	if err != nil { // an empty page; the next one begins behind what has an outcome now
+		next = a.cursor.given
 	}
 	text := ""
 	if a.page.Count > 0 {
@@ -97,11 +104,27 @@ func (p *Puller) page(ctx context.Context, route *routing.Route, limit int) (pag
 	return a.page, next, nil
 }
 
+// goesOn reports whether the next page gets further than this one, which has nothing.
+func (a *assembling) goesOn(ctx context.Context, err error) bool {
+	return a.settled && ctx.Err() == nil && (errors.Is(err, ErrNoMemory) || errors.Is(err, context.DeadlineExceeded))
+}
+
+// keep settles the outcomes so far.
+func (a *assembling) keep(ctx context.Context) error {
+	if len(a.outcomes) == 0 {
+		return nil
+	}
+	n, err := a.settle(ctx, a.route, a.outcomes)
+	a.settled = a.settled || n > 0
+	a.outcomes = a.outcomes[:0]
+	return err
+}
+
 // read goes through what is due until the page is full.
 func (a *assembling) read(ctx context.Context) (next time.Time, err error) {
-	ctx, cancel := context.WithTimeout(ctx, assembly)
+	ctx, cancel := context.WithTimeout(ctx, a.assembly)
 	defer cancel()
-	now := a.options.Now()
+	now := a.cursor.given // no delivery of a cursor is due after it was given
 	var from delivery.Position
 	for more := true; more; {
 		var found []delivery.PendingDelivery
@@ -112,6 +135,12 @@ func (a *assembling) read(ctx context.Context) (next time.Time, err error) {
 		for i := range found {
 			if a.add(ctx, &found[i], now); a.full {
 				return now, nil
+			}
+			found[i].Event = nil
+		}
+		if len(a.outcomes) >= maxOutcomes {
+			if err := a.keep(ctx); err != nil {
+				return next, err
 			}
 		}
 		switch {
@@ -135,20 +164,28 @@ func (a *assembling) late(ctx context.Context, err error) error {
 // stop ends the page, for a reason that is told if it is empty.
 func (a *assembling) stop(err error) { a.full, a.err = true, err }
 
-// add adds a delivery to the page. What cannot be answered is passed over: it has an outcome, or ages.
+// add adds a delivery to the page. What cannot be answered is passed over: it has an outcome, or ages, and holds no memory.
 func (a *assembling) add(ctx context.Context, d *delivery.PendingDelivery, now time.Time) {
-	endpoint := a.route.Endpoint
-	if a.looked++; !now.Before(endpoint.Retry.Expires(*d)) {
+	if a.looked++; !now.Before(a.route.Endpoint.Retry.Expires(*d)) {
 		return // the engine is about to give it up
 	}
 	if a.page.Count > 0 && len(a.page.Body)+d.Size > maxPageBytes {
 		a.stop(nil)
 		return
 	}
+	count, held := a.page.Count, a.page.held
 	if !a.charge(deliveryBytes + bodyCopies*int64(d.Size)) {
 		a.stop(ErrNoMemory)
 		return
 	}
+	if a.make(ctx, d, now); a.page.Count == count {
+		a.giveTo(a.route.Tenant(), a.page, held)
+	}
+}
+
+// make makes the request of a delivery that was charged, and adds it to the page, or notes why it is passed over.
+func (a *assembling) make(ctx context.Context, d *delivery.PendingDelivery, now time.Time) {
+	endpoint := a.route.Endpoint
 	ev, ok := a.event(ctx, d)
 	if !ok {
 		return

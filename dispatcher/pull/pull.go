@@ -90,7 +90,8 @@ type Puller struct {
 	waiters waiters
 	metrics *metrics
 	drained chan struct{}
-	poll    time.Duration // pollPause
+	// poll is pollPause, and assembly the constant of this name, but in tests.
+	poll, assembly time.Duration
 
 	mu    sync.Mutex
 	pages map[string]int // that hold memory, by tenant
@@ -98,7 +99,7 @@ type Puller struct {
 
 // New returns a Puller. It fails if the metrics are registered already.
 func New(o Options) (*Puller, error) {
-	p := &Puller{options: o, calls: budget.New(maxCalls), turns: places.New(readers, maxReaders), drained: make(chan struct{}), poll: pollPause, pages: make(map[string]int)}
+	p := &Puller{options: o, calls: budget.New(maxCalls), turns: places.New(readers, maxReaders), drained: make(chan struct{}), poll: pollPause, assembly: assembly, pages: make(map[string]int)}
 	var err error
 	if p.metrics, err = newMetrics(o.Registerer, func() float64 { return float64(p.calls.Used()) }); err != nil {
 		return nil, fmt.Errorf("register the metrics of pulls: %w", err)
@@ -145,7 +146,7 @@ type Request struct {
 }
 
 // Pull acknowledges what the request's cursor names, and returns what is due then, waiting for it. The page is to be released
-// once it was written. An empty page means that nothing was due for as long as the call waited.
+// once it was written. An empty page means that nothing that can be answered was found for as long as the call waited.
 func (p *Puller) Pull(ctx context.Context, r Request) (*Page, error) {
 	if !p.calls.Take(r.Tenant, 1) {
 		p.metrics.refused.WithLabelValues(refusedPlaces).Inc()
@@ -187,14 +188,19 @@ func (p *Puller) charge(tenant string, page *Page, n int64) bool {
 }
 
 // give gives back the memory of a page.
-func (p *Puller) give(tenant string, page *Page) {
+func (p *Puller) give(tenant string, page *Page) { p.giveTo(tenant, page, 0) }
+
+// giveTo gives back what a page holds beyond held.
+func (p *Puller) giveTo(tenant string, page *Page, held int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if page.held == 0 {
+	if page.held <= held {
 		return
 	}
-	p.options.Memory.Give(tenant, page.held)
-	page.held = 0
+	p.options.Memory.Give(tenant, page.held-held)
+	if page.held = held; held > 0 {
+		return
+	}
 	if p.pages[tenant]--; p.pages[tenant] == 0 {
 		delete(p.pages, tenant)
 	}

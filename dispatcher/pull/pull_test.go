@@ -54,9 +54,17 @@ type late struct {
 	mu     sync.Mutex
 	hidden map[event.Key]bool
 	broken map[event.Key]error
+	due    func(ctx context.Context, call int) error // if set, is called before each read
+	calls  int
 }
 
 func (l *late) Due(ctx context.Context, sub event.SubscriptionKey, from delivery.Position, until time.Time, limit int, into []delivery.PendingDelivery) ([]delivery.PendingDelivery, delivery.Position, bool, error) {
+	if l.due != nil {
+		l.calls++
+		if err := l.due(ctx, l.calls-1); err != nil {
+			return into, delivery.Position{}, false, err
+		}
+	}
 	found, next, more, err := l.Store.Due(ctx, sub, from, until, limit, into)
 	l.mu.Lock()
 	defer l.mu.Unlock()
