@@ -22,12 +22,17 @@ var (
 	ErrCursorExpired = errors.New("the cursor has expired")
 )
 
-// CursorAge is how long after its answer a cursor acknowledges.
-const CursorAge = 24 * time.Hour
+const (
+	// CursorAge is how long after its answer a cursor acknowledges.
+	CursorAge = 24 * time.Hour
+	// cursorAhead is how far the clock of the replica that gave a cursor may be ahead of this one's.
+	cursorAhead = time.Minute
+)
 
 // A cursor is a version, the subscription, when it was given, the positions of the first and the last delivery of the page, a
-// fingerprint of each, and a checksum. As a continue token's, the checksum has no key: who may pull may acknowledge, and needs
-// no forged cursor for it. So any replica, and one that was restarted, can check it.
+// fingerprint of each, and a checksum. As a continue token's, the checksum has no key, so that any replica, and one that was
+// restarted, can check it: it finds damage, and proves nothing. Anyone who may pull can forge a cursor. One that no page can
+// have had is refused, and none acknowledges what is not due, or makes a call look at more than maxNamed deliveries.
 const (
 	cursorVersion   = 1
 	subscriptionAt  = 1
@@ -118,6 +123,8 @@ func parseCursor(text string, of event.SubscriptionKey, now time.Time) (c cursor
 		return c, ErrCursorForeign
 	case now.Sub(c.given) > CursorAge:
 		return c, ErrCursorExpired
+	case c.given.Sub(now) > cursorAhead, c.last.Due.After(c.given), c.last.Before(c.first):
+		return c, ErrCursorInvalid
 	}
 	return c, nil
 }

@@ -304,12 +304,12 @@ func (p *Puller) acknowledge(ctx context.Context, route *routing.Route, r *Reque
 	}
 	defer p.turns.Release(route.Tenant(), 1)
 	outcomes, err := p.named(ctx, &c)
-	if err != nil || len(outcomes) == 0 {
+	if len(outcomes) == 0 {
 		return 0, err
 	}
-	settled, err := p.settle(ctx, route, outcomes)
+	settled, failed := p.settle(ctx, route, outcomes) // also of what was found before an error: the next call has less to look for
 	p.metrics.deliveries.WithLabelValues(resultAcknowledged).Add(float64(settled))
-	return settled, err
+	return settled, errors.Join(err, failed)
 }
 
 // turnError is that of a tenant whose calls wait for each other.
@@ -320,28 +320,44 @@ func turnError(err error) error {
 	return err
 }
 
-// ackBatch is how many deliveries are looked at at once for an acknowledgement: the store may read their bodies along.
-const ackBatch = 64
+const (
+	// ackBatch is how many deliveries are looked at at once for an acknowledgement: the store may read their bodies along.
+	ackBatch = 64
+	// maxNamed is how many are looked at: what a page may have looked through, and as many that were stored late among them.
+	maxNamed = 2 * maxLooked
+)
 
-// named returns the outcomes of the deliveries that the cursor names and that are pending where they were.
+// named returns the outcomes of the deliveries that the cursor names and that are pending where they were. With an error, it
+// returns those that it found before.
 func (p *Puller) named(ctx context.Context, c *cursor) (outcomes []delivery.Outcome, err error) {
+	ctx, cancel := context.WithTimeout(ctx, p.assembly)
+	defer cancel()
 	prints := make(map[fingerprint]struct{}, len(c.prints))
 	for _, f := range c.prints {
 		prints[f] = struct{}{}
 	}
 	now := p.options.Now()
-	for from, more := c.first, true; more; {
+	until := c.last.Due
+	if now.Before(until) {
+		until = now // what is not due was not answered, whatever the cursor says
+	}
+	from, looked := c.first, 0
+	for more := true; more && len(prints) > 0 && looked < maxNamed; {
 		var found []delivery.PendingDelivery
-		if found, from, more, err = p.options.Store.Due(ctx, c.subscription, from, c.last.Due, ackBatch, nil); err != nil {
-			return nil, err
+		if found, from, more, err = p.options.Store.Due(ctx, c.subscription, from, until, ackBatch, nil); err != nil {
+			return outcomes, err
 		}
+		looked += ackBatch
 		for _, d := range found {
-			if _, ok := prints[fingerprintOf(d.Position())]; ok {
-				d.Event = nil
-				outcomes = append(outcomes, delivery.Outcome{Delivery: d, State: delivery.Delivered, Attempt: &delivery.Attempt{
-					Number: d.Attempts + 1, Started: c.given, Duration: max(now.Sub(c.given), 0),
-				}})
+			f := fingerprintOf(d.Position())
+			if _, ok := prints[f]; !ok {
+				continue
 			}
+			delete(prints, f)
+			d.Event = nil
+			outcomes = append(outcomes, delivery.Outcome{Delivery: d, State: delivery.Delivered, Attempt: &delivery.Attempt{
+				Number: d.Attempts + 1, Started: c.given, Duration: max(now.Sub(c.given), 0),
+			}})
 		}
 		more = more && !c.last.Before(from)
 	}
