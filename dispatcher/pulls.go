@@ -8,7 +8,7 @@ import (
 // openPulls makes what answers the consumers that ask for their deliveries.
 func (d *dispatcher) openPulls() (err error) {
 	d.pulls, err = pull.New(pull.Options{
-		Store: d.store, Maker: d.maker, Routes: d.routes, Memory: d.memory, Changed: d.changed, GivenUp: d.givenUp, Now: d.store.Now,
+		Store: d.store, Maker: d.maker, Routes: d.routes, Memory: d.memory, Connections: d.limits.Connections, Changed: d.changed, GivenUp: d.givenUp, Now: d.store.Now,
 		Finished: func(tenant string, deliveries, bytes int64) { d.quotas.Add(tenant, -deliveries, -bytes) },
 		Logger:   d.Logger.WithName("pull"), Registerer: d.registry,
 	})

@@ -30,10 +30,12 @@ const (
 	MaxWait = 60 * time.Second
 	// maxPageBytes is from where on a page ends; one delivery may be larger.
 	maxPageBytes = 1 << 20
-	// maxCalls are under way at once, over all tenants: each is a connection and a goroutine.
-	maxCalls = 512
+	// MaxCalls are under way at once at most, over all tenants: each is a connection and a goroutine.
+	MaxCalls = 512
+	// callsPart is the part of the connections that calls may hold: the rest is for publishes, whoever waits.
+	callsPart = 4
 	// readers are the calls that read the store at once, maxReaders those that wait for that.
-	readers, maxReaders = 8, maxCalls
+	readers, maxReaders = 8, MaxCalls
 	// assembly bounds the time that one page is worked on; what is not in it then comes with the next.
 	assembly = 5 * time.Second
 	// maxLooked is how many deliveries one page looks through for some that can be answered.
@@ -71,6 +73,8 @@ type Options struct {
 	Routes func() *routing.Table
 	// Memory is charged, by tenant, with pages.
 	Memory *budget.Budget
+	// Connections is how many the clients may have open; a quarter of them is calls at most. 0 for no bound but MaxCalls.
+	Connections int
 	// Finished is told of deliveries of a tenant that are not pending any more, and the bytes of their bodies.
 	Finished func(tenant string, deliveries, bytes int64)
 	// Changed is told of subscriptions of which deliveries changed, GivenUp of deliveries that failed. Neither must block.
@@ -97,9 +101,17 @@ type Puller struct {
 	pages map[string]int // that hold memory, by tenant
 }
 
+// calls is how many calls may be under way. Two is the least: so there is one for each of two tenants.
+func (o *Options) calls() int64 {
+	if o.Connections == 0 {
+		return MaxCalls
+	}
+	return int64(max(min(MaxCalls, o.Connections/callsPart), 2))
+}
+
 // New returns a Puller. It fails if the metrics are registered already.
 func New(o Options) (*Puller, error) {
-	p := &Puller{options: o, calls: budget.New(maxCalls), turns: places.New(readers, maxReaders), drained: make(chan struct{}), poll: pollPause, assembly: assembly, pages: make(map[string]int)}
+	p := &Puller{options: o, calls: budget.New(o.calls()), turns: places.New(readers, maxReaders), drained: make(chan struct{}), poll: pollPause, assembly: assembly, pages: make(map[string]int)}
 	var err error
 	if p.metrics, err = newMetrics(o.Registerer, func() float64 { return float64(p.calls.Used()) }); err != nil {
 		return nil, fmt.Errorf("register the metrics of pulls: %w", err)

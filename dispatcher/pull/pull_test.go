@@ -87,6 +87,12 @@ func (l *late) Event(ctx context.Context, key event.Key) (*delivery.Event, error
 
 func newFixture(t *testing.T, routes ...*routing.Route) *fixture {
 	t.Helper()
+	return newFixtureWith(t, func(*Options) {}, routes...)
+}
+
+// newFixtureWith is newFixture with options that with changed.
+func newFixtureWith(t *testing.T, with func(*Options), routes ...*routing.Route) *fixture {
+	t.Helper()
 	f := &fixture{T: t, finished: map[string]int64{}, memory: budget.New(64 << 20)}
 	opened, err := pebble.Open("store", pebble.Options{Logger: logr.Discard(), FS: vfs.NewMem(), Now: f.now})
 	if err != nil {
@@ -98,7 +104,7 @@ func newFixture(t *testing.T, routes ...*routing.Route) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.Puller, err = New(Options{
+	options := Options{
 		Store: f.store, Maker: maker, Memory: f.memory, Now: f.store.Now, Logger: logr.Discard(),
 		Routes: func() *routing.Table { f.mu.Lock(); defer f.mu.Unlock(); return f.table },
 		Finished: func(tenant string, deliveries, _ int64) {
@@ -108,8 +114,9 @@ func newFixture(t *testing.T, routes ...*routing.Route) *fixture {
 		},
 		Changed: func(event.SubscriptionKey) {},
 		GivenUp: func(id event.DeliveryID) { f.givenUp = append(f.givenUp, id) },
-	})
-	if err != nil {
+	}
+	with(&options)
+	if f.Puller, err = New(options); err != nil {
 		t.Fatal(err)
 	}
 	f.use(routes...)
@@ -553,10 +560,10 @@ func TestPlaces(t *testing.T) {
 	var all sync.WaitGroup
 	long := request(ours, "", 1)
 	long.Wait = MaxWait
-	for range maxCalls / 2 {
+	for range MaxCalls / 2 {
 		all.Go(func() { _, _ = f.Pull(ctx, long) })
 	}
-	for f.calls.Used() < maxCalls/2 {
+	for f.calls.Used() < MaxCalls/2 {
 		<-time.After(time.Millisecond)
 	}
 	f.refused(request(ours, "", 1), ErrTooMany)
