@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
@@ -41,6 +42,12 @@ type view struct {
 	Body    string            `json:"body"`
 }
 
+// part is where the text of a delivery stands in the body of a page.
+type part struct {
+	at         delivery.Position
+	begin, end int
+}
+
 const (
 	// pageBytes and deliveryBytes are what a page, and each delivery in it, hold beside bodies: headers, up to what a
 	// subscription may add to them, its fingerprint, what was read from the store.
@@ -64,6 +71,7 @@ type assembling struct {
 	outcomes []delivery.Outcome // of what cannot be answered
 	settled  bool               // whether outcomes were kept already
 	looked   int
+	parts    []part // of the page's body, one for each delivery
 	full     bool
 	err      error // why the page ends, if it is empty
 }
@@ -92,7 +100,10 @@ func (p *Puller) page(ctx context.Context, route *routing.Route, limit int) (pag
 	if err != nil && !a.goesOn(ctx, err) {
 		return nil, next, err
 	}
-	if err != nil { // an empty page; the next one begins behind what has an outcome now
+	if failed := a.drop(ctx); failed != nil {
+		return nil, next, failed
+	}
+	if err != nil || len(a.parts) > a.page.Count && a.page.Count == 0 { // an empty page, and the next one is another
 		next = a.cursor.given
 	}
 	text := ""
@@ -102,6 +113,38 @@ func (p *Puller) page(ctx context.Context, route *routing.Route, limit int) (pag
 	a.page.Body = append(append(append(a.page.Body, `],"cursor":"`...), text...), "\"}\n"...)
 	p.metrics.deliveries.WithLabelValues(resultAnswered).Add(float64(a.page.Count))
 	return a.page, next, nil
+}
+
+// drop takes out of the page what is not pending any more where it was: it was cancelled while the page was made.
+func (a *assembling) drop(ctx context.Context) error {
+	if len(a.parts) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.assembly)
+	defer cancel()
+	at := make([]delivery.Position, len(a.parts))
+	for i := range a.parts {
+		at[i] = a.parts[i].at
+	}
+	still, err := a.options.Store.StillPending(ctx, a.route.Key, at)
+	if err != nil || !slices.Contains(still, false) {
+		return err
+	}
+	body := a.page.Body[:a.parts[0].begin] // each text moves to the left
+	a.page.Count, a.cursor.prints = 0, a.cursor.prints[:0]
+	for i, p := range a.parts {
+		if !still[i] {
+			continue
+		}
+		if a.page.Count > 0 {
+			body = append(body, ',')
+		}
+		body = append(body, a.page.Body[p.begin:p.end]...)
+		a.cursor.add(p.at)
+		a.page.Count++
+	}
+	a.page.Body = body
+	return nil
 }
 
 // goesOn reports whether the next page gets further than this one, which has nothing.
@@ -272,7 +315,9 @@ func (a *assembling) write(r egress.Request, d *delivery.PendingDelivery) error 
 	if a.page.Count > 0 {
 		a.page.Body = append(a.page.Body, ',')
 	}
+	begin := len(a.page.Body)
 	a.page.Body = append(a.page.Body, text...)
+	a.parts = append(a.parts, part{d.Position(), begin, len(a.page.Body)})
 	a.cursor.add(d.Position())
 	return nil
 }

@@ -219,6 +219,12 @@ func (f *fixture) take(r Request) (a answer) {
 	if err != nil {
 		f.Fatalf("Pull: %v", err)
 	}
+	return f.read(page)
+}
+
+// read reads a page, and releases it.
+func (f *fixture) read(page *Page) (a answer) {
+	f.Helper()
 	defer page.Release()
 	if err := json.Unmarshal(page.Body, &a); err != nil {
 		f.Fatalf("%v: %s", err, page.Body)

@@ -206,6 +206,10 @@ type Store interface {
 	// not pending any more, or is due at another time than it says. Epoch and Gone are not read.
 	Settle(ctx context.Context, outcomes []delivery.Outcome) (settled []bool, err error)
 
+	// StillPending reports, in each place, whether the delivery of sub that was pending there is so still. What a Cancel or a
+	// Settle that returned before the call ended is not. It reads keys alone.
+	StillPending(ctx context.Context, sub event.SubscriptionKey, at []delivery.Position) ([]bool, error)
+
 	// Scheduled returns how many planned deliveries of sub wait for their time, and when the first is due; zero if none does.
 	// It costs by those whose time has come.
 	Scheduled(ctx context.Context, sub event.SubscriptionKey) (count int64, next time.Time, err error)

@@ -120,6 +120,29 @@ func (s *Store) Due(ctx context.Context, sub event.SubscriptionKey, from deliver
 	return into, next, ok && err == nil, err
 }
 
+// StillPending looks each key up with one iterator.
+func (s *Store) StillPending(ctx context.Context, sub event.SubscriptionKey, at []delivery.Position) ([]bool, error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	it, err := s.iterate(appendPendingKey(nil, sub, 0, event.Key{}), appendPendingKey(nil, sub, math.MaxUint64, event.Key{}))
+	if err != nil {
+		return nil, err
+	}
+	is, key := make([]bool, len(at)), make([]byte, 0, pendingKeyLength)
+	for i, p := range at {
+		key = appendPendingKey(key[:0], sub, nanos(p.Due), p.Event)
+		if is[i] = it.SeekGE(key) && bytes.Equal(it.Key(), key); is[i] {
+			continue
+		}
+		if err = it.Error(); err != nil {
+			break
+		}
+	}
+	return is, errors.Join(err, it.Close())
+}
+
 // maxBrought bounds the bodies that Due reads along, in bytes.
 const maxBrought = 2 << 20
 

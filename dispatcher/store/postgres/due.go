@@ -146,6 +146,33 @@ func (s *Store) Due(ctx context.Context, sub event.SubscriptionKey, from deliver
 	return found, next, ok, nil
 }
 
+// selectStill looks each row up by its key, whatever the planner thinks of the table.
+const selectStill = `SELECT u.place FROM unnest($2::bigint[], $3::bytea[]) WITH ORDINALITY AS u (due, event, place),
+LATERAL (SELECT FROM eventflow.pending AS p WHERE p.sub = $1 AND p.due = u.due AND p.event = u.event LIMIT 1) AS p`
+
+// StillPending asks for all of them at once.
+func (s *Store) StillPending(ctx context.Context, sub event.SubscriptionKey, at []delivery.Position) ([]bool, error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	dues, events := make([]int64, len(at)), make([][]byte, len(at))
+	for i := range at {
+		dues[i], events[i] = nanos(at[i].Due), at[i].Event[:]
+	}
+	is := make([]bool, len(at))
+	err := s.read(ctx, s.sql(selectStill), []any{sub[:], dues, events}, func(rows pgx.Rows) error {
+		clear(is)
+		var place int64
+		_, err := pgx.ForEachRow(rows, []any{&place}, func() error {
+			is[place-1] = true
+			return nil
+		})
+		return err
+	})
+	return is, err
+}
+
 // selectAged: a delivery without a history is as old as it is due, also if that was planned; one with a history is at most
 // as old as its event.
 const selectAged = `(SELECT ` + pendingColumns + ` FROM eventflow.pending WHERE sub = $1 AND history AND event < $4 AND since <= $2 ORDER BY event LIMIT $3)

@@ -16,6 +16,7 @@ var settleTests = map[string]func(*fixture){
 	"SurvivesACrash": testSettledCrash,
 	"Planned":        testSettledPlanned,
 	"Ordered":        testSettledOrdered,
+	"StillPending":   testStillPending,
 	"EmptyCall":      func(f *fixture) { f.settle(nil) },
 }
 
@@ -61,6 +62,30 @@ func testSettledLater(f *fixture) {
 	if c := f.counts(sub); c.Retrying != 1 || c.Failed != 1 || c.FailuresInARow != 2 {
 		f.Errorf("counts %+v", c)
 	}
+}
+
+// testStillPending: what was cancelled, settled or made due at another time is not pending any more where it was.
+func testStillPending(f *fixture) {
+	sub := subscription(clinicA, "a")
+	stays, ends, cancelled, later, foreign := f.one(sub), f.one(sub), f.one(sub), f.one(sub), f.one(subscription(clinicA, "b"))
+	at := []delivery.Position{foreign.Position(), later.Position(), stays.Position(), cancelled.Position(), ends.Position(), stays.Position(), {}}
+	still := func(want ...bool) {
+		f.Helper()
+		got, err := f.StillPending(f.ctx, sub.Key, at)
+		if err != nil {
+			f.Fatalf("StillPending: %v", err)
+		}
+		f.same("still pending", want, got)
+	}
+	still(false, true, true, true, true, true, false)
+	f.settle([]bool{true, true}, f.pulled(ends),
+		delivery.Outcome{Delivery: later, Attempt: f.attempt(later, 0), State: delivery.Pending, Due: f.clock.Now().Add(time.Minute)})
+	if err := f.Cancel(f.ctx, clinicA, cancelled.ID); err != nil {
+		f.Fatal(err)
+	}
+	still(false, false, true, false, false, true, false)
+	at = nil
+	still([]bool{}...)
 }
 
 // testSettledNotPending: an outcome has no effect on what ended, or is due at another time by now, and says so.
