@@ -63,13 +63,13 @@ func newMetrics(e *Engine, registerer prometheus.Registerer) *metrics {
 	gauge("eventflow_delivery_tenants_parked", "Namespaces that wait for a place for their next attempt, because they have their share or all are taken.", e.parkedTenants)
 	gauge("eventflow_delivery_tenants_starved", "Namespaces that wait for memory for their next attempt.", e.starvedTenants)
 	gauge("eventflow_delivery_lanes", "Subscriptions that had something to deliver.", func() int { return len(e.lanes) })
-	gauge("eventflow_delivery_endpoints_failing", "Subscriptions with something to deliver whose last ten attempts or more failed in a row.", e.failingLanes)
+	gauge("eventflow_delivery_endpoints_failing", "Subscriptions with something to deliver whose last ten attempts or more failed in a row, and that are not pulled.", e.failingLanes)
 	return m
 }
 
 func (e *Engine) failingLanes() (n int) {
 	for _, l := range e.lanes {
-		if l.failing() {
+		if l.failing() && !l.pulled() {
 			n++
 		}
 	}

@@ -53,6 +53,11 @@ func TestWhatBecameOfDeliveriesIsCounted(t *testing.T) {
 			"finished_total/Delivered": 2, "finished_total/Failed": 1, "finished_total/Cancelled": 0,
 			"retries_total": 2 + 11, "endpoints_failing": 1,
 		})
+		to.edit(broken, func(e *Endpoint) { e.Pull = true })
+		e.Use(to, true)
+		wants("the consumer pulls instead", map[string]float64{"endpoints_failing": 0})
+		to.edit(broken, func(e *Endpoint) { e.Pull = false })
+		e.Use(to, true)
 		to.answerWith(broken, ok)
 		e.Accept(s.append("2", broken))
 		advance(time.Hour)
