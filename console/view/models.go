@@ -49,6 +49,17 @@ type Subscription struct {
 // conditions are those that are shown, the most telling first.
 func (s *Subscription) conditions() []metav1.Condition { return ordered(s.Sub.Status.Conditions) }
 
+// pulled reports whether the consumer asks for the deliveries.
+func (s *Subscription) pulled() bool { return s.Sub.Spec.Delivery.Mode == v1alpha1.DeliveryPull }
+
+// meaning says what a condition means for this subscription.
+func (s *Subscription) meaning(c metav1.Condition) string {
+	if s.pulled() && c.Reason == v1alpha1.ReasonReady {
+		return "An event published now waits until the consumer pulls it."
+	}
+	return meaning(c.Reason)
+}
+
 func ordered(conditions []metav1.Condition) (shown []metav1.Condition) {
 	for _, kind := range []string{
 		v1alpha1.ConditionReady, v1alpha1.ConditionAvailable, v1alpha1.ConditionEndpointHealthy, v1alpha1.ConditionAccepted, v1alpha1.ConditionProgrammed,
