@@ -151,6 +151,19 @@ func TestText(t *testing.T) {
 	}
 }
 
+// TestTextOfPulled: no address is shown where there is none.
+func TestTextOfPulled(t *testing.T) {
+	t.Parallel()
+	spec := strings.Replace(reminder, "  url: https://hooks.example.com/in\n", "  delivery: {mode: Pull}\n", 1)
+	out, err := call(t, "", "-f", file(t, "reminder.yaml", spec), "-e", file(t, "a.json", booked))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out, "\n    What the consumer pulls at 2026-03-05T10:00:00Z:\n      Content-Type: application/json\n") || strings.Contains(out, "pull.invalid") || strings.Contains(out, "POST") {
+		t.Errorf("the text is:\n%s", out)
+	}
+}
+
 // TestJSON: the report and the expectations are one document.
 func TestJSON(t *testing.T) {
 	t.Parallel()

@@ -99,6 +99,9 @@ func (p printer) result(r *simulate.Result) {
 	}
 	if r.Request != nil {
 		title := "Request"
+		if r.Request.URL == "" {
+			title = "What the consumer pulls"
+		}
 		if r.Sent != nil {
 			title += " at " + shownTime(*r.Sent)
 		}
@@ -134,7 +137,12 @@ func (p printer) condition(where string, c *simulate.Condition) {
 }
 
 func (p printer) request(title string, r *simulate.Request) {
-	p.line(2, "%s: %s %s", title, r.Method, r.URL)
+	if r.URL != "" {
+		title += ": " + r.Method + " " + r.URL
+	} else {
+		title += ":"
+	}
+	p.line(2, "%s", title)
 	contentType := ""
 	for _, h := range r.Header {
 		p.line(3, "%s: %s", h.Name, h.Value)

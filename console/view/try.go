@@ -70,7 +70,10 @@ func termWord(t *simulate.Term) string {
 
 // request is a request as it would be on the wire, but for its secrets.
 func request(r *simulate.Request) string {
-	text := r.Method + " " + r.URL + "\n"
+	text := ""
+	if r.URL != "" { // else the consumer pulls
+		text = r.Method + " " + r.URL + "\n"
+	}
 	for _, line := range r.Header {
 		text += line.Name + ": " + line.Value + "\n"
 	}

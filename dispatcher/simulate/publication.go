@@ -55,7 +55,11 @@ func (p *publication) settle(ctx context.Context, s *subscription, result *Resul
 	}
 	if slices.ContainsFunc(p.decided.Subscriptions, func(sub *delivery.Subscription) bool { return sub.Key == key }) {
 		result.Delivery = d.id.String()
-		result.explain("The event matches, and is delivered at once.")
+		if s.entry.Pull || s.entry.Suspended {
+			result.explain("The event matches.") // deliver says what it waits for
+		} else {
+			result.explain("The event matches, and is delivered at once.")
+		}
 		return p.deliver(ctx, d)
 	}
 	result.Outcome = NoMatch

@@ -183,10 +183,10 @@ type Ended struct {
 	Reason string `json:"reason"`
 }
 
-// A Request is an HTTP request with its secrets masked.
+// A Request is an HTTP request with its secrets masked, or what a consumer that pulls gets: that has no method and no URL.
 type Request struct {
-	Method string `json:"method"`
-	URL    string `json:"url"`
+	Method string `json:"method,omitempty"`
+	URL    string `json:"url,omitempty"`
 	// Header has the lines as they are sent.
 	Header []HeaderLine `json:"header"`
 	Body   string       `json:"body,omitempty"`

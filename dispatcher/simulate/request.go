@@ -117,6 +117,9 @@ func (r *recorder) Fetch(_ context.Context, d egress.Document) ([]byte, egress.R
 
 // shown returns the recorded request with its secrets masked.
 func (s *subscription) shown(r *egress.Request, at time.Time, version string) (*Request, error) {
+	if s.entry.Pull {
+		return s.shownPulled(r, at)
+	}
 	composed, err := egress.Compose(*r, at, version, masked)
 	if err != nil {
 		return nil, err
@@ -131,6 +134,19 @@ func (s *subscription) shown(r *egress.Request, at time.Time, version string) (*
 	}
 	request := requestOf(composed.Head, u, s.masks)
 	request.Body = string(r.Body)
+	return request, nil
+}
+
+// shownPulled is what a consumer that pulls gets: header and body, without what is about a connection to an endpoint.
+func (s *subscription) shownPulled(r *egress.Request, at time.Time) (*Request, error) {
+	fields, err := egress.Fields(*r, at)
+	if err != nil {
+		return nil, err
+	}
+	request := &Request{Body: string(r.Body)}
+	for _, field := range fields {
+		request.Header = append(request.Header, s.masks.line(field.Name, field.Value))
+	}
 	return request, nil
 }
 
@@ -154,11 +170,15 @@ func requestOf(head []byte, u string, m masks) *Request {
 			continue
 		}
 		name, value, _ := strings.Cut(line, ":")
-		field := HeaderLine{Name: name, Value: strings.TrimSpace(value)}
-		if mask, ok := m[http.CanonicalHeaderKey(name)]; ok {
-			field.Value, field.Masked = mask, true
-		}
-		request.Header = append(request.Header, field)
+		request.Header = append(request.Header, m.line(name, strings.TrimSpace(value)))
 	}
 	return request
+}
+
+// line is a line of a header, masked if it holds a secret.
+func (m masks) line(name, value string) HeaderLine {
+	if mask, ok := m[http.CanonicalHeaderKey(name)]; ok {
+		return HeaderLine{Name: name, Value: mask, Masked: true}
+	}
+	return HeaderLine{Name: name, Value: value}
 }

@@ -242,7 +242,7 @@ func (r *run) deliver(ctx context.Context, d *planned) error {
 		d.result.explain("The subscription is suspended: the delivery waits.")
 	case d.subscription.entry.Pull:
 		d.result.Outcome, d.result.Reason = Waiting, ReasonPulled
-		d.result.explain("The consumer pulls: the delivery waits for it, with the headers and the body that are shown.")
+		d.result.explain("The consumer pulls: the delivery waits for it.")
 	default:
 		d.state = ended
 	}

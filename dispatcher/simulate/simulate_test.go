@@ -351,7 +351,28 @@ func TestPlaceholders(t *testing.T) {
 	}
 }
 
-// TestServicesArePlaceholders: an event's request names the Service, which need not be anywhere.
+// TestPulledIsShownAsItIsAnswered: without an endpoint's URL, and without the headers that are about a connection to one.
+func TestPulledIsShownAsItIsAnswered(t *testing.T) {
+	t.Parallel()
+	result := try(t, manifest("events: ['*']", "delivery: {mode: Pull} # no url"), finished, Options{}).Events[0].Results[0]
+	if said := strings.Join(result.Explanation, " "); said != "The event matches. The consumer pulls: the delivery waits for it." {
+		t.Errorf("it says: %s", said)
+	}
+	r := result.Request
+	if r == nil || r.URL != "" || r.Method != "" || r.Body == "" || header(r, "Content-Type") != "application/json" {
+		t.Fatalf("got %+v", r)
+	}
+	for _, name := range []string{"Host", "User-Agent", "Content-Length"} {
+		if value := header(r, name); value != "" {
+			t.Errorf("%s is %s", name, value)
+		}
+	}
+	if got := header(r, "webhook-signature"); !strings.Contains(got, "***") {
+		t.Errorf("the signature is shown: %s", got)
+	}
+}
+
+// TestServicesArePlaceholders: an event's request names the Service, which need not be anywhere. A warning says so.
 func TestServicesArePlaceholders(t *testing.T) {
 	t.Parallel()
 	spec := manifest("events: ['*']", "serviceRef: {name: receiver, port: 8443, path: /in} # no url")
@@ -361,6 +382,9 @@ func TestServicesArePlaceholders(t *testing.T) {
 	}
 	if u := r.Events[0].Results[0].Request.URL; u != "https://receiver.clinic-a.svc:8443/in" {
 		t.Errorf("the URL is %s", u)
+	}
+	if want := `sub: spec.serviceRef: Service "receiver" is not looked for; a placeholder with port 8443 takes its place`; len(r.Warnings) != 1 || r.Warnings[0] != want {
+		t.Errorf("the warnings are %q", r.Warnings)
 	}
 }
 

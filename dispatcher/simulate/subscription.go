@@ -101,6 +101,9 @@ func withPlaceholders(object *v1alpha1.WebhookSubscription, from routing.Sources
 		}
 	}
 	if from.Services == nil {
+		if ref := object.Spec.ServiceRef; ref.Name != "" {
+			warnings = append(warnings, fmt.Sprintf("%s: spec.serviceRef: Service %q is not looked for; a placeholder with port %d takes its place", object.Name, ref.Name, ref.Port))
+		}
 		from.Services = routing.PlaceholderServices(object)
 	}
 	return routing.Sources{ConfigMaps: from.ConfigMaps, Services: from.Services, Secrets: func(name string) (map[string][]byte, bool, error) {
