@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	kubeclient "sigs.k8s.io/controller-runtime/pkg/client"
+
 	"github.com/clinikapi/eventflow/api/client"
 	"github.com/clinikapi/eventflow/api/event/sample"
 	"github.com/clinikapi/eventflow/api/v1alpha1"
@@ -21,6 +23,37 @@ type api struct {
 	client    *client.Client
 	// found is the WebhookDispatcher that base comes from; nil if the user named it.
 	found *v1alpha1.WebhookDispatcher
+	// kube is the cluster that the dispatcher is in, most likely; nil if there is none.
+	kube kubeclient.Client
+}
+
+// clusterPatience bounds the question which subscriptions are pulled: an answer is of use, and not needed.
+const clusterPatience = 5 * time.Second
+
+// pulled returns the subscriptions of the namespace, or the one with a name, whose consumers ask for their deliveries. It
+// returns none if the cluster does not say.
+func (a *api) pulled(ctx context.Context, name string) map[string]bool {
+	if a.kube == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, clusterPatience)
+	defer cancel()
+	var all v1alpha1.WebhookSubscriptionList
+	if name != "" {
+		all.Items = make([]v1alpha1.WebhookSubscription, 1)
+		if err := a.kube.Get(ctx, kubeclient.ObjectKey{Namespace: a.namespace, Name: name}, &all.Items[0]); err != nil {
+			return nil
+		}
+	} else if err := a.kube.List(ctx, &all, kubeclient.InNamespace(a.namespace)); err != nil {
+		return nil
+	}
+	found := map[string]bool{}
+	for i := range all.Items {
+		if sub := &all.Items[i]; sub.Spec.Delivery.Mode == v1alpha1.DeliveryPull {
+			found[sub.Name] = true
+		}
+	}
+	return found
 }
 
 // publish publishes an event, and returns how many deliveries it has.

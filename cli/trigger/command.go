@@ -29,7 +29,8 @@ The dispatcher is found by --server, or in the cluster of the kubeconfig. The re
 --service-account, or what the kubeconfig has for its user.
 
 Exit codes: 0 if no delivery failed; 1 if one failed, did not end within --timeout, or the subscription named got none; 2 if a
-flag or a file is wrong. A delivery that is planned for later than --timeout is not waited for.`
+flag or a file is wrong. A delivery that is planned for later than --timeout is not waited for, nor one that waits until its consumer pulls. Which
+subscriptions are pulled, the cluster of the kubeconfig says.`
 
 const example = `  # what does the subscription do with a new appointment?
   eventflow trigger sms-reminder -n clinic-a --type appointment.created

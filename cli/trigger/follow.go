@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,8 @@ const (
 	pollInterval = 250 * time.Millisecond
 	// maxSeen bounds the search for an event's deliveries, which begins with the newest.
 	maxSeen = 20 * client.MaxLimit
+	// unattemptedFor is how long a delivery may be without an attempt before the cluster is asked why. Most are attempted at once.
+	unattemptedFor = time.Second
 )
 
 // follower prints the state changes of an event's deliveries.
@@ -30,6 +33,7 @@ type follower struct {
 	deadline time.Time
 	failed   []string // the subscriptions whose deliveries failed
 	left     int      // deliveries that are planned for later than the deadline
+	idle     bool     // a delivery that is waited for was not attempted
 }
 
 // run follows the deliveries that the event has.
@@ -54,6 +58,8 @@ func (f *follower) run(ctx context.Context, count int) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case errors.Is(err, context.DeadlineExceeded) && f.idle:
+		return fmt.Errorf("a delivery was not attempted within %s: see whether its subscription is suspended, or its consumer pulls, with \"kubectl -n %s describe webhooksubscriptions\"", f.timeout, f.api.namespace)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("a delivery has not ended within %s: follow it with a longer --timeout, or list it through the deliveries API", f.timeout)
 	case err != nil:
@@ -96,6 +102,8 @@ func (f *follower) find(ctx context.Context, count int) (all []client.Delivery, 
 func (f *follower) wait(ctx context.Context, pending []*client.Delivery) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
+	ask, asked := f.now().Add(unattemptedFor), false
+	var pulled map[string]bool
 	for len(pending) > 0 {
 		select {
 		case <-ctx.Done():
@@ -113,8 +121,27 @@ func (f *follower) wait(ctx context.Context, pending []*client.Delivery) error {
 			}
 		}
 		pending = waiting
+		if !asked && slices.ContainsFunc(pending, isIdle) && !f.now().Before(ask) {
+			pulled, asked = f.api.pulled(ctx, f.subscription), true
+		}
+		pending = f.leavePulled(pending, pulled)
+		f.idle = slices.ContainsFunc(pending, isIdle)
 	}
 	return nil
+}
+
+// isIdle reports whether a delivery is due, and was not attempted.
+func isIdle(d *client.Delivery) bool { return d.State == client.Pending && d.AttemptCount == 0 }
+
+// leavePulled says which deliveries wait for a consumer that pulls, and returns the others.
+func (f *follower) leavePulled(pending []*client.Delivery, pulled map[string]bool) []*client.Delivery {
+	return slices.DeleteFunc(pending, func(d *client.Delivery) bool {
+		if !isIdle(d) || !pulled[d.Subscription] {
+			return false
+		}
+		fmt.Fprintf(f.out, "%s  %-24s Pending: it waits until the consumer pulls, and is not followed\n", f.now().Format(time.TimeOnly), d.Subscription)
+		return true
+	})
 }
 
 // goesOn prints what has changed of a delivery, and reports whether it is waited for.

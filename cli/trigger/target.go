@@ -64,8 +64,9 @@ func (t *target) connect(ctx context.Context, namespace, subscription string) (*
 	a := &api{namespace: namespace}
 	var kube kubeclient.Client
 	var trusted *v1alpha1.WebhookDispatcher // says what to trust
-	forwarded := t.caFile == "" && strings.HasPrefix(t.server, "https:") && isSafe(t.server)
-	if clusterErr == nil && (t.server == "" || t.serviceAccount != "" || forwarded) {
+	near := t.server != "" && isSafe(t.server)
+	forwarded := t.caFile == "" && strings.HasPrefix(t.server, "https:") && near
+	if clusterErr == nil && (t.server == "" || t.serviceAccount != "" || near) {
 		var err error
 		if kube, err = newClient(cluster); err != nil {
 			return nil, fmt.Errorf("connect to the cluster: %w", err)
@@ -85,6 +86,9 @@ func (t *target) connect(ctx context.Context, namespace, subscription string) (*
 			return nil, err
 		}
 		a.base, a.found, trusted = found.Status.PublishURL, found, found
+	}
+	if a.found != nil || near {
+		a.kube = kube
 	}
 	transport, err := t.transport(trusted)
 	if err != nil {
