@@ -2,7 +2,6 @@ package trigger
 
 import (
 	"encoding/json"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -55,7 +54,7 @@ func pulling(t *testing.T, mode v1alpha1.DeliveryMode) *httptest.Server {
 			if err != nil {
 				t.Error(err)
 			}
-			_, _ = io.WriteString(w, string(text))
+			_, _ = w.Write(text)
 		})
 	}
 	server := httptest.NewTLSServer(mux)
