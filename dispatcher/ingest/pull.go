@@ -52,6 +52,10 @@ func (h *Handler) pull(w http.ResponseWriter, r *http.Request, c *call) (status 
 		return 0, err
 	}
 	request.Tenant, request.Subscription = c.tenant, strings.Clone(c.subscription)
+	request.Allowed = func() error {
+		_, err := h.authorize(r, *c)
+		return err
+	}
 	page, err := h.options.Pulls.Pull(r.Context(), request)
 	if err != nil {
 		return 0, h.pullProblem(err)
@@ -105,6 +109,9 @@ func parsePull(raw string) (r pull.Request, err error) {
 // pullProblem says what to do about an error of a pull.
 func (h *Handler) pullProblem(err error) error {
 	const anew = "pull again without after: what is not acknowledged comes again"
+	if refused, ok := errors.AsType[*problem](err); ok { // the client may not pull any more
+		return refused
+	}
 	switch {
 	case errors.Is(err, pull.ErrNotFound):
 		return newProblem(notFound, "the namespace has no such subscription, or this dispatcher does not have it yet")

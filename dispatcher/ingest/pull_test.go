@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/payload"
 	"github.com/clinikapi/eventflow/dispatcher/pull"
 	"github.com/clinikapi/eventflow/dispatcher/routing"
+	"github.com/clinikapi/eventflow/dispatcher/store"
 	"github.com/clinikapi/eventflow/dispatcher/store/pebble"
 )
 
@@ -38,6 +40,7 @@ func newPulled(t *testing.T, adjust ...func(*Options)) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = opened.Close() })
+	watched := &watchedStore{Store: opened, looked: make(chan struct{}, 100)}
 	var routes []*routing.Route
 	for name, change := range map[string]func(*routing.Entry){
 		"billing": func(*routing.Entry) {}, "suspended": func(e *routing.Entry) { e.Suspended = true },
@@ -64,7 +67,7 @@ func newPulled(t *testing.T, adjust ...func(*Options)) *fixture {
 		t.Fatal(err)
 	}
 	pulls, err := pull.New(pull.Options{
-		Store: opened, Maker: maker, Memory: budget.New(64 << 20), Now: opened.Now, Logger: logr.Discard(),
+		Store: watched, Maker: maker, Memory: budget.New(64 << 20), Now: opened.Now, Logger: logr.Discard(),
 		Routes:   func() *routing.Table { return table },
 		Finished: func(string, int64, int64) {}, Changed: func(event.SubscriptionKey) {}, GivenUp: func(event.DeliveryID) {},
 	})
@@ -72,9 +75,24 @@ func newPulled(t *testing.T, adjust ...func(*Options)) *fixture {
 		t.Fatal(err)
 	}
 	return newFixture(t, append([]func(*Options){func(o *Options) {
-		o.Store, o.Pulls, o.Routes, o.Now = opened, pulls, func() *routing.Table { return table }, opened.Now
+		o.Store, o.Pulls, o.Routes, o.Now = watched, pulls, func() *routing.Table { return table }, opened.Now
 		o.Accept = func(fanouts []delivery.Fanout) { pulls.Stored(fanouts) }
 	}}, adjust...)...)
+}
+
+// watchedStore says when a pull looked for deliveries.
+type watchedStore struct {
+	store.Store
+	looked chan struct{}
+}
+
+func (w *watchedStore) Due(ctx context.Context, sub event.SubscriptionKey, from delivery.Position, until time.Time, limit int, into []delivery.PendingDelivery) ([]delivery.PendingDelivery, delivery.Position, bool, error) {
+	found, next, more, err := w.Store.Due(ctx, sub, from, until, limit, into)
+	select {
+	case w.looked <- struct{}{}:
+	default:
+	}
+	return found, next, more, err
 }
 
 const pullPath = "/v1/namespaces/clinic-a/subscriptions/billing/deliveries:pull"
@@ -236,6 +254,52 @@ func TestPullIsARightOfItsOwn(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("level %d: %q, want %q", level, got, want)
 		}
+	}
+}
+
+// revoked is whoever has a token, until the right is taken back.
+type revoked struct {
+	userTable
+	is atomic.Bool
+}
+
+func (p *revoked) Identify(_ context.Context, _, _ string, access Access) (*authenticationv1.UserInfo, error) {
+	user := &authenticationv1.UserInfo{Username: "billing"}
+	if p.is.Load() && access.Resource == ResourcePull {
+		return user, &ForbiddenError{User: "billing", Access: access}
+	}
+	return user, nil
+}
+
+// TestPullRevoked: a right that is taken back while a call waits answers nothing any more.
+func TestPullRevoked(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		revoked    bool
+		wantStatus int
+	}{"kept": {false, http.StatusOK}, "taken back": {true, http.StatusForbidden}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rights := &revoked{}
+			var looked chan struct{}
+			f := newPulled(t, func(o *Options) {
+				o.Authorizer = rights
+				watched, _ := o.Store.(*watchedStore)
+				looked = watched.looked
+			})
+			answered := make(chan *httptest.ResponseRecorder)
+			go func() { answered <- f.do(http.MethodGet, pullPath+"?wait=60s", "", "Authorization: Bearer x") }()
+			<-looked
+			<-looked // it has waited by now
+			rights.is.Store(tc.revoked)
+			if w := f.do(http.MethodPost, "/v1/namespaces/clinic-a/events", `{"id":"evt-1","type":"patient.created","data":{"resourceType":"patient","resourceId":"pt_1"}}`, "Content-Type: application/json", "Authorization: Bearer x"); w.Code != http.StatusAccepted {
+				t.Fatalf("%d %s", w.Code, w.Body)
+			}
+			w := <-answered
+			if has := strings.Contains(w.Body.String(), `"deliveries":[{`); w.Code != tc.wantStatus || has == tc.revoked {
+				t.Errorf("%d %s, want %d", w.Code, w.Body, tc.wantStatus)
+			}
+		})
 	}
 }
 

@@ -111,7 +111,6 @@ func (p *Puller) page(ctx context.Context, route *routing.Route, limit int) (pag
 		text = a.cursor.String()
 	}
 	a.page.Body = append(append(append(a.page.Body, `],"cursor":"`...), text...), "\"}\n"...)
-	p.metrics.deliveries.WithLabelValues(resultAnswered).Add(float64(a.page.Count))
 	return a.page, next, nil
 }
 

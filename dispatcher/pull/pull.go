@@ -155,6 +155,9 @@ type Request struct {
 	Wait time.Duration
 	// Limit is how many deliveries to answer, 1 to MaxLimit.
 	Limit int
+	// Allowed returns nil if the client still may pull. It is asked before what came after a wait is answered; its error is the
+	// call's. Nil allows it.
+	Allowed func() error
 }
 
 // Pull acknowledges what the request's cursor names, and returns what is due then, waiting for it. The page is to be released
@@ -232,6 +235,7 @@ func (p *Puller) pull(ctx context.Context, r *Request) (*Page, error) {
 		}
 	}
 	until := time.Now().Add(min(r.Wait, MaxWait))
+	waited := false // since the client was allowed to pull
 	for {
 		if route, err = p.route(r); err == nil {
 			err = open(route)
@@ -243,10 +247,20 @@ func (p *Puller) pull(ctx context.Context, r *Request) (*Page, error) {
 		if err != nil {
 			return nil, err
 		}
+		if waited && page.Count > 0 && r.Allowed != nil {
+			p.give(route.Tenant(), page) // asking may take long, and what was found may be cancelled meanwhile: it is made anew
+			if err := r.Allowed(); err != nil {
+				return nil, err
+			}
+			waited = false
+			continue
+		}
 		page.Acknowledged = acknowledged
 		if page.Count > 0 || !p.wait(ctx, woken, until, next) {
+			p.metrics.deliveries.WithLabelValues(resultAnswered).Add(float64(page.Count))
 			return page, ctx.Err()
 		}
+		waited = true
 	}
 }
 
