@@ -67,7 +67,7 @@ func TestOutcomesAreKept(t *testing.T) {
 		wantErr error
 	}{
 		"no memory": {fail: func(f *fixture, _ event.DeliveryID) func() {
-			f.store.due = func(ctx context.Context, call int) error {
+			f.store.due = func(_ context.Context, call int) error {
 				if call == 1 { // another's events came in between
 					f.memory.TakeOver(clinicB, 64<<20)
 				}
