@@ -6,8 +6,10 @@
 // subscription's pending deliveries that are due, in the order in which they fell due, which is that of acceptance.
 //
 //	Pull(after) ─► acknowledge: what the cursor names and is pending still becomes Delivered, durably
-//	            ─► read what is due, from the beginning ─► make and sign each request ─► the page, and its cursor
-//	            ─► nothing is due: wait for Wake, for the next due time, or until the call's own time is up
+//	            ─► read what is due, from the beginning ─► make and sign each request
+//	            ─► drop what is not pending any more ─► the page, and its cursor
+//	            ─► nothing is due: wait for Wake, for the next due time, or until the call's own time is up; then ask again
+//	               whether the client may pull
 //
 // # The cursor
 //
@@ -19,5 +21,6 @@
 // # Bounds
 //
 // Calls are counted by tenant for as long as they last. The store is read within a few places, in turn by tenant. A page is
-// charged to its tenant's memory before it is made, and until it was written.
+// charged to its tenant's memory before it is made, and until it was written. What is passed over gives its charge back, and its
+// outcome is kept, whatever ends the page.
 package pull
