@@ -66,7 +66,7 @@ func newFixture(t *testing.T) *fixture {
 // newFixtureOf is newFixture whose users may do what the authorizer says; nil is the fixture itself.
 func newFixtureOf(t *testing.T, authorizer Authorizer) *fixture {
 	t.Helper()
-	opened, err := pebble.Open("store", pebble.Options{Logger: logr.Discard(), FS: vfs.NewMem()})
+	opened, err := pebble.Open("store", pebble.Options{Logger: logr.Discard(), FS: vfs.NewMem(), FreeReserve: -1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ import (
 // endpoint.
 func newPulled(t *testing.T, adjust ...func(*Options)) *fixture {
 	t.Helper()
-	opened, err := pebble.Open("store", pebble.Options{Logger: logr.Discard(), FS: vfs.NewMem()})
+	opened, err := pebble.Open("store", pebble.Options{Logger: logr.Discard(), FS: vfs.NewMem(), FreeReserve: -1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -94,7 +94,7 @@ func newFixture(t *testing.T, routes ...*routing.Route) *fixture {
 func newFixtureWith(t *testing.T, with func(*Options), routes ...*routing.Route) *fixture {
 	t.Helper()
 	f := &fixture{T: t, finished: map[string]int64{}, memory: budget.New(64 << 20)}
-	opened, err := pebble.Open("store", pebble.Options{Logger: logr.Discard(), FS: vfs.NewMem(), Now: f.now})
+	opened, err := pebble.Open("store", pebble.Options{Logger: logr.Discard(), FS: vfs.NewMem(), Now: f.now, FreeReserve: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,6 +119,7 @@ func newFixtureWith(t *testing.T, with func(*Options), routes ...*routing.Route)
 	if f.Puller, err = New(options); err != nil {
 		t.Fatal(err)
 	}
+	f.assembly = time.Minute // a busy machine takes its time
 	f.use(routes...)
 	return f
 }
