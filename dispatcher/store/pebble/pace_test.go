@@ -21,7 +21,7 @@ import (
 // and says so in few lines, and everything goes on once there are descriptors.
 func TestDescriptorsAreShort(t *testing.T) {
 	t.Parallel()
-	unraced(t)
+	storetest.Unraced(t)
 	for name, test := range map[string]struct {
 		errno  syscall.Errno
 		suffix string

@@ -8,7 +8,7 @@ import (
 
 // TestConformanceSealed: the same promises with encryption on.
 func TestConformanceSealed(t *testing.T) {
-	unraced(t)
+	storetest.Unraced(t)
 	t.Parallel()
 	storetest.Run(t, storetest.Sealed(memory))
 }

@@ -44,7 +44,7 @@ type volume struct {
 // newVolume mounts a tmpfs of the given size.
 func newVolume(t testing.TB, size int) *volume {
 	t.Helper()
-	unraced(t)
+	storetest.Unraced(t)
 	if os.Geteuid() != 0 {
 		t.Skip("mounting a small volume takes root")
 	}

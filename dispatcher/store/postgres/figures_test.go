@@ -15,6 +15,7 @@ import (
 	"github.com/clinikapi/eventflow/dispatcher/delivery"
 	"github.com/clinikapi/eventflow/dispatcher/store"
 	"github.com/clinikapi/eventflow/dispatcher/store/postgres/postgrestest"
+	"github.com/clinikapi/eventflow/dispatcher/store/storetest"
 )
 
 var latencies = flag.Bool("latencies", false, "measure latencies, on a machine that does nothing else")
@@ -23,7 +24,7 @@ var finishedRows = flag.Int("finished", 200_000, "finished deliveries that TestU
 
 // TestUnracedStatementsPerDelivery counts what the server executes at full load.
 func TestUnracedStatementsPerDelivery(t *testing.T) {
-	unraced(t)
+	storetest.Unraced(t)
 	own := ownServer(t, map[string]string{"shared_preload_libraries": "'pg_stat_statements'", "pg_stat_statements.track_utility": "on"})
 	c := newCluster(t, own.URL("postgres"), 4)
 	r := c.start("a")
@@ -118,7 +119,7 @@ func (r *replica) delivered() (n int64) {
 
 // TestUnracedCostDoesNotGrow compares the rate with very many finished deliveries stored to that with none.
 func TestUnracedCostDoesNotGrow(t *testing.T) {
-	unraced(t)
+	storetest.Unraced(t)
 	own, err := postgrestest.Start(postgrestest.Options{Durable: true, Settings: map[string]string{"shared_buffers": "'1GB'", "max_wal_size": "'8GB'", "checkpoint_timeout": "'30min'"}})
 	if err != nil {
 		t.Fatal(err)

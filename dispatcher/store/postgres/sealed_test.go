@@ -20,7 +20,7 @@ import (
 
 // TestUnracedConformanceSealed: the same promises with encryption on.
 func TestUnracedConformanceSealed(t *testing.T) {
-	unraced(t)
+	storetest.Unraced(t)
 	t.Parallel()
 	storetest.Run(t, storetest.Sealed(shared))
 }
